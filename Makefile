@@ -1,0 +1,55 @@
+# startgate. On a fresh Debian or Ubuntu machine, as root: `make run`, `make test`.
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+VENV   := .venv
+PY     := $(VENV)/bin/python
+ARCH   := $(shell uname -m)
+BPF    := src/startgate/_bpf
+APT    := runc crun busybox-static clang llvm libbpf1 libbpf-dev linux-libc-dev python3-venv strace
+CLANG  ?= clang
+
+.PHONY: run test setup check bpf apt lint types unit kernel clean
+run: setup ## a live view of this host's containers, with a demo container
+	@$(VENV)/bin/startgate watch --demo
+
+setup: apt $(VENV)/.ready bpf ## install what is needed and build the BPF object
+
+check: setup lint types unit ## lint, types and unit tests: seconds
+
+test: setup check kernel ## everything
+
+apt: ## Debian packages; apt is asked only when one is missing
+	@missing=$$(dpkg-query -W -f '$${Package} $${db:Status-Status}\n' $(APT) 2>/dev/null \
+	  | awk '$$2 == "installed" {print $$1}' | sort | comm -13 - <(printf '%s\n' $(APT) | sort)); \
+	if [ -n "$$missing" ]; then \
+	  echo "installing $$missing"; \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+	fi
+
+$(VENV)/.ready: pyproject.toml hatch_build.py | apt
+	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "startgate needs Python 3.11 or newer"; exit 1; }
+	python3 -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+bpf: $(BPF)/exec_record.x86_64.bpf.o $(BPF)/exec_record.aarch64.bpf.o
+$(BPF)/exec_record.x86_64.bpf.o: TARGET := x86
+$(BPF)/exec_record.aarch64.bpf.o: TARGET := arm64
+$(BPF)/exec_record.%.bpf.o: bpf/exec_record.bpf.c bpf/exec_record.h bpf/vmlinux.h | apt
+	@mkdir -p $(BPF)
+	$(CLANG) -O2 -g -target bpf -D__TARGET_ARCH_$(TARGET) -I/usr/include/$(ARCH)-linux-gnu -Wall -Wextra -Werror -Wno-unused-parameter -c $< -o $@
+	llvm-strip -g $@
+
+lint:
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+types:
+	$(VENV)/bin/mypy
+unit:
+	$(PY) -m pytest -q tests/unit
+kernel:
+	$(PY) -m pytest -q tests/kernel
+
+clean:
+	rm -rf $(VENV) $(BPF) build dist .coverage .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +

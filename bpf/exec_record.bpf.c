@@ -1,0 +1,282 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * Records the arguments of every execve on its way into the kernel, and hands the
+ * record of a held execve to user space in step with its fanotify event.
+ *
+ *   sys_enter_execve[at]           exec_args[tid] = record
+ *   fsnotify_remove_first_event    ig_fa_pick_ctx[reader] = group    (kprobe)
+ *                                  ig_fa_records <- exec_args[tid]   (kretprobe)
+ *   sys_exit_execve[at], exec, exit  delete exec_args[tid]
+ *
+ * User space either pops ig_fa_records (source `queue`) or looks exec_args up by
+ * the event's thread id (source `table`), which needs no kprobes.
+ */
+#include "vmlinux.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_tracing.h>
+#include "exec_record.h"
+
+/* Execs in flight on the whole host; more are read from /proc instead. */
+#define EXECS_IN_FLIGHT 1024
+#define READERS 64
+#define PENDING_MAX 512
+#define SIGNAL_GROUP_EXIT 4 /* include/linux/sched/signal.h */
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, EXECS_IN_FLIGHT);
+	__type(key, __u32); /* thread id: threads of one process may execve at once */
+	__type(value, struct exec_record);
+} exec_args SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, READERS);
+	__type(key, __u32); /* thread id of the reader */
+	__type(value, __u64); /* struct fsnotify_group * */
+} ig_fa_pick_ctx SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_QUEUE);
+	__uint(max_entries, EXECS_IN_FLIGHT);
+	__uint(value_size, sizeof(struct exec_record));
+} ig_fa_records SEC(".maps");
+
+/* A record is larger than a BPF stack. [1] stays zero but for the tid: "not known". */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 2);
+	__type(key, __u32);
+	__type(value, struct exec_record);
+} scratch SEC(".maps");
+
+/* Wait statuses of the processes that user space asked for by inserting their tgid. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, __s64); /* wait status; -1 until the exit */
+} exit_status SEC(".maps");
+
+/* Our own fanotify group. Set by set_tracer_group(): its address never leaves the kernel. */
+static volatile __u64 tracer_group;
+static volatile __u64 lost_records;
+
+static __always_inline int read_argument(struct exec_record *rec, const char *arg)
+{
+	__u32 at = rec->args_size;
+	long n;
+
+	if (at >= EXEC_ARGS_SIZE)
+		return -1;
+	/* clang drops the check above on a reloaded value; the mask keeps it for the verifier */
+	at &= EXEC_ARGS_SIZE - 1;
+	n = bpf_probe_read_user_str(&rec->args[at], EXEC_ARG_SIZE, arg);
+	if (n <= 0) {
+		/* A tracepoint can't fault a page in: user space reads it from the held task. */
+		rec->flags |= EXEC_INCOMPLETE;
+		rec->args[at] = 0;
+		n = 1;
+	}
+	if (n >= EXEC_ARG_SIZE)
+		rec->flags |= EXEC_TRUNCATED;
+	rec->args_size = at + n;
+	rec->argc++;
+	return 0;
+}
+
+static __always_inline void read_arguments(struct exec_record *rec, const char *const *argv)
+{
+	const char *arg;
+
+	for (int i = 0; i < EXEC_ARGS_MAX; i++) {
+		arg = NULL;
+		if (bpf_probe_read_user(&arg, sizeof(arg), argv + i)) {
+			rec->flags |= EXEC_INCOMPLETE;
+			return;
+		}
+		if (!arg)
+			return;
+		if (read_argument(rec, arg))
+			break;
+	}
+	rec->flags |= EXEC_TRUNCATED;
+}
+
+static __always_inline int record_exec(const char *const *argv)
+{
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	__u64 pid_tgid = bpf_get_current_pid_tgid();
+	__u32 tid = (__u32)pid_tgid, zero = 0;
+	struct exec_record *rec = bpf_map_lookup_elem(&scratch, &zero);
+
+	if (!rec)
+		return 0;
+	rec->argv = (__u64)argv;
+	rec->tid = tid;
+	rec->tgid = pid_tgid >> 32;
+	rec->ppid = BPF_CORE_READ(task, real_parent, tgid);
+	rec->euid = BPF_CORE_READ(task, cred, euid.val);
+	rec->userns_level = BPF_CORE_READ(task, cred, user_ns, level);
+	rec->flags = 0;
+	rec->argc = 0;
+	rec->args_size = 0;
+	bpf_get_current_comm(rec->comm, sizeof(rec->comm));
+	read_arguments(rec, argv);
+	if (bpf_map_update_elem(&exec_args, &tid, rec, BPF_ANY))
+		__sync_fetch_and_add(&lost_records, 1);
+	return 0;
+}
+
+static __always_inline int forget_exec(__u32 tid)
+{
+	bpf_map_delete_elem(&exec_args, &tid);
+	return 0;
+}
+
+SEC("tracepoint/syscalls/sys_enter_execve")
+int enter_execve(struct trace_event_raw_sys_enter *ctx)
+{
+	return record_exec((const char *const *)ctx->args[1]);
+}
+
+SEC("tracepoint/syscalls/sys_enter_execveat")
+int enter_execveat(struct trace_event_raw_sys_enter *ctx)
+{
+	return record_exec((const char *const *)ctx->args[2]);
+}
+
+SEC("tracepoint/syscalls/sys_exit_execve")
+int exit_execve(void *ctx)
+{
+	return forget_exec((__u32)bpf_get_current_pid_tgid());
+}
+
+SEC("tracepoint/syscalls/sys_exit_execveat")
+int exit_execveat(void *ctx)
+{
+	return forget_exec((__u32)bpf_get_current_pid_tgid());
+}
+
+/* A thread that is not the leader takes the leader's id in a successful execve: old_pid is its own. */
+SEC("tracepoint/sched/sched_process_exec")
+int exec_done(struct trace_event_raw_sched_process_exec *ctx)
+{
+	return forget_exec(ctx->old_pid);
+}
+
+/* A task killed in its execve may never come to sys_exit. */
+SEC("tracepoint/sched/sched_process_exit")
+int task_exit(void *ctx)
+{
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	__u64 pid_tgid = bpf_get_current_pid_tgid();
+	__u32 tid = (__u32)pid_tgid, tgid = pid_tgid >> 32;
+	__s64 *status = bpf_map_lookup_elem(&exit_status, &tgid);
+
+	if (status) {
+		/* The rule of wait(2), wait_task_zombie(): the group's code if there is one. */
+		if (BPF_CORE_READ(task, signal, flags) & SIGNAL_GROUP_EXIT)
+			*status = BPF_CORE_READ(task, signal, group_exit_code);
+		else if (tid == tgid)
+			*status = BPF_CORE_READ(task, exit_code);
+	}
+	return forget_exec(tid);
+}
+
+SEC("kprobe/fsnotify_remove_first_event")
+int BPF_KPROBE(pick_event, struct fsnotify_group *group)
+{
+	__u32 reader = (__u32)bpf_get_current_pid_tgid();
+	__u64 picked = (__u64)group;
+
+	if (picked && picked == tracer_group)
+		bpf_map_update_elem(&ig_fa_pick_ctx, &reader, &picked, BPF_ANY);
+	return 0;
+}
+
+SEC("kretprobe/fsnotify_remove_first_event")
+int BPF_KRETPROBE(picked_event, struct fanotify_event *event)
+{
+	__u32 reader = (__u32)bpf_get_current_pid_tgid(), one = 1, tid;
+	struct exec_record *rec;
+
+	if (!bpf_map_lookup_elem(&ig_fa_pick_ctx, &reader))
+		return 0;
+	bpf_map_delete_elem(&ig_fa_pick_ctx, &reader);
+	if (!event)
+		return 0;
+	tid = BPF_CORE_READ(event, pid, numbers[0].nr);
+	rec = bpf_map_lookup_elem(&exec_args, &tid);
+	if (!rec) {
+		/* One record for each event, even when there is nothing to tell. */
+		rec = bpf_map_lookup_elem(&scratch, &one);
+		if (!rec)
+			return 0;
+		rec->tid = tid;
+	}
+	if (bpf_map_push_elem(&ig_fa_records, rec, BPF_ANY))
+		__sync_fetch_and_add(&lost_records, 1);
+	return 0;
+}
+
+/*
+ * The two programs below are never attached: user space runs them with
+ * BPF_PROG_TEST_RUN, in its own context, where `current` is the caller.
+ */
+static __always_inline struct fsnotify_group *group_of(__u32 fd)
+{
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	struct file **fds, *file = NULL;
+
+	if (fd >= BPF_CORE_READ(task, files, fdt, max_fds))
+		return NULL;
+	fds = BPF_CORE_READ(task, files, fdt, fd);
+	if (bpf_probe_read_kernel(&file, sizeof(file), fds + fd) || !file)
+		return NULL;
+	return BPF_CORE_READ(file, private_data);
+}
+
+SEC("raw_tp/sys_enter")
+int set_tracer_group(struct bpf_raw_tracepoint_args *ctx)
+{
+	tracer_group = (__u64)group_of((__u32)ctx->args[0]);
+	return tracer_group != 0;
+}
+
+/*
+ * Returns the host thread id behind a permission event that was read and is not yet
+ * answered: args[0] the group's fd, args[1] the event's fd. 0: not found.
+ * It takes no lock: run it on the thread that reads, before any answer.
+ */
+SEC("raw_tp/sys_enter")
+int pending_tid(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct fsnotify_group *group = group_of((__u32)ctx->args[0]);
+	const int wanted = (int)ctx->args[1];
+	struct list_head *head, *at;
+
+	if (!group)
+		return 0;
+	head = (void *)group +
+	       bpf_core_field_offset(struct fsnotify_group, fanotify_data) +
+	       bpf_core_field_offset(struct fanotify_group_private_data, access_list);
+	at = BPF_CORE_READ(head, next);
+	for (int i = 0; i < PENDING_MAX; i++) {
+		struct fanotify_perm_event *event;
+
+		if (!at || at == head)
+			return 0;
+		event = (void *)at - bpf_core_field_offset(struct fanotify_perm_event, fae) -
+			bpf_core_field_offset(struct fanotify_event, fse) -
+			bpf_core_field_offset(struct fsnotify_event, list);
+		if (BPF_CORE_READ(event, fd) == wanted)
+			return BPF_CORE_READ(event, fae.pid, numbers[0].nr);
+		at = BPF_CORE_READ(at, next);
+	}
+	return 0;
+}

@@ -1,0 +1,69 @@
+"""startgate sees every container start and stop on a host, before the container runs.
+
+How it works, from the kernel to the listener:
+
+- `startgate.kernel`: fanotify, BPF, pidfds, /proc; the only code that talks to the kernel.
+- `startgate.records`: how the arguments of a held execve come to user space.
+- `startgate.runtimes`: the runtimes' binaries, command lines and files.
+- `startgate.gates`: where a start is held, and what is done meanwhile.
+- `startgate.hold`, `startgate.passage`: one answer for each held task, within its deadline.
+- `startgate.lifecycle`: the state of each container. `startgate.exits`: its end.
+- `startgate.watcher`: all of it put together.
+"""
+
+from typing import TYPE_CHECKING
+
+from startgate.errors import BundleError, KernelUnsupported, StartgateError, UsageError
+from startgate.events import (
+    Caller,
+    CgroupId,
+    Container,
+    Event,
+    EventType,
+    Exit,
+    Gate,
+    Kubernetes,
+    Mount,
+    Namespaces,
+    Process,
+    Reason,
+)
+from startgate.listeners import Deny, Subscription
+from startgate.watcher import Watcher
+
+if TYPE_CHECKING:
+    from startgate.asyncwatcher import AsyncWatcher
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AsyncWatcher",
+    "BundleError",
+    "Caller",
+    "CgroupId",
+    "Container",
+    "Deny",
+    "Event",
+    "EventType",
+    "Exit",
+    "Gate",
+    "KernelUnsupported",
+    "Kubernetes",
+    "Mount",
+    "Namespaces",
+    "Process",
+    "Reason",
+    "StartgateError",
+    "Subscription",
+    "UsageError",
+    "Watcher",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Import the asyncio twin when it is asked for: asyncio doubles the start-up time."""
+    if name == "AsyncWatcher":
+        from startgate.asyncwatcher import AsyncWatcher  # noqa: PLC0415
+
+        return AsyncWatcher
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,175 @@
+"""The events, and the container record they carry: the contract of ``--output json``.
+
+Unknown is None or an empty collection, never a guess. All are immutable.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Literal
+
+import msgspec
+
+EventType = Literal["creating", "created", "started", "exec", "stopped", "existing", "denied", "lost"]
+Gate = Literal["command", "pidfile", "start", "first-exec", "exec", "none"]
+
+EVENT_TYPES: tuple[EventType, ...] = (
+    "creating",
+    "created",
+    "started",
+    "exec",
+    "stopped",
+    "existing",
+    "denied",
+    "lost",
+)
+
+
+class Namespaces(msgspec.Struct, frozen=True):
+    """Inode numbers of a process's namespaces (namespaces(7)); None on a kernel without that kind."""
+
+    mnt: int | None = None
+    net: int | None = None
+    pid: int | None = None
+    ipc: int | None = None
+    uts: int | None = None
+    user: int | None = None
+    cgroup: int | None = None
+
+
+class CgroupId(msgspec.Struct, frozen=True):
+    """A cgroup's path below its hierarchy's root, and the inode number of its directory.
+
+    On the unified hierarchy the number is what ``bpf_get_current_cgroup_id`` returns.
+    """
+
+    path: str
+    id: int | None = None
+
+
+class Mount(msgspec.Struct, frozen=True):
+    """A mount of config.json."""
+
+    source: str
+    destination: str
+    type: str
+    options: tuple[str, ...] = ()
+
+
+class Caller(msgspec.Struct, frozen=True):
+    """The process that executed the runtime: a shim, conmon, a shell. Host pid."""
+
+    pid: int
+    comm: str
+
+
+class Kubernetes(msgspec.Struct, frozen=True):
+    """What a CRI runtime's annotations tell of the pod."""
+
+    namespace: str | None = None
+    pod: str | None = None
+    pod_uid: str | None = None
+    container: str | None = None
+    sandbox_id: str | None = None
+    container_type: str | None = None
+
+
+class Container(msgspec.Struct, frozen=True):
+    """A container. What is known grows from `creating` to `created`.
+
+    `pid` is the host pid of its init, `uid` the effective uid of whoever executed the
+    runtime. `privileged`: every capability that the host's pid 1 may have, no seccomp
+    filter, and all devices allowed, as ``docker run --privileged`` produces it.
+    """
+
+    id: str
+    name: str | None = None
+    engine: str | None = None
+    runtime: str | None = None
+    runtime_path: str | None = None
+    pid: int | None = None
+    bundle: str | None = None
+    rootfs: str | None = None
+    image: str | None = None
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+    hostname: str | None = None
+    kubernetes: Kubernetes | None = None
+    namespaces: Namespaces = Namespaces()
+    cgroup: CgroupId | None = None
+    rootless: bool = False
+    uid: int | None = None
+    args: tuple[str, ...] = ()
+    privileged: bool = False
+    capabilities: tuple[str, ...] = ()
+    seccomp: bool = False
+    apparmor: str | None = None
+    mounts: tuple[Mount, ...] = ()
+    started_by: Caller | None = None
+
+
+class Process(msgspec.Struct, frozen=True):
+    """A process that is executed in a running container."""
+
+    argv: tuple[str, ...] = ()
+    user: str | None = None
+    cwd: str | None = None
+    tty: bool = False
+
+
+class Exit(msgspec.Struct, frozen=True):
+    """How a container's init ended: `code` or `signal` (a number), None where unknown."""
+
+    code: int | None = None
+    signal: int | None = None
+    oom_killed: bool | None = None
+    requested_signal: int | None = None
+
+
+class Reason(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Why: a sentence, and the rule's name where a rule decided."""
+
+    message: str
+    rule: str | None = None
+
+
+class Event(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """Something that happened to a container.
+
+    `time` is RFC 3339, UTC, with nanoseconds. `held_us`: microseconds for which the gate
+    held the start, None where nothing was held. `container` is None only for `lost`.
+    """
+
+    type: EventType
+    time: str = ""
+    held_us: int | None = None
+    gate: Gate
+    container: Container | None
+    process: Process | None = None
+    exit: Exit | None = None
+    reason: Reason | None = None
+
+    def to_json(self) -> bytes:
+        """Return one line of JSON, without the newline."""
+        return msgspec.json.encode(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return dicts, lists, strings and numbers: what a CEL filter sees."""
+        built: dict[str, Any] = msgspec.to_builtins(self)
+        return built
+
+
+def timestamp(nanoseconds: int | None = None) -> str:
+    """Format a wall-clock time in nanoseconds (default: now) as RFC 3339 in UTC."""
+    now = time.time_ns() if nanoseconds is None else nanoseconds
+    seconds, rest = divmod(now, 1_000_000_000)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{rest:09d}Z"
+
+
+def printable(text: str) -> str:
+    """Replace what is no UTF-8 (os.fsdecode's surrogates): JSON and terminals take none."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return text

@@ -1,0 +1,126 @@
+"""The command gate: each execution of a runtime binary, held in its execve."""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Callable
+
+from startgate.errors import NotReadable
+from startgate.gates.context import Context, Job, key_of
+from startgate.gates.created import Created
+from startgate.gates.creating import Creating
+from startgate.gates.executing import Executing
+from startgate.hold import Hold
+from startgate.kernel.fanotify import Event
+from startgate.kernel.process import Proc, ProcessId
+from startgate.lifecycle import State
+from startgate.listeners import Deny
+from startgate.records import ExecRecord, ExecRecordSource, procfs
+from startgate.runtimes import commandline
+from startgate.runtimes.commandline import Command, Invocation
+from startgate.runtimes.signals import signal_number
+
+
+class CommandGate:
+    """Decides on each runtime command: on the reading thread, where that needs no waiting."""
+
+    def __init__(
+        self,
+        context: Context,
+        source: ExecRecordSource,
+        creating: Creating,
+        created: Created,
+        executing: Executing,
+    ) -> None:
+        self._context = context
+        self._source = source
+        self._creating = creating
+        self._created = created
+        self._executing = executing
+        self._repeats = Repeats(context.proc)
+
+    def decide(self, event: Event, hold: Hold) -> Job | None:
+        """Return what is to be done while the task is held; None: nothing. Never waits."""
+        record = self._source.take(event)
+        if record is None:
+            tid = self._source.host_tid(event)
+            if not tid:
+                return None
+            record = procfs.identify(self._context.proc, tid)
+        if not record.trusted:
+            return None  # only root may make us open and mark files, or believe an id
+        if not record.complete:
+            return lambda: self._read_and_decide(record, hold)
+        return self._on_arguments(record, hold)
+
+    def _read_and_decide(self, record: ExecRecord, hold: Hold) -> None:
+        """On a worker: read the arguments from the held task first."""
+        job = self._on_arguments(procfs.complete(self._context.proc, record), hold)
+        if job:
+            job()
+        else:
+            hold.allow()
+
+    def _on_arguments(self, record: ExecRecord, hold: Hold) -> Job | None:
+        call = commandline.parse(record.arguments)
+        if call.command is Command.OTHER:
+            return None
+        with hold.fd() as fd:
+            path = os.readlink(f"/proc/self/fd/{fd}")
+        if os.path.basename(path) == "conmon":
+            return None  # it executes the runtime, which is held
+        if call.command is Command.KILL:
+            self._context.lifecycle.signal(key_of(call, path), signal_number(call.signal))
+            return None
+        if call.command is Command.START:
+            return self._on_start(call, path, hold)
+        if self._repeats.seen(record):
+            return None
+        work = self._executing.at_command if call.command is Command.EXEC else self._creating.at_command
+        return lambda: self._judge(work, call, path, record, hold)
+
+    def _on_start(self, call: Invocation, path: str, hold: Hold) -> Job | None:
+        entry = self._context.lifecycle.find(key_of(call, path))
+        if entry is None or entry.passed or entry.state is State.STOPPED:
+            return None
+        return lambda: self._created.at_start(entry, hold)
+
+    def _judge(
+        self,
+        work: Callable[[Invocation, str, ExecRecord, Hold], Deny | None],
+        call: Invocation,
+        path: str,
+        record: ExecRecord,
+        hold: Hold,
+    ) -> None:
+        if work(call, path, record, hold):
+            self._repeats.forget(record)
+
+
+class Repeats:
+    """Tells the second event of one command: crun executes itself again, from a clone."""
+
+    _SIZE = 1024
+
+    def __init__(self, proc: Proc) -> None:
+        self._proc = proc
+        self._last: OrderedDict[ProcessId, list[bytes]] = OrderedDict()
+
+    def seen(self, record: ExecRecord) -> bool:
+        """Has this very process executed the same command line before?"""
+        try:
+            process = self._proc.identify(record.tgid)
+        except NotReadable:
+            return False
+        if self._last.get(process) == record.arguments:
+            return True
+        self._last[process] = record.arguments
+        if len(self._last) > self._SIZE:
+            self._last.popitem(last=False)
+        return False
+
+    def forget(self, record: ExecRecord) -> None:
+        """It was denied: the process may try again, and is to be judged again."""
+        for process in [process for process in self._last if process.pid == record.tgid]:
+            self._last.pop(process, None)

@@ -1,0 +1,32 @@
+"""The pid-file gate and the first-exec gate: both read the second fanotify group."""
+
+from __future__ import annotations
+
+import os
+
+from startgate.gates.context import Context, Job
+from startgate.gates.created import Created
+from startgate.hold import Hold
+from startgate.kernel.fanotify import FAN_OPEN_EXEC_PERM, Event
+
+
+class ContainerGate:
+    """Decides on reads in marked directories, and on executions of marked programs."""
+
+    def __init__(self, context: Context, created: Created) -> None:
+        self._context = context
+        self._created = created
+        self._own_pid = os.getpid()
+
+    def decide(self, event: Event, hold: Hold) -> Job | None:
+        """Return what is to be done while the task is held; None: nothing. Never waits."""
+        if event.pid == self._own_pid:
+            return None  # our own reads below a marked directory
+        with hold.fd() as fd:
+            if event.mask & FAN_OPEN_EXEC_PERM:
+                entries = self._context.programs.match(fd)
+                if not entries:
+                    return None
+                return lambda: self._created.at_first_exec(entries, event.pid, hold)
+            entry = self._context.pid_files.match(fd)
+        return (lambda: self._created.at_pid_file(entry, hold)) if entry else None

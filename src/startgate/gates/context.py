@@ -1,0 +1,70 @@
+"""What the gates share, and how work on a held task gets to a worker."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from startgate.errors import NotReadable
+from startgate.events import Container, Event, EventType, Gate, timestamp
+from startgate.exits import Exits
+from startgate.gates.marks import PidFiles, Programs
+from startgate.hold import Deadlines, Hold, Released
+from startgate.kernel.process import Proc
+from startgate.lifecycle import Key, Lifecycle
+from startgate.listeners import Listeners
+from startgate.runtimes import state
+from startgate.runtimes.commandline import Invocation
+from startgate.workers import Workers
+
+log = logging.getLogger(__name__)
+
+Job = Callable[[], object]
+"""Work on a held task: on a worker, where it may wait. It answers the hold."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """The parts of a watcher that its gates use."""
+
+    proc: Proc
+    lifecycle: Lifecycle
+    listeners: Listeners
+    exits: Exits
+    workers: Workers
+    deadlines: Deadlines
+    pid_files: PidFiles
+    programs: Programs
+    capabilities: frozenset[str]
+    hold_timeout: float
+
+    def submit(self, hold: Hold, job: Job) -> None:
+        """Do a job on a worker, under the hold's deadline. Never waits."""
+        self.deadlines.add(hold, self.hold_timeout)
+        self.workers.submit(lambda: self._do(hold, job))
+
+    def _do(self, hold: Hold, job: Job) -> None:
+        try:
+            job()
+        except Released:
+            log.debug("a hold was answered before its work was done")
+        except (NotReadable, OSError) as error:
+            log.warning("a start was let go unexamined: %s", error)
+            hold.allow()
+        except BaseException:
+            hold.allow()
+            raise
+
+
+def key_of(call: Invocation, path: str) -> Key:
+    """Return the identity of the container that a runtime's command line names."""
+    root = os.path.normpath(call.root or state.flavour(os.path.basename(path)).root)
+    # Engines write /var/run, a link to /run: the same directory must give the same key.
+    return Key(root.removeprefix("/var") if root.startswith("/var/run/") else root, call.id)
+
+
+def event(event_type: EventType, gate: Gate, container: Container) -> Event:
+    """Return an event of now."""
+    return Event(type=event_type, time=timestamp(), gate=gate, container=container)

@@ -1,0 +1,187 @@
+"""`created` and `started`: whichever gate first knows a container's pid passes it, once."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+
+from msgspec.structs import replace
+
+from startgate.errors import BundleError, NotReadable
+from startgate.events import CgroupId, Container, Event, Namespaces
+from startgate.gates import inits, view
+from startgate.gates.context import Context, event
+from startgate.gates.ends import Ends
+from startgate.hold import Hold
+from startgate.kernel import pidfd
+from startgate.kernel.process import ProcessId
+from startgate.lifecycle import End, Entry, State
+from startgate.listeners import Deny
+from startgate.passage import Passage, denied
+from startgate.runtimes.commandline import Command
+
+log = logging.getLogger(__name__)
+
+_POLL = 0.005
+_POLL_LIMIT = 10.0
+
+
+class Created:
+    """The gates at which a container's pid is known. All methods run on workers."""
+
+    def __init__(self, context: Context, ends: Ends) -> None:
+        self._context = context
+        self._ends = ends
+
+    def at_pid_file(self, entry: Entry, hold: Hold) -> None:
+        """Somebody reads the pid file of a container that is being created."""
+        with hold:
+            pid = inits.by_pid_file(self._context.proc, entry, hold)
+            if pid is not None and (container := self._adopt(entry, pid)):
+                self._pass(entry, hold, [event("created", "pidfile", container)])
+
+    def at_start(self, entry: Entry, hold: Hold) -> None:
+        """`start` of a container whose gate nobody has passed, or somebody just passes."""
+        pid = inits.by_state(self._context.proc, entry)
+        container = self._adopt(entry, pid) if pid is not None else None
+        if container:
+            self._pass(entry, hold, [event("created", "start", container)], deniable=False)
+        elif not self._context.lifecycle.wait(entry, hold):
+            hold.allow()
+
+    def at_first_exec(self, entries: list[Entry], pid: int, hold: Hold) -> None:
+        """A process executes what is the first program of these containers."""
+        with hold:
+            entry = inits.by_exec(self._context.proc, entries, pid)
+            if entry is None:
+                return
+            self._context.programs.remove(entry)
+            container = self._adopt(entry, pid)
+            if not self._context.lifecycle.started(entry):
+                return
+            started = event("started", "first-exec", entry.container)
+            if entry.verdict:
+                self._refuse(started, entry.verdict, hold)
+            elif container:
+                self._pass(entry, hold, [event("created", "first-exec", container), started])
+            else:
+                Passage(hold, self._context.listeners, [started]).run([started])
+
+    def late(self, entry: Entry, pid: int) -> None:
+        """No gate held the container, but the runtime says that it is there."""
+        if container := self._adopt(entry, pid):
+            created = event("created", "none", container)
+            self._context.listeners.publish(created)
+            self._context.listeners.call(created)
+            self._context.lifecycle.started(entry)
+            self._passed(entry)
+
+    def look_for(self, entry: Entry) -> None:
+        """Ask the runtime's state again and again: for a container that no gate will hold."""
+        until = time.monotonic() + _POLL_LIMIT
+        while entry.state is State.CREATING and time.monotonic() < until:
+            if (pid := inits.by_state(self._context.proc, entry)) is not None:
+                self.late(entry, pid)
+            time.sleep(_POLL)
+
+    def runtime_ended(self, entry: Entry, status: int | None) -> None:
+        """The runtime process ended before any gate told the pid."""
+        if entry.state is not State.CREATING:
+            return
+        pid = inits.by_state(self._context.proc, entry) if not status else None
+        if pid is None:
+            told = "" if status is None else f" with wait status {status}"
+            message = f"the runtime ended{told} before a container was seen"
+            self._ends.ended(entry, End(status, message))
+        elif entry.invocation.command is Command.CREATE:
+            self._expect_start(entry, pid)
+        else:
+            self.late(entry, pid)
+
+    def _expect_start(self, entry: Entry, pid: int) -> None:
+        """It waits for `start`, which may come in hours; or it is deleted before."""
+        try:
+            process = self._context.proc.identify(pid)
+            fd = pidfd.open_process(pid)
+        except (NotReadable, OSError):
+            self._ends.ended(entry, End(None, "the container ended before it was started"))
+            return
+        self._context.lifecycle.describe(entry, replace(entry.container, pid=pid))
+        self._watch_init(entry, process, fd)
+
+    def _watch_init(self, entry: Entry, process: ProcessId, fd: int) -> None:
+        exits, before = self._context.exits, entry.init_watch
+        entry.init_watch = exits.watch(process, fd, lambda s: self._ends.ended(entry, End(s)))
+        if before:
+            exits.unwatch(before)
+
+    def _pass(self, entry: Entry, hold: Hold, events: list[Event], *, deniable: bool = True) -> None:
+        passage = Passage(hold, self._context.listeners, events, lambda: self._passed(entry))
+        verdict = passage.run(events, deniable=deniable)
+        if verdict and not deniable:
+            self._refuse_first_exec(entry, verdict)
+            if hold.allow():
+                self._passed(entry)
+
+    def _passed(self, entry: Entry) -> None:
+        waiting, end = self._context.lifecycle.passed(entry)
+        for hold in waiting:
+            hold.allow()
+        if end:
+            self._ends.ended(entry, end)
+
+    def _refuse(self, started: Event, verdict: Deny, hold: Hold) -> None:
+        if hold.deny():
+            self._context.listeners.publish(denied(started, verdict, hold.held_us))
+
+    def _refuse_first_exec(self, entry: Entry, verdict: Deny) -> None:
+        """Engines leak a container whose `start` is refused: refuse its program instead."""
+        entry.verdict = verdict
+        pid, config = entry.container.pid, entry.config
+        try:
+            if pid is None or config is None:
+                raise BundleError("its program is not known")
+            fd = view.open_program_of(self._context.proc, pid, config)
+            try:
+                self._context.programs.add(entry, fd)
+            finally:
+                os.close(fd)
+        except (OSError, BundleError) as error:
+            log.error("container %s could not be denied: %s", entry.container.id, error)
+
+    def _adopt(self, entry: Entry, pid: int) -> Container | None:
+        """CREATING -> CREATED: complete the record, watch the end. None: another gate did."""
+        try:
+            process = self._context.proc.identify(pid)
+            fd = pidfd.open_process(pid)
+        except (NotReadable, OSError) as error:
+            log.warning("container %s: its init %d is gone: %s", entry.container.id, pid, error)
+            return None
+        try:
+            container = self._complete(entry.container, process)
+        except NotReadable as error:
+            os.close(fd)
+            log.warning("container %s: its init %d is gone: %s", entry.container.id, pid, error)
+            return None
+        if not self._context.lifecycle.claim(entry, container):
+            os.close(fd)
+            return None
+        if entry.runtime_watch:
+            self._context.exits.unwatch(entry.runtime_watch)
+        self._context.pid_files.remove(entry)
+        self._watch_init(entry, process, fd)
+        return container
+
+    def _complete(self, container: Container, process: ProcessId) -> Container:
+        """Raises NotReadable when the process is gone, or its pid is another's by now."""
+        proc = self._context.proc
+        namespaces, cgroup = proc.namespaces(process.pid), proc.cgroup(process.pid)
+        if proc.identify(process.pid) != process:
+            raise NotReadable(f"process {process.pid} is gone")
+        return replace(
+            container,
+            pid=process.pid,
+            namespaces=Namespaces(**namespaces),
+            cgroup=CgroupId(cgroup.path, cgroup.id),
+        )

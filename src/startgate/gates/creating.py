@@ -1,0 +1,148 @@
+"""The work of the command gate: learn the bundle, arm the later gates, let the runtime go."""
+
+from __future__ import annotations
+
+import logging
+import os
+import posixpath
+
+from msgspec.structs import replace
+
+from startgate.errors import BundleError, NotReadable
+from startgate.events import Caller, Container, Event, printable
+from startgate.gates.context import Context, event, key_of
+from startgate.gates.created import Created
+from startgate.gates.ends import Ends
+from startgate.gates.view import View
+from startgate.hold import Hold
+from startgate.kernel import pidfd
+from startgate.lifecycle import Entry
+from startgate.listeners import Deny
+from startgate.passage import Passage
+from startgate.records import ExecRecord
+from startgate.runtimes import oci, state
+from startgate.runtimes.commandline import Command, Invocation
+
+log = logging.getLogger(__name__)
+
+
+class Creating:
+    """Handles `create`, `run` and `restore`. Runs on workers."""
+
+    def __init__(self, context: Context, created: Created, ends: Ends) -> None:
+        self._context = context
+        self._created = created
+        self._ends = ends
+
+    def at_command(self, call: Invocation, path: str, record: ExecRecord, hold: Hold) -> Deny | None:
+        """Pass the command gate; return the verdict that refused, if any.
+
+        Raises NotReadable when the caller is gone.
+        """
+        with hold:
+            entry = self._begin(call, path, record)
+            passage = Passage(hold, self._context.listeners, [_creating(entry)])
+            gated = self._arm(entry, record)
+            verdict = passage.run([_creating(entry)])
+        if verdict:
+            self._ends.forget(entry)
+        elif not gated:
+            self._created.look_for(entry)
+        return verdict
+
+    def _begin(self, call: Invocation, path: str, record: ExecRecord) -> Entry:
+        entry = Entry(
+            key=key_of(call, path),
+            invocation=call,
+            runtime=self._context.proc.identify(record.tgid),
+            container=self._outline(call, path, record),
+        )
+        self._context.lifecycle.begin(entry)
+        return entry
+
+    def _outline(self, call: Invocation, path: str, record: ExecRecord) -> Container:
+        """Return what is known before the bundle is read."""
+        try:
+            caller = Caller(record.ppid, printable(self._context.proc.stat(record.ppid).comm))
+        except NotReadable:
+            caller = None
+        return Container(
+            id=printable(call.id),
+            runtime=printable(posixpath.basename(path)),
+            runtime_path=printable(path),
+            bundle=printable(call.bundle) if call.bundle else None,
+            uid=0,
+            started_by=caller,
+        )
+
+    def _arm(self, entry: Entry, record: ExecRecord) -> bool:
+        """Complete the record, arm the gates. False: no gate is left that could tell the pid."""
+        self._watch_runtime(entry)
+        with View(self._context.proc, record.tid) as view:
+            bundle = view.absolute(entry.invocation.bundle or ".")
+            self._describe(entry, view, bundle)
+            pid_file = self._arm_pid_file(entry, view, bundle)
+            program = False
+            if not pid_file or self._context.listeners.wants("started"):
+                program = self._arm_program(entry, view, bundle)
+        # `create` comes to `start`, whatever fails here.
+        return pid_file or program or entry.invocation.command is Command.CREATE
+
+    def _describe(self, entry: Entry, view: View, bundle: str) -> None:
+        container = replace(entry.container, bundle=printable(bundle))
+        try:
+            name = view.absolute(entry.invocation.config or "config.json", bundle)
+            entry.config = view.read_config(name)
+            container = oci.describe(container, entry.config, self._context.capabilities)
+        except BundleError as error:
+            log.warning("container %s: %s", container.id, printable(str(error)))
+        self._context.lifecycle.describe(entry, container)
+
+    def _watch_runtime(self, entry: Entry) -> None:
+        """Its end tells of starts that fail, and of `create`s whose pid file nobody reads."""
+        workers = self._context.workers
+        try:
+            fd = pidfd.open_process(entry.runtime.pid)
+        except OSError as error:
+            raise NotReadable(f"the runtime {entry.runtime.pid} is gone") from error
+        entry.runtime_watch = self._context.exits.watch(
+            entry.runtime,
+            fd,
+            lambda status: workers.submit(lambda: self._created.runtime_ended(entry, status)),
+        )
+
+    def _arm_pid_file(self, entry: Entry, view: View, bundle: str) -> bool:
+        call = entry.invocation
+        if not call.pid_file or call.command is Command.RUN:
+            return False  # `run` writes its pid file after the first exec: no gate
+        # runc resolves it against the caller's working directory, crun against the bundle.
+        crun = state.flavour(entry.container.runtime or "") is state.CRUN
+        path = view.absolute(call.pid_file, bundle if crun else None)
+        try:
+            directory = view.open_pid_directory(posixpath.dirname(path))
+            self._context.pid_files.add(entry, directory, posixpath.basename(path))
+        except (OSError, BundleError) as error:
+            self._warn(entry, "its pid file is not watched", error)
+            return False
+        return True
+
+    def _arm_program(self, entry: Entry, view: View, bundle: str) -> bool:
+        if entry.invocation.command is Command.RESTORE or not entry.config:
+            return False  # a restored process executes nothing
+        try:
+            fd = view.open_program(bundle, entry.config)
+            try:
+                self._context.programs.add(entry, fd)
+            finally:
+                os.close(fd)
+        except (OSError, BundleError) as error:
+            self._warn(entry, "its first exec is not held", error)
+            return False
+        return True
+
+    def _warn(self, entry: Entry, what: str, error: Exception) -> None:
+        log.warning("container %s: %s: %s", entry.container.id, what, printable(str(error)))
+
+
+def _creating(entry: Entry) -> Event:
+    return event("creating", "command", entry.container)

@@ -1,0 +1,59 @@
+"""The end of a container, and of a start that came to nothing: `stopped`, exactly once."""
+
+from __future__ import annotations
+
+import logging
+
+from msgspec.structs import replace
+
+from startgate.events import Exit, Reason
+from startgate.gates.context import Context, event
+from startgate.kernel import pidfd
+from startgate.lifecycle import End, Entry
+
+log = logging.getLogger(__name__)
+
+_SIGKILL = 9
+
+
+class Ends:
+    """Tells of ends, and drops what was armed for the container."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def ended(self, entry: Entry, end: End) -> None:
+        """On any thread, never waits: the container's init, or its start, has ended."""
+        if self._context.lifecycle.stopped(entry, end):
+            self._context.workers.submit(lambda: self._tell(entry, end))
+
+    def forget(self, entry: Entry) -> None:
+        """Drop a start that was denied: no `stopped` follows its `denied`."""
+        if self._context.lifecycle.stopped(entry, End(None)):
+            self._disarm(entry)
+
+    def _tell(self, entry: Entry, end: End) -> None:
+        self._disarm(entry)
+        stopped = replace(
+            event("stopped", "none", entry.container),
+            exit=_exit(entry, end),
+            reason=Reason(end.message) if end.message else None,
+        )
+        self._context.listeners.publish(stopped)
+        self._context.listeners.call(stopped)
+
+    def _disarm(self, entry: Entry) -> None:
+        self._context.pid_files.remove(entry)
+        self._context.programs.remove(entry)
+        for watch in (entry.runtime_watch, entry.init_watch):
+            if watch:
+                self._context.exits.unwatch(watch)
+
+
+def _exit(entry: Entry, end: End) -> Exit:
+    requested = entry.requested_signal
+    if end.status is None or end.message:
+        return Exit(requested_signal=requested)
+    code, signal = pidfd.decode_wait_status(end.status)
+    # The OOM killer kills by SIGKILL only: another end was not its work.
+    return Exit(code, signal, None if signal == _SIGKILL else False, requested)

@@ -1,0 +1,78 @@
+"""Which process is a container's init? Told by proof, never by the first guess."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+
+from startgate.errors import NotReadable
+from startgate.hold import Hold
+from startgate.kernel.process import Proc
+from startgate.lifecycle import Entry
+from startgate.runtimes import state
+
+log = logging.getLogger(__name__)
+
+_PID_FILE_LIMIT = 32
+
+
+def by_state(proc: Proc, entry: Entry) -> int | None:
+    """Return the pid that the runtime's state directory names. On a worker."""
+    try:
+        root = os.open(f"{proc.root}/1/root", os.O_PATH | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        kind = state.flavour(entry.container.runtime or "")
+        return state.init_pid(proc, root, entry.key.root, entry.key.id, kind)
+    finally:
+        os.close(root)
+
+
+def by_pid_file(proc: Proc, entry: Entry, hold: Hold) -> int | None:
+    """Return the pid in the file whose reader is held.
+
+    It is read through the event's own fd, which raises no event. Raises Released.
+    """
+    with hold.fd() as fd:
+        data = os.pread(fd, _PID_FILE_LIMIT + 1, 0)
+    if len(data) <= _PID_FILE_LIMIT and data.strip().isdigit():
+        pid = int(data)
+        start = proc.start_time(pid)
+        # Left over from another start, the file may name anybody.
+        if start is not None and start >= entry.runtime.start_time:
+            return pid
+    log.warning("container %s: its pid file holds %r, not its init: ignored", entry.container.id, data)
+    return None
+
+
+def by_exec(proc: Proc, entries: Sequence[Entry], pid: int) -> Entry | None:
+    """Return the container whose init the process `pid` is, which executes a first program.
+
+    Others execute the same inode too: hooks, `exec`s, other containers. On a worker.
+    """
+    try:
+        parent = proc.stat(pid).ppid
+    except NotReadable:
+        return None
+    for entry in entries:
+        if entry.container.pid == pid or _is_child(proc, entry, pid, parent):
+            return entry
+    for entry in entries:
+        if entry.container.pid is None and by_state(proc, entry) == pid:
+            return entry
+    return None
+
+
+def _is_child(proc: Proc, entry: Entry, pid: int, parent: int) -> bool:
+    """Is it the runtime's child, and in another mount namespace?
+
+    The hooks of config.json are its children too, in the runtime's own namespace.
+    """
+    if parent != entry.runtime.pid or entry.container.pid is not None:
+        return False
+    try:
+        return proc.namespace(pid, "mnt") != proc.namespace(parent, "mnt")
+    except NotReadable:
+        return False

@@ -1,0 +1,178 @@
+"""The inodes that are marked for containers which are being created.
+
+Shared inodes are counted: many containers may have one directory for their pid files, or
+one program. Nothing here keeps an fd into a root file system.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from dataclasses import dataclass
+
+from startgate.kernel.fanotify import (
+    FAN_ACCESS_PERM,
+    FAN_EVENT_ON_CHILD,
+    FAN_OPEN_EXEC_PERM,
+    Group,
+)
+from startgate.lifecycle import Entry
+
+log = logging.getLogger(__name__)
+
+Inode = tuple[int, int]
+"""(device, inode number)"""
+
+_ACCESS = FAN_ACCESS_PERM | FAN_EVENT_ON_CHILD
+
+
+def inode_of(fd: int) -> Inode:
+    """Return what identifies the file of an fd on this host."""
+    status = os.fstat(fd)
+    return status.st_dev, status.st_ino
+
+
+def path_of(fd: int) -> str:
+    """Return a path that leads to exactly the file of an fd, also one opened with O_PATH."""
+    return f"/proc/self/fd/{fd}"
+
+
+@dataclass(frozen=True, slots=True)
+class _PidFile:
+    entry: Entry
+    directory: int  # fd
+    inode: Inode  # of the directory
+    name: str
+
+
+class PidFiles:
+    """The pid files whose first reader is to be held; owns an fd of each one's directory."""
+
+    def __init__(self, group: Group) -> None:
+        self._group = group
+        self._lock = threading.Lock()
+        self._by_name: dict[str, list[_PidFile]] = {}
+
+    def add(self, entry: Entry, directory: int, name: str) -> None:
+        """Hold the readers of `name` in the directory; takes the fd over. Raises OSError."""
+        try:
+            watch = _PidFile(entry, directory, inode_of(directory), name)
+            with self._lock:
+                self._group.mark(_ACCESS, path_of(directory))
+                self._by_name.setdefault(name, []).append(watch)
+        except BaseException:
+            os.close(directory)
+            raise
+
+    def match(self, fd: int) -> Entry | None:
+        """Return the container whose pid file an event's fd is. Never waits."""
+        name = os.path.basename(os.readlink(path_of(fd)))
+        if name not in self._by_name:
+            return None
+        inode = inode_of(fd)
+        with self._lock:
+            for watch in reversed(self._by_name.get(name, ())):
+                if _names(watch, inode):
+                    return watch.entry
+        return None
+
+    def remove(self, entry: Entry) -> None:
+        """Stop watching the container's pid file, if it is watched."""
+        with self._lock:
+            for watches in list(self._by_name.values()):
+                for watch in [w for w in watches if w.entry is entry]:
+                    watches.remove(watch)
+                    self._release(watch)
+
+    def _release(self, watch: _PidFile) -> None:
+        if not self._by_name[watch.name]:
+            del self._by_name[watch.name]
+        shared = any(w.inode == watch.inode for watches in self._by_name.values() for w in watches)
+        try:
+            if not shared:
+                self._group.unmark(_ACCESS, path_of(watch.directory))
+        except OSError as error:  # ENOENT: the directory was deleted, its mark went with it
+            log.debug("unmarking the directory of %s: %s", watch.name, error)
+        finally:
+            os.close(watch.directory)
+
+    def close(self) -> None:
+        """Close all directories; the marks go with the group."""
+        with self._lock:
+            for watches in self._by_name.values():
+                for watch in watches:
+                    os.close(watch.directory)
+            self._by_name.clear()
+
+
+def _names(watch: _PidFile, inode: Inode) -> bool:
+    try:
+        status = os.stat(watch.name, dir_fd=watch.directory, follow_symlinks=False)
+    except OSError:
+        return False
+    return (status.st_dev, status.st_ino) == inode
+
+
+@dataclass(frozen=True, slots=True)
+class _Program:
+    entry: Entry
+    path: str
+
+
+class Programs:
+    """The first programs of containers, whose execution is to be held."""
+
+    def __init__(self, group: Group) -> None:
+        self._group = group
+        self._lock = threading.Lock()
+        self._by_inode: dict[Inode, list[_Program]] = {}
+
+    def add(self, entry: Entry, fd: int) -> None:
+        """Hold whoever executes the file; the fd stays the caller's. Raises OSError."""
+        path = os.readlink(path_of(fd))
+        with self._lock:
+            self._group.mark(FAN_OPEN_EXEC_PERM, path_of(fd))
+            self._by_inode.setdefault(inode_of(fd), []).append(_Program(entry, path))
+
+    def match(self, fd: int) -> list[Entry]:
+        """Return the containers whose first program an event's fd is. Never waits.
+
+        Nobody's any more: the mark, left behind by a start that failed, is removed.
+        """
+        inode = inode_of(fd)
+        with self._lock:
+            programs = self._by_inode.get(inode)
+            if programs:
+                return [program.entry for program in programs]
+            self._unmark(path_of(fd))
+            return []
+
+    def remove(self, entry: Entry) -> None:
+        """Stop waiting for the container's first exec."""
+        with self._lock:
+            for inode, programs in list(self._by_inode.items()):
+                own = [program for program in programs if program.entry is entry]
+                for program in own:
+                    programs.remove(program)
+                if own and not programs:
+                    del self._by_inode[inode]
+                    self._unmark_path(own[0].path, inode)
+
+    def _unmark_path(self, path: str, inode: Inode) -> None:
+        """The path may lead elsewhere by now, or nowhere: then `match` unmarks, or umount did."""
+        try:
+            fd = os.open(path, os.O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:
+            return
+        try:
+            if inode_of(fd) == inode:
+                self._unmark(path_of(fd))
+        finally:
+            os.close(fd)
+
+    def _unmark(self, path: str) -> None:
+        try:
+            self._group.unmark(FAN_OPEN_EXEC_PERM, path)
+        except OSError as error:  # ENOENT: removed before
+            log.debug("unmarking %s: %s", path, error)

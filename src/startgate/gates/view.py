@@ -1,0 +1,131 @@
+"""The file system as the held caller sees it: its root, its working directory."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+
+from startgate.errors import BundleError, NotReadable
+from startgate.kernel import files
+from startgate.kernel.process import Proc
+from startgate.runtimes import oci
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
+_DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+# Everyone reads files there all the time, or they are no place for a pid file at all.
+_SHARED_DIRECTORIES = ("/etc", "/usr", "/bin", "/sbin", "/lib", "/lib64", "/boot", "/dev", "/proc", "/sys")
+
+
+class View:
+    """Owns an fd of a held caller's root directory. Use it on a worker: all of it may wait."""
+
+    def __init__(self, proc: Proc, tid: int) -> None:
+        """Raises NotReadable when the task is gone."""
+        base = f"{proc.root}/{tid}"
+        try:
+            self.root = os.open(f"{base}/root", os.O_PATH | os.O_CLOEXEC)
+            cwd, root = os.readlink(f"{base}/cwd"), os.readlink(f"{base}/root")
+        except OSError as error:
+            raise NotReadable(f"the caller {tid} is gone") from error
+        # Both links are told from our root: below a chroot, cut what the caller can't see.
+        self.cwd = "/" + cwd[len(root) :].lstrip("/") if root != "/" and cwd.startswith(root) else cwd
+
+    def absolute(self, path: str, base: str | None = None) -> str:
+        """Resolve against `base`, or the caller's working directory; by the letters only."""
+        return posixpath.normpath(posixpath.join(base or self.cwd, path))
+
+    def read(self, path: str, limit: int) -> bytes:
+        """Read a regular file. Raises OSError."""
+        return files.read_regular(self.root, path, limit)
+
+    def read_config(self, path: str) -> oci.Config:
+        """Read and decode a config.json. Raises BundleError, which names the path."""
+        try:
+            return oci.decode_config(self.read(path, oci.CONFIG_LIMIT))
+        except OSError as error:
+            raise BundleError(f"{path} can't be read: {error.strerror}") from error
+        except BundleError as error:
+            raise BundleError(f"{path}: {error}") from error
+
+    def open_pid_directory(self, path: str) -> int:
+        """Open the directory in which a pid file will be. Raises OSError, or BundleError
+        where marking it would hold others: in the system's directories, and on file
+        systems that may never answer."""
+        fd = files.open_in_root(self.root, path, _DIRECTORY)
+        try:
+            real = os.readlink(f"/proc/self/fd/{fd}")
+            if real == "/" or real.startswith(tuple(f"{d}/" for d in _SHARED_DIRECTORIES)):
+                raise BundleError(f"{path} is a directory of the system")
+            if real in _SHARED_DIRECTORIES:
+                raise BundleError(f"{path} is a directory of the system")
+            if files.is_foreign(fd):
+                raise BundleError(f"{path} is on a network or FUSE file system")
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+    def open_program(self, bundle: str, config: oci.Config) -> int:
+        """Open (O_PATH) what the container executes first. Raises OSError or BundleError."""
+        process = config.process
+        if not process or not process.args:
+            raise BundleError("no process.args")
+        rootfs = files.open_in_root(self.root, oci.rootfs_path(bundle, config), os.O_PATH | os.O_DIRECTORY)
+        try:
+            for candidate in _candidates(process):
+                fd = self._open_executable(rootfs, candidate, bundle, config)
+                if fd is not None:
+                    return fd
+        finally:
+            os.close(rootfs)
+        raise BundleError(f"{process.args[0]!r} is not found in the root file system")
+
+    def _open_executable(self, rootfs: int, path: str, bundle: str, config: oci.Config) -> int | None:
+        root, inside = rootfs, path
+        if source := oci.bind_source(path, config):
+            root, inside = self.root, posixpath.join(bundle, source)
+        try:
+            fd = files.open_in_root(root, inside, os.O_PATH)
+        except OSError:
+            return None
+        if files.is_program(fd) and not files.is_foreign(fd):
+            return fd
+        os.close(fd)
+        return None
+
+    def close(self) -> None:
+        """Close the fd: an open one keeps the caller's root busy."""
+        os.close(self.root)
+
+    def __enter__(self) -> View:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+def open_program_of(proc: Proc, pid: int, config: oci.Config) -> int:
+    """Open (O_PATH) what a created container will execute, as its own init sees it.
+
+    Raises OSError, or BundleError when it is not found.
+    """
+    root = os.open(f"{proc.root}/{pid}/root", os.O_PATH | os.O_CLOEXEC)
+    try:
+        for candidate in _candidates(config.process or oci.OciProcess()):
+            try:
+                return files.open_in_root(root, candidate, os.O_PATH)
+            except OSError:
+                continue
+    finally:
+        os.close(root)
+    raise BundleError("its program is not found")
+
+
+def _candidates(process: oci.OciProcess) -> list[str]:
+    """Return the absolute paths, in the container, that execvp(3) would try."""
+    name = (process.args or ("",))[0]
+    if "/" in name:
+        return [posixpath.normpath(posixpath.join("/", process.cwd, name))]
+    given = next((e[5:] for e in reversed(process.env or ()) if e.startswith("PATH=")), _DEFAULT_PATH)
+    return [posixpath.join("/", process.cwd, part, name) for part in given.split(":")]

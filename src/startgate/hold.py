@@ -1,0 +1,180 @@
+"""A held task, and the one answer that it gets.
+
+A `Hold` owns a permission event and its fd. However its life goes (a worker answers, the
+deadline passes, the watcher closes), exactly one answer is written. `Deadlines` is the
+thread that sees to it when nobody else does.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+
+from startgate.errors import StartgateError
+from startgate.kernel.fanotify import FAN_ALLOW, FAN_DENY, Group
+
+log = logging.getLogger(__name__)
+
+
+class Released(StartgateError):
+    """The hold was answered meanwhile: its fd is not to be used any more."""
+
+
+class Hold:
+    """One permission event that is owed an answer. Leaving it as a context manager allows it."""
+
+    __slots__ = ("_answered", "_claimed", "_fd", "_group", "_lock", "_users", "before_expiry", "since")
+
+    def __init__(self, group: Group, fd: int) -> None:
+        self._group = group
+        self._fd = fd
+        self._lock = threading.Lock()
+        self._claimed = False  # somebody is about to answer
+        self._answered = False
+        self._users = 0
+        self.since = time.monotonic_ns()
+        self.before_expiry: Callable[[], None] | None = None
+        """Called by the deadline's thread right before it allows; must not wait."""
+
+    @property
+    def answered(self) -> bool:
+        """Is the task free to go, or about to be?"""
+        return self._claimed
+
+    @property
+    def held_us(self) -> int:
+        """Microseconds since the event was read."""
+        return (time.monotonic_ns() - self.since) // 1000
+
+    def allow(self) -> bool:
+        """Let the task go. False: it was answered before."""
+        return self._claim() and self._answer(FAN_ALLOW)
+
+    def deny(self) -> bool:
+        """Fail the task's access with EPERM. False: it was answered before."""
+        return self._claim() and self._answer(FAN_DENY)
+
+    def expire(self) -> None:
+        """Let the task go because its time is up, and tell `before_expiry` if so."""
+        if not self._claim():
+            return
+        try:
+            if self.before_expiry:
+                self.before_expiry()
+        finally:
+            self._answer(FAN_ALLOW)
+
+    @contextmanager
+    def fd(self) -> Iterator[int]:
+        """Lend the event's fd: its number stays this file's for the length of the block.
+
+        Raises Released once the hold is answered.
+        """
+        with self._lock:
+            if self._claimed:
+                raise Released("the hold was answered")
+            self._users += 1
+        try:
+            yield self._fd
+        finally:
+            with self._lock:
+                self._users -= 1
+                self._close_if_done()
+
+    def _claim(self) -> bool:
+        with self._lock:
+            claimed, self._claimed = self._claimed, True
+            return not claimed
+
+    def _answer(self, response: int) -> bool:
+        try:
+            self._group.answer(self._fd, response)
+        except OSError as error:  # ENOENT: the task was killed; EBADF: the group is closed
+            log.debug("answering a permission event: %s", error)
+        with self._lock:
+            self._answered = True
+            self._close_if_done()
+        return True
+
+    def _close_if_done(self) -> None:
+        """Close after the answer only: the kernel matches answers by the fd's number."""
+        if self._answered and not self._users and self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __enter__(self) -> Hold:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.allow()
+
+
+class Deadlines:
+    """Allows each hold that was given to it when its time is up, if it is still held.
+
+    Its thread sleeps until the earliest deadline, and for ever when there is none.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._heap: list[tuple[int, int, Hold]] = []
+        self._order = itertools.count()
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="startgate-deadlines", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def add(self, hold: Hold, timeout: float) -> None:
+        """Allow `hold` after `timeout` seconds from its start, unless it is answered before."""
+        due = hold.since + int(timeout * 1e9)
+        with self._changed:
+            if self._closed:
+                hold.allow()
+                return
+            heapq.heappush(self._heap, (due, next(self._order), hold))
+            if self._heap[0][2] is hold:
+                self._changed.notify()
+
+    def close(self) -> None:
+        """Allow everything that is still held, and end the thread."""
+        with self._changed:
+            self._closed = True
+            left = [hold for _, _, hold in self._heap]
+            self._heap.clear()
+            self._changed.notify()
+        for hold in left:
+            hold.allow()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        while (hold := self._next()) is not None:
+            try:
+                hold.expire()
+            except Exception:
+                log.exception("a hold's deadline passed, and telling of it failed")
+
+    def _next(self) -> Hold | None:
+        with self._changed:
+            while not self._closed:
+                while self._heap and self._heap[0][2].answered:
+                    heapq.heappop(self._heap)
+                if not self._heap:
+                    self._changed.wait()
+                    continue
+                left = self._heap[0][0] - time.monotonic_ns()
+                if left <= 0:
+                    return heapq.heappop(self._heap)[2]
+                self._changed.wait(left / 1e9)
+        return None

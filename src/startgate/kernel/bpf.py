@@ -1,0 +1,313 @@
+"""BPF objects through libbpf.so.1: open, load, attach, look up, run.
+
+Tracepoints are attached by hand: libbpf wants tracefs at a known path, and many hosts
+and containers have none. A detached tracefs mount, seen by no one else, serves.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import struct
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from startgate.errors import KernelUnsupported
+from startgate.kernel import libc
+
+_PRINT = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
+_PERF_TYPE_TRACEPOINT = 2
+_PERF_FLAG_FD_CLOEXEC = 8
+_PERF_ATTR_SIZE = 64  # PERF_ATTR_SIZE_VER0: all that a tracepoint needs
+_NR_PERF_EVENT_OPEN = {"x86_64": 298, "aarch64": 241}
+# The same on every architecture: they were added after the numbers were unified.
+_NR_FSOPEN, _NR_FSCONFIG, _NR_FSMOUNT = 430, 431, 432
+_FSCONFIG_CMD_CREATE = 6
+_LOG_LINES = 40
+
+
+class _TestRunOpts(ctypes.Structure):
+    """``struct bpf_test_run_opts`` of <bpf/bpf.h>."""
+
+    _fields_ = (
+        ("sz", ctypes.c_size_t),
+        ("data_in", ctypes.c_void_p),
+        ("data_out", ctypes.c_void_p),
+        ("data_size_in", ctypes.c_uint32),
+        ("data_size_out", ctypes.c_uint32),
+        ("ctx_in", ctypes.c_void_p),
+        ("ctx_out", ctypes.c_void_p),
+        ("ctx_size_in", ctypes.c_uint32),
+        ("ctx_size_out", ctypes.c_uint32),
+        ("retval", ctypes.c_uint32),
+        ("repeat", ctypes.c_int),
+        ("duration", ctypes.c_uint32),
+        ("flags", ctypes.c_uint32),
+        ("cpu", ctypes.c_uint32),
+        ("batch_size", ctypes.c_uint32),
+    )
+
+
+class _Library:
+    """libbpf.so.1, loaded at first use; keeps what it prints while an object loads."""
+
+    def __init__(self) -> None:
+        try:
+            self.so = ctypes.CDLL("libbpf.so.1", use_errno=True)
+        except OSError as error:
+            raise KernelUnsupported(
+                "libbpf.so.1 is not installed (Debian and Ubuntu: apt-get install libbpf1)"
+            ) from error
+        self.log: list[str] = []
+        self._callback = _PRINT(self._keep)
+        self._format = ctypes.CDLL(None).vsnprintf
+        self._format.argtypes = (ctypes.c_char_p, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_void_p)
+        self.so.libbpf_set_print(self._callback)
+
+    def _keep(self, level: int, form: bytes, arguments: int) -> int:
+        if level < 2:  # LIBBPF_WARN, LIBBPF_INFO
+            text = ctypes.create_string_buffer(65536)
+            self._format(text, len(text), form, arguments)
+            self.log.append(text.value.decode(errors="replace"))
+        return 0
+
+    def pointer(self, name: str, *arguments: Any) -> int:
+        """Call a function that returns a pointer: NULL and errno on failure (libbpf 1.x)."""
+        function = getattr(self.so, name)
+        function.restype = ctypes.c_void_p
+        result = function(*arguments)
+        if not result:
+            raise libc.error()
+        return int(result)
+
+    def number(self, name: str, *arguments: Any) -> int:
+        """Call a function that returns a negative errno on failure."""
+        result: int = getattr(self.so, name)(*arguments)
+        if result < 0:
+            raise OSError(-result, os.strerror(-result), name)
+        return result
+
+
+_loaded: _Library | None = None
+
+
+def _library() -> _Library:
+    global _loaded
+    if _loaded is None:
+        _loaded = _Library()
+    return _loaded
+
+
+class Map:
+    """A BPF map with keys of 4 bytes. Not for use by two threads at once."""
+
+    def __init__(self, library: _Library, fd: int, value_size: int) -> None:
+        self._fd = fd
+        self._key = ctypes.c_uint32()
+        self._value = ctypes.create_string_buffer(value_size)
+        self._lookup = library.so.bpf_map_lookup_elem
+        self._pop = library.so.bpf_map_lookup_and_delete_elem
+        self._update = library.so.bpf_map_update_elem
+        self._delete = library.so.bpf_map_delete_elem
+        self._next = library.so.bpf_map_get_next_key
+        self._update.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_uint64)
+
+    def get(self, key: int) -> ctypes.Array[ctypes.c_char] | None:
+        """Return the value of `key`, None if there is none. The next call overwrites it."""
+        self._key.value = key
+        if self._lookup(self._fd, ctypes.byref(self._key), self._value):
+            return None
+        return self._value
+
+    def pop(self) -> ctypes.Array[ctypes.c_char] | None:
+        """Take the oldest element of a queue map, None if it is empty."""
+        if self._pop(self._fd, None, self._value):
+            return None
+        return self._value
+
+    def set(self, key: int, value: bytes) -> None:
+        """Insert or replace. Raises OSError: E2BIG when the map is full."""
+        self._key.value = key
+        if self._update(self._fd, ctypes.byref(self._key), value, 0):
+            raise libc.error()
+
+    def delete(self, key: int) -> None:
+        """Remove `key`; nothing happens if it is not there."""
+        self._key.value = key
+        self._delete(self._fd, ctypes.byref(self._key))
+
+    def keys(self) -> list[int]:
+        """Return the keys of a hash map: a snapshot, for tests and counters."""
+        found, key, after = [], ctypes.c_uint32(), None
+        while not self._next(self._fd, after, ctypes.byref(key)):
+            found.append(key.value)
+            after = ctypes.byref(ctypes.c_uint32(key.value))
+        return found
+
+
+class Program:
+    """A loaded BPF program."""
+
+    def __init__(self, library: _Library, pointer: int, section: str) -> None:
+        self._library = library
+        self._pointer = ctypes.c_void_p(pointer)
+        self._section = section
+
+    def attach(self) -> int:
+        """Attach where the section's name says; return the link for `Object`.
+
+        Raises OSError: ENOENT, EOPNOTSUPP, EPERM, ... as the kernel says.
+        """
+        kind, _, where = self._section.partition("/")
+        if kind == "tracepoint":
+            fd = _open_tracepoint(where)
+            try:
+                return self._library.pointer("bpf_program__attach_perf_event", self._pointer, fd)
+            except OSError:
+                os.close(fd)
+                raise
+        return self._library.pointer("bpf_program__attach", self._pointer)
+
+    def run(self, *arguments: int) -> int:
+        """Run once, now, on this thread, with u64 arguments (BPF_PROG_TEST_RUN).
+
+        Returns the program's return value (u32). Raises OSError.
+        """
+        context = struct.pack(f"={len(arguments)}Q", *arguments)
+        options = _TestRunOpts(
+            sz=ctypes.sizeof(_TestRunOpts),
+            ctx_in=ctypes.cast(ctypes.c_char_p(context), ctypes.c_void_p),
+            ctx_size_in=len(context),
+        )
+        fd = self._library.number("bpf_program__fd", self._pointer)
+        self._library.number("bpf_prog_test_run_opts", fd, ctypes.byref(options))
+        return options.retval
+
+
+class Object:
+    """A BPF object file, loaded. It owns its maps, programs and links."""
+
+    def __init__(self, path: Path, programs: Collection[str]) -> None:
+        """Load `path` with only the programs named.
+
+        Raises KernelUnsupported with the end of the verifier's log, or the kernel's reason.
+        """
+        self._library = _library()
+        self._links: list[int] = []
+        self._library.log.clear()
+        try:
+            self._pointer = ctypes.c_void_p(
+                self._library.pointer("bpf_object__open_file", os.fsencode(path), None)
+            )
+        except OSError as error:
+            raise KernelUnsupported(f"cannot open the BPF object {path}: {error.strerror}") from error
+        self._programs = self._select(programs)
+        try:
+            self._library.number("bpf_object__load", self._pointer)
+        except OSError as error:
+            log = _tail("".join(self._library.log))
+            self.close()
+            raise KernelUnsupported(
+                f"the kernel refused the BPF programs ({error.strerror})", details=log
+            ) from error
+
+    def _select(self, wanted: Collection[str]) -> dict[str, Program]:
+        selected: dict[str, Program] = {}
+        so = self._library.so
+        so.bpf_program__name.restype = so.bpf_program__section_name.restype = ctypes.c_char_p
+        so.bpf_object__next_program.restype = ctypes.c_void_p
+        at = so.bpf_object__next_program(self._pointer, None)
+        while at:
+            name = so.bpf_program__name(ctypes.c_void_p(at)).decode()
+            if name in wanted:
+                section = so.bpf_program__section_name(ctypes.c_void_p(at)).decode()
+                selected[name] = Program(self._library, at, section)
+            else:
+                self._library.number("bpf_program__set_autoload", ctypes.c_void_p(at), False)
+            at = so.bpf_object__next_program(self._pointer, ctypes.c_void_p(at))
+        return selected
+
+    def __getitem__(self, program: str) -> Program:
+        return self._programs[program]
+
+    def attach(self, *programs: str) -> None:
+        """Attach the programs named. Raises KernelUnsupported, which names the program."""
+        for name in programs:
+            try:
+                self._links.append(self._programs[name].attach())
+            except OSError as error:
+                raise KernelUnsupported(f"cannot attach the BPF program {name}: {error.strerror}") from error
+
+    def map(self, name: str) -> Map:
+        """Return the map `name`; each call returns one with buffers of its own."""
+        pointer = ctypes.c_void_p(
+            self._library.pointer("bpf_object__find_map_by_name", self._pointer, name.encode())
+        )
+        size = self._library.number("bpf_map__value_size", pointer)
+        return Map(self._library, self._library.number("bpf_map__fd", pointer), size)
+
+    def close(self) -> None:
+        """Detach and unload. Safe to call twice."""
+        for link in self._links:
+            self._library.so.bpf_link__destroy(ctypes.c_void_p(link))
+        self._links.clear()
+        if self._pointer:
+            self._library.so.bpf_object__close(self._pointer)
+            self._pointer = ctypes.c_void_p()
+
+
+def _tail(log: str) -> str:
+    """The verifier says why at the end; thousands of lines of states may come before."""
+    return "\n".join(re.sub(r"\n+", "\n", log).strip().splitlines()[-_LOG_LINES:])
+
+
+def _open_tracepoint(name: str) -> int:
+    """Return a perf event on the tracepoint `category/event`: one serves all CPUs for BPF."""
+    number = int(_read_tracefs(f"events/{name}/id"))
+    # struct perf_event_attr: type, size, config, sample_period, sample_type, read_format, flags
+    attr = struct.pack("=IIQQQQQ", _PERF_TYPE_TRACEPOINT, _PERF_ATTR_SIZE, number, 1, 0, 0, 0)
+    attr = attr.ljust(_PERF_ATTR_SIZE, b"\0")
+    machine = os.uname().machine
+    return libc.syscall(
+        _NR_PERF_EVENT_OPEN[machine],
+        ctypes.c_char_p(attr),
+        ctypes.c_long(-1),
+        ctypes.c_long(0),
+        ctypes.c_long(-1),
+        ctypes.c_long(_PERF_FLAG_FD_CLOEXEC),
+        about=name,
+    )
+
+
+def _read_tracefs(path: str) -> bytes:
+    root = _mount_tracefs()
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=root)
+        try:
+            return os.read(fd, 4096)
+        finally:
+            os.close(fd)
+    finally:
+        os.close(root)
+
+
+def _mount_tracefs() -> int:
+    """Return an O_PATH fd of a tracefs that is mounted nowhere (fsmount(2), Linux 5.2)."""
+    context = libc.syscall(_NR_FSOPEN, ctypes.c_char_p(b"tracefs"), ctypes.c_long(1), about="tracefs")
+    try:
+        nothing = ctypes.c_void_p()
+        libc.syscall(
+            _NR_FSCONFIG,
+            ctypes.c_long(context),
+            ctypes.c_long(_FSCONFIG_CMD_CREATE),
+            nothing,
+            nothing,
+            ctypes.c_long(0),
+        )
+        return libc.syscall(
+            _NR_FSMOUNT, ctypes.c_long(context), ctypes.c_long(1), ctypes.c_long(0), about="tracefs"
+        )
+    finally:
+        os.close(context)

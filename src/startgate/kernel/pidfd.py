@@ -1,0 +1,42 @@
+"""pidfds: a process that can't be confused with another that got its number later."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import struct
+
+# <linux/pidfd.h>: PIDFD_GET_INFO = _IOWR(0xFF, 11, struct pidfd_info), Linux 6.13;
+# PIDFD_INFO_EXIT since 6.15. The first published size of the struct is 64 bytes.
+_PIDFD_GET_INFO = 0xC040_FF0B
+_PIDFD_INFO_EXIT = 1 << 3
+_INFO = struct.Struct("=Q52xi")  # mask, ..., exit_code at offset 60
+
+
+def open_process(pid: int) -> int:
+    """Return a pidfd (the caller owns it). Raises ProcessLookupError if there is no such process."""
+    return os.pidfd_open(pid)
+
+
+def wait_status(fd: int) -> int | None:
+    """Return the wait status of a process that exited *and was reaped*, else None.
+
+    A zombie has none yet. None too on a kernel without PIDFD_INFO_EXIT (before 6.15).
+    """
+    info = bytearray(_INFO.size)
+    _INFO.pack_into(info, 0, _PIDFD_INFO_EXIT, 0)
+    try:
+        fcntl.ioctl(fd, _PIDFD_GET_INFO, info)
+    except OSError as error:
+        if error.errno in (errno.ENOTTY, errno.EINVAL, errno.ESRCH):
+            return None
+        raise
+    mask, exit_code = _INFO.unpack(info)
+    return exit_code if mask & _PIDFD_INFO_EXIT else None
+
+
+def decode_wait_status(status: int) -> tuple[int | None, int | None]:
+    """Split a wait status (wait(2)) into (exit code, signal): exactly one is not None."""
+    signal = status & 0x7F
+    return (None, signal) if signal else ((status >> 8) & 0xFF, None)

@@ -1,0 +1,253 @@
+"""What /proc tells of a process: proc_pid_stat(5), namespaces(7), cgroups(7).
+
+Nothing here waits for a foreign file system, but for `read_memory`, which may fault in
+a page that a FUSE server or userfaultfd provides: never call that on a reading thread.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from startgate.errors import NotReadable
+
+NAMESPACES = ("mnt", "net", "pid", "ipc", "uts", "user", "cgroup")
+_MAX_ARGUMENTS = 1 << 16
+_MAX_ARGUMENT_BYTES = 1 << 21
+_PAGE = 4096
+
+
+class Stat(NamedTuple):
+    """The fields of /proc/PID/stat that serve us."""
+
+    comm: str
+    state: str
+    ppid: int
+    start_time: int
+    """In clock ticks since boot: with the pid it names one process for ever."""
+    exit_code: int
+    """A wait status, once the process is a zombie (else 0, or hidden from us)."""
+
+
+class ProcessId(NamedTuple):
+    """A process that no other can be confused with."""
+
+    pid: int
+    start_time: int
+    """In clock ticks since boot."""
+
+
+class Cgroup(NamedTuple):
+    """A cgroup: its path below the hierarchy's root and the inode number of its directory."""
+
+    path: str
+    id: int | None
+
+
+class Proc:
+    """The /proc of the host. `root` is where it is mounted."""
+
+    def __init__(self, root: str = "/proc") -> None:
+        self.root = root
+        self._hierarchies: dict[str, str] | None = None
+
+    def stat(self, pid: int) -> Stat:
+        """Raises NotReadable when the process is gone."""
+        return parse_stat(self._read(pid, "stat"))
+
+    def identify(self, pid: int) -> ProcessId:
+        """Return the process that has this pid now. Raises NotReadable."""
+        return ProcessId(pid, self.stat(pid).start_time)
+
+    def start_time(self, pid: int) -> int | None:
+        """Return the start time in clock ticks since boot, None when the process is gone."""
+        try:
+            return self.stat(pid).start_time
+        except NotReadable:
+            return None
+
+    def status(self, pid: int) -> dict[str, str]:
+        """Return /proc/PID/status as a mapping. Raises NotReadable."""
+        text = self._read(pid, "status").decode(errors="replace")
+        pairs = (line.partition(":") for line in text.splitlines())
+        return {name: value.strip() for name, _, value in pairs}
+
+    def namespaces(self, pid: int) -> dict[str, int]:
+        """Return the inode number of each namespace. Raises NotReadable when the process is gone."""
+        return {name: inode for name in NAMESPACES if (inode := self.namespace(pid, name)) is not None}
+
+    def namespace(self, pid: int, name: str) -> int | None:
+        """Return the inode number of one namespace; None on a kernel without that kind.
+
+        Raises NotReadable when the process is gone: a zombie has none.
+        """
+        try:
+            link = os.readlink(f"{self.root}/{pid}/ns/{name}")
+        except FileNotFoundError:
+            if not os.path.exists(f"{self.root}/{pid}/ns/mnt"):
+                raise NotReadable(f"process {pid} is gone") from None
+            return None
+        except OSError as error:
+            raise NotReadable(f"the namespaces of process {pid}: {error.strerror}") from error
+        return int(link[link.index("[") + 1 : -1])
+
+    def is_initial_user_namespace(self, pid: int) -> bool:
+        """Is the process in the user namespace that we are in? Ours is the initial one:
+        fanotify permission events need CAP_SYS_ADMIN there (fanotify_init(2))."""
+        return self.namespace(pid, "user") == self._own_user_namespace()
+
+    def _own_user_namespace(self) -> int:
+        return os.stat("/proc/self/ns/user").st_ino
+
+    def cgroup(self, pid: int) -> Cgroup:
+        """Return the cgroup of a living process. Raises NotReadable.
+
+        The unified hierarchy (v2) is preferred; a process in its root is looked for in
+        the v1 hierarchies, as crun and older engines leave it on a hybrid host.
+        """
+        text = self._read(pid, "cgroup").decode(errors="surrogateescape")
+        paths = dict(parse_cgroup(text))
+        own = [(kind, path) for kind, path in paths.items() if path != "/"]
+        kind, path = own[0] if own else ("", paths.get("", "/"))
+        try:
+            return Cgroup(path, os.stat(self._hierarchy(kind) + path).st_ino)
+        except (OSError, KeyError):
+            return Cgroup(path, None)
+
+    def _hierarchy(self, kind: str) -> str:
+        if self._hierarchies is None:
+            text = Path(f"{self.root}/self/mountinfo").read_text(errors="surrogateescape")
+            self._hierarchies = parse_cgroup_mounts(text)
+        return self._hierarchies[kind]
+
+    def arguments(self, tid: int) -> list[bytes]:
+        """Return the arguments of the execve in which the thread is held.
+
+        Raises NotReadable when the thread is not (yet) seen in execve, or is gone.
+        """
+        fields = self._read(tid, "syscall").split()
+        at = execve_argv_index(fields)
+        if at is None:
+            raise NotReadable(f"thread {tid} is not blocked in execve")
+        return self.arguments_at(tid, int(fields[1 + at], 16))
+
+    def arguments_at(self, tid: int, argv: int) -> list[bytes]:
+        """Return the NULL-terminated array of strings at the address `argv`. Raises NotReadable."""
+        try:
+            fd = os.open(f"{self.root}/{tid}/mem", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise NotReadable(f"the memory of thread {tid}: {error.strerror}") from error
+        try:
+            return [_read_string(fd, address) for address in _read_pointers(fd, argv)]
+        except (OSError, OverflowError) as error:
+            raise NotReadable(f"the memory of thread {tid}: {error}") from error
+        finally:
+            os.close(fd)
+
+    def _read(self, pid: int, name: str) -> bytes:
+        try:
+            fd = os.open(f"{self.root}/{pid}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise NotReadable(f"process {pid} is gone") from error
+        try:
+            return os.read(fd, 1 << 16)
+        except OSError as error:
+            raise NotReadable(f"process {pid} is gone") from error
+        finally:
+            os.close(fd)
+
+
+def parse_stat(line: bytes) -> Stat:
+    """Parse /proc/PID/stat: the comm may hold spaces and parentheses. Raises NotReadable on junk."""
+    try:
+        opened, closed = line.index(b"("), line.rindex(b")")
+        rest = line[closed + 2 :].split()
+        comm = line[opened + 1 : closed].decode(errors="replace")
+        exit_code = int(rest[49]) if len(rest) > 49 else 0
+        return Stat(comm, rest[0].decode(), int(rest[1]), int(rest[19]), exit_code)
+    except (ValueError, IndexError) as error:
+        raise NotReadable("a stat line of an unknown format") from error
+
+
+def parse_cgroup(text: str) -> Iterator[tuple[str, str]]:
+    """Yield (hierarchy, path) of /proc/PID/cgroup; v2 first, as "" (cgroups(7))."""
+    rows = [line.split(":", 2) for line in text.splitlines()]
+    rows = [row for row in rows if len(row) == 3]
+    for _, controllers, path in sorted(rows, key=lambda row: row[1] != ""):
+        yield controllers, path
+
+
+def parse_cgroup_mounts(mountinfo: str) -> dict[str, str]:
+    """Map each cgroup hierarchy, named as in /proc/PID/cgroup, to its mount point."""
+    mounts: dict[str, str] = {}
+    for line in mountinfo.splitlines():
+        left, _, right = line.partition(" - ")
+        fields, kind = left.split(), right.split()
+        if len(fields) < 5 or len(kind) < 3 or not kind[0].startswith("cgroup"):
+            continue
+        point = _unescape(fields[4])
+        if kind[0] == "cgroup2":
+            mounts.setdefault("", point)
+            continue
+        options = [option for option in kind[2].split(",") if option not in ("rw", "ro", "xattr")]
+        mounts.setdefault(",".join(o for o in options if not o.startswith("release_agent=")), point)
+    return mounts
+
+
+def _unescape(field: str) -> str:
+    """Undo the octal escapes of /proc/PID/mountinfo (proc_pid_mountinfo(5))."""
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field)
+
+
+# Position of argv among the arguments of execve and execveat, by their numbers.
+_EXECVE = {
+    "x86_64": {59: 1, 322: 2},
+    "aarch64": {221: 1, 281: 2},
+}
+
+
+def execve_argv_index(fields: list[bytes]) -> int | None:
+    """Where argv is among the arguments of /proc/TID/syscall's call; None: it is no execve.
+
+    The file reads ``running`` until the thread sleeps.
+    """
+    if len(fields) < 7:
+        return None
+    try:
+        return _EXECVE.get(os.uname().machine, {}).get(int(fields[0]))
+    except ValueError:
+        return None
+
+
+def _read_pointers(mem: int, address: int) -> Iterator[int]:
+    for _ in range(_MAX_ARGUMENTS // 64):
+        chunk = _read_up_to(mem, address, 64 * 8)
+        for (pointer,) in struct.iter_unpack("=Q", chunk[: len(chunk) // 8 * 8]):
+            if not pointer:
+                return
+            yield pointer
+        address += len(chunk) // 8 * 8
+
+
+def _read_string(mem: int, address: int) -> bytes:
+    text = bytearray()
+    while len(text) < _MAX_ARGUMENT_BYTES:
+        chunk = _read_up_to(mem, address, _PAGE - address % _PAGE)
+        end = chunk.find(b"\0")
+        if end >= 0:
+            return bytes(text + chunk[:end])
+        text += chunk
+        address += len(chunk)
+    return bytes(text)
+
+
+def _read_up_to(mem: int, address: int, size: int) -> bytes:
+    """Read what is mapped of `size` bytes: at least one, or OSError."""
+    chunk = os.pread(mem, size, address)
+    if not chunk:
+        raise OSError("not mapped")
+    return chunk

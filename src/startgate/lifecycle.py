@@ -1,0 +1,162 @@
+"""The state of each container, from its runtime command to its end. Pure: no fd, no clock.
+
+A container is found in two ways: by the runtime process that starts it, until it is
+created, and by its key. A start whose id is in use already never replaces the one that
+runs: the runtime will refuse it.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import NamedTuple
+
+from startgate.events import Container
+from startgate.exits import Watch
+from startgate.hold import Hold
+from startgate.kernel.process import ProcessId
+from startgate.listeners import Deny
+from startgate.runtimes.commandline import Invocation
+from startgate.runtimes.oci import Config
+
+
+class State(Enum):
+    """The OCI runtime-spec's words; CREATED covers the time in which its gate is passed."""
+
+    CREATING = auto()
+    CREATED = auto()
+    RUNNING = auto()
+    STOPPED = auto()
+
+
+class Key(NamedTuple):
+    """A container's identity on a host: ids are unique within one state directory only."""
+
+    root: str
+    id: str
+
+
+class End(NamedTuple):
+    """The end of a container's init, or of a start that came to nothing."""
+
+    status: int | None
+    """A wait status, None where unknown."""
+    message: str | None = None
+
+
+@dataclass(eq=False, slots=True)
+class Entry:
+    """One container. Fields change under the lifecycle's lock only."""
+
+    key: Key
+    invocation: Invocation
+    runtime: ProcessId
+    container: Container
+    state: State = State.CREATING
+    passed: bool = False
+    """The work of the `created` gate is done; until then `start` waits for it."""
+    requested_signal: int | None = None
+    verdict: Deny | None = None
+    """Refused where it could not be denied cleanly: denied at its first exec."""
+    waiting: list[Hold] = field(default_factory=list)
+    """Holds of `start` commands that wait for the created gate to be passed."""
+    config: Config | None = None
+    """Its config.json, once read."""
+    runtime_watch: Watch | None = None
+    init_watch: Watch | None = None
+    end: End | None = None
+    """How its init ended while the created gate was not passed yet."""
+
+
+class Lifecycle:
+    """All containers that are known and have not ended. Any thread may use it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._starting: dict[ProcessId, Entry] = {}
+        self._containers: dict[Key, Entry] = {}
+
+    def begin(self, entry: Entry) -> None:
+        """A runtime command starts a container: `creating`."""
+        with self._lock:
+            self._starting[entry.runtime] = entry
+
+    def find(self, key: Key) -> Entry | None:
+        """Return the container of that key: the one being created, else the created one."""
+        with self._lock:
+            for entry in reversed(self._starting.values()):
+                if entry.key == key:
+                    return entry
+            return self._containers.get(key)
+
+    def claim(self, entry: Entry, container: Container) -> bool:
+        """CREATING -> CREATED. True for exactly one caller, which then passes the gate."""
+        with self._lock:
+            if entry.state is not State.CREATING:
+                return False
+            entry.state = State.CREATED
+            entry.container = container
+            self._starting.pop(entry.runtime, None)
+            self._containers[entry.key] = entry
+            return True
+
+    def wait(self, entry: Entry, hold: Hold) -> bool:
+        """Keep `hold` until the created gate is passed. False: it is passed already."""
+        with self._lock:
+            if entry.passed or entry.state is not State.CREATED:
+                return False
+            entry.waiting.append(hold)
+            return True
+
+    def passed(self, entry: Entry) -> tuple[list[Hold], End | None]:
+        """The created gate is passed; return the holds that waited, and an end that came early."""
+        with self._lock:
+            entry.passed = True
+            waiting, entry.waiting = entry.waiting, []
+            end, entry.end = entry.end, None
+            return waiting, end
+
+    def started(self, entry: Entry) -> bool:
+        """CREATED -> RUNNING. False unless it was created and has not run before."""
+        with self._lock:
+            if entry.state is not State.CREATED:
+                return False
+            entry.state = State.RUNNING
+            return True
+
+    def stopped(self, entry: Entry, end: End) -> bool:
+        """Any state -> STOPPED. True for exactly one caller, which tells of it.
+
+        While the created gate is being passed the end is kept until it is: `passed`.
+        """
+        with self._lock:
+            if entry.state is State.STOPPED:
+                return False
+            if entry.state is State.CREATED and not entry.passed:
+                entry.end = end
+                return False
+            entry.state = State.STOPPED
+            self._starting.pop(entry.runtime, None)
+            if self._containers.get(entry.key) is entry:
+                del self._containers[entry.key]
+            return True
+
+    def describe(self, entry: Entry, container: Container) -> bool:
+        """Replace what is known of a container that is being created; False: it is not."""
+        with self._lock:
+            if entry.state is not State.CREATING:
+                return False
+            entry.container = container
+            return True
+
+    def signal(self, key: Key, number: int | None) -> None:
+        """Somebody asked the runtime to send a signal: a stop may follow."""
+        with self._lock:
+            if entry := self._containers.get(key):
+                entry.requested_signal = number
+
+    def containers(self) -> list[Entry]:
+        """Return all entries: starting ones first."""
+        with self._lock:
+            return [*self._starting.values(), *self._containers.values()]

@@ -1,0 +1,93 @@
+"""The BPF object that records execs, loaded and attached."""
+
+from __future__ import annotations
+
+import os
+import struct
+import threading
+from pathlib import Path
+
+from startgate.errors import KernelUnsupported
+from startgate.kernel import bpf
+from startgate.kernel.fanotify import Event, Group
+
+_TRACEPOINTS = (
+    "enter_execve",
+    "enter_execveat",
+    "exit_execve",
+    "exit_execveat",
+    "exec_done",
+    "task_exit",
+)
+_KPROBES = ("pick_event", "picked_event")
+_ON_DEMAND = ("set_tracer_group", "pending_tid")
+
+
+def object_path() -> Path:
+    """Return the BPF object of this machine's architecture. Raises KernelUnsupported."""
+    path = Path(__file__).parent.parent / "_bpf" / f"exec_record.{os.uname().machine}.bpf.o"
+    if not path.exists():
+        raise KernelUnsupported(f"the BPF object {path.name} was not built (make bpf)")
+    return path
+
+
+class ExecBpf:
+    """The programs of bpf/exec_record.bpf.c at work for one fanotify group."""
+
+    def __init__(self, group: Group, *, kprobes: bool) -> None:
+        """Load and attach; `kprobes` adds the two that fill ``ig_fa_records``.
+
+        Raises KernelUnsupported, which says what the kernel lacks.
+        """
+        attached = (_KPROBES if kprobes else ()) + _TRACEPOINTS
+        self.object = bpf.Object(object_path(), attached + _ON_DEMAND)
+        self._group = group
+        try:
+            self._attach(attached)
+        except BaseException:
+            self.object.close()
+            raise
+
+    def _attach(self, programs: tuple[str, ...]) -> None:
+        try:
+            found = self.object["set_tracer_group"].run(self._group.fileno())
+        except OSError as error:
+            raise KernelUnsupported(f"BPF_PROG_TEST_RUN fails: {error.strerror}") from error
+        if not found:
+            raise KernelUnsupported("our own fanotify group was not found in the kernel")
+        self.object.attach(*programs)
+
+    def host_tid(self, event: Event) -> int:
+        """Return the thread id in the initial pid namespace; 0: not found.
+
+        The event's own pid is 0 when the task lives in no pid namespace of ours. Call it
+        on the reading thread, before the event is answered.
+        """
+        return event.pid or self.object["pending_tid"].run(self._group.fileno(), event.fd)
+
+    def close(self) -> None:
+        """Detach and unload; safe to call twice."""
+        self.object.close()
+
+
+class BpfExits:
+    """Wait statuses from the program on sched_process_exit: see exits.ExitMemory."""
+
+    _STATUS = struct.Struct("=q")
+
+    def __init__(self, exec_bpf: ExecBpf) -> None:
+        self._map = exec_bpf.object.map("exit_status")
+        self._lock = threading.Lock()
+
+    def expect(self, pid: int) -> None:
+        """Remember the status of the process when it ends."""
+        with self._lock:
+            self._map.set(pid, self._STATUS.pack(-1))
+
+    def take(self, pid: int) -> int | None:
+        """Return the wait status and forget the process; None: it has not ended."""
+        with self._lock:
+            value = self._map.get(pid)
+            status = -1 if value is None else int(self._STATUS.unpack(value.raw)[0])
+            self._map.delete(pid)
+        return None if status < 0 else status

@@ -1,0 +1,72 @@
+"""Source `procfs`: no BPF at all, /proc/TID/syscall and /proc/TID/mem of the held task.
+
+It is also how the other sources read what a record could not hold. All of it may wait
+(for the task to sleep, for a page): only on a worker.
+"""
+
+from __future__ import annotations
+
+import time
+
+from startgate.errors import NotReadable
+from startgate.kernel.fanotify import Event
+from startgate.kernel.process import Proc
+from startgate.records.record import ExecRecord
+
+# The event is queued before the task sleeps, and /proc/TID/syscall reads `running` until
+# then: at once on an idle machine, 14 ms was the longest seen under load.
+_PAUSES = (0.0, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
+
+
+class Procfs:
+    """Knows nothing without waiting: each record is read on a worker."""
+
+    name = "procfs"
+
+    def take(self, event: Event) -> ExecRecord | None:
+        """See ExecRecordSource."""
+        return None
+
+    def host_tid(self, event: Event) -> int:
+        """See ExecRecordSource. Without BPF, a task of another pid namespace has no number."""
+        return event.pid
+
+    def exits(self) -> None:
+        """See ExecRecordSource."""
+
+    def close(self) -> None:
+        """See ExecRecordSource."""
+
+
+def identify(proc: Proc, tid: int) -> ExecRecord:
+    """Return who is held, without its arguments; never waits. Raises NotReadable."""
+    status = proc.status(tid)
+    try:
+        euid = int(status["Uid"].split()[1])
+        tgid, ppid = int(status["Tgid"]), int(status["PPid"])
+    except (KeyError, ValueError, IndexError) as error:
+        raise NotReadable(f"the status of thread {tid} has an unknown format") from error
+    trusted = euid == 0 and proc.is_initial_user_namespace(tid)
+    return ExecRecord(tid, tgid, ppid, trusted, [], complete=False)
+
+
+def complete(proc: Proc, record: ExecRecord) -> ExecRecord:
+    """Return the record with all arguments, read from the held task. Raises NotReadable."""
+    if record.complete:
+        return record
+    arguments = _read_arguments(proc, record)
+    return ExecRecord(record.tid, record.tgid, record.ppid, record.trusted, arguments, True, record.argv)
+
+
+def _read_arguments(proc: Proc, record: ExecRecord) -> list[bytes]:
+    if record.argv:
+        return proc.arguments_at(record.tid, record.argv)
+    for pause in _PAUSES[:-1]:
+        time.sleep(pause)
+        try:
+            return proc.arguments(record.tid)
+        except NotReadable:
+            if proc.start_time(record.tid) is None:
+                raise
+    time.sleep(_PAUSES[-1])
+    return proc.arguments(record.tid)

@@ -1,0 +1,46 @@
+"""What is known of an execve that is held, and the protocol of those who know it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from startgate.exits import ExitMemory
+from startgate.kernel.fanotify import Event
+
+
+@dataclass(frozen=True, slots=True)
+class ExecRecord:
+    """The execve that a runtime binary's permission event is about. Host pids."""
+
+    tid: int
+    tgid: int
+    ppid: int
+    trusted: bool
+    """The caller's effective uid is 0 in the initial user namespace."""
+    arguments: list[bytes]
+    complete: bool
+    """False: arguments are missing or cut; `procfs.complete` reads them from the task."""
+    argv: int = 0
+    """Address of the argv array in the caller's memory, 0 where unknown."""
+
+
+class ExecRecordSource(Protocol):
+    """Where the reading thread gets the record of an event from."""
+
+    name: str
+
+    def take(self, event: Event) -> ExecRecord | None:
+        """Return the record of this event; call it exactly once per event, in reading order.
+
+        Never waits. None: this source can't tell without waiting.
+        """
+
+    def host_tid(self, event: Event) -> int:
+        """Return the thread id in the initial pid namespace, 0 where it can't be told."""
+
+    def exits(self) -> ExitMemory | None:
+        """Return what remembers the wait statuses of processes, if this source can."""
+
+    def close(self) -> None:
+        """Detach and unload; safe to call twice."""

@@ -1,0 +1,1 @@
+"""OCI runtimes: where their binaries are, what their command lines and files say."""

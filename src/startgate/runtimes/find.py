@@ -1,0 +1,139 @@
+"""The runtime binaries of this host: found, marked, and marked again when they are replaced."""
+
+from __future__ import annotations
+
+import glob
+import logging
+import os
+from collections.abc import Iterator, Sequence
+
+from startgate.kernel import files
+from startgate.kernel.fanotify import FAN_OPEN_EXEC_PERM, Group
+from startgate.kernel.inotify import Inotify
+
+log = logging.getLogger(__name__)
+
+NAMES = ("runc", "crun", "conmon", "youki", "runsc", "sysbox-runc", "docker-runc", "buildkit-runc")
+
+# Where distributions and Kubernetes distributions put them, beside PATH. Patterns of glob(3).
+DIRECTORIES = (
+    "/usr/local/sbin",
+    "/usr/local/bin",
+    "/usr/sbin",
+    "/usr/bin",
+    "/usr/libexec/crio",
+    "/usr/libexec/podman",
+    "/usr/lib/podman",
+    "/usr/local/lib/podman",
+    "/usr/lib/cri-o-runc/sbin",
+    "/usr/libexec/docker",
+    "/usr/lib/docker",
+    "/opt/bin",
+    "/opt/runc/bin",
+    "/home/kubernetes/bin",
+    "/run/torcx/unpack/docker/bin",
+    "/run/current-system/sw/bin",
+    "/var/lib/rancher/k3s/data/*/bin",
+    "/var/lib/rancher/rke2/data/*/bin",
+    "/var/lib/k0s/bin",
+    "/snap/microk8s/*/bin",
+    "/snap/docker/*/bin",
+    "/x86_64-bottlerocket-linux-gnu/sys-root/usr/bin",
+    "/aarch64-bottlerocket-linux-gnu/sys-root/usr/bin",
+)
+
+
+class RuntimeBinaries:
+    """Marks the runtime binaries in a fanotify group; owns an inotify instance.
+
+    Marks belong to inodes: a package upgrade renames a new file over the old one. Files
+    whose name holds a runtime's name are marked as soon as they appear in one of the
+    directories (`runc.dpkg-new`), so that they are when the rename happens.
+    """
+
+    def __init__(self, group: Group, extra: Sequence[str] = ()) -> None:
+        """`extra` are paths of further binaries, whatever their name."""
+        self._group = group
+        self._extra = tuple(os.path.abspath(path) for path in extra)
+        self._names = (*NAMES, *(os.path.basename(path) for path in self._extra))
+        self._inotify = Inotify()
+        self._marked: dict[tuple[int, int], str] = {}
+
+    @property
+    def paths(self) -> list[str]:
+        """The binaries that are marked, each once."""
+        return sorted(self._marked.values())
+
+    def fileno(self) -> int:
+        """Return an fd that polls readable when something may have appeared."""
+        return self._inotify.fileno()
+
+    def mark_all(self) -> None:
+        """Mark what is there, and watch for what is not. Raises OSError if marking fails."""
+        self._watch()  # first: what appears meanwhile is told
+        for path in self._candidates():
+            self._mark(path)
+
+    def update(self) -> None:
+        """Mark what appeared. Call it when `fileno` polls readable; never raises."""
+        try:
+            appeared = list(self._inotify.read())
+            if any(os.path.isdir(path) for path in appeared):
+                self.mark_all()
+            for path in appeared:
+                if any(name in os.path.basename(path) for name in self._names):
+                    self._mark(path)
+        except OSError as error:
+            log.error("a runtime binary that appeared is not watched: %s", error)
+
+    def close(self) -> None:
+        """Stop watching for binaries; the marks go with the group."""
+        self._inotify.close()
+
+    def _candidates(self) -> Iterator[str]:
+        yield from self._extra
+        for directory in self._directories():
+            for name in NAMES:
+                yield os.path.join(directory, name)
+
+    def _directories(self) -> list[str]:
+        patterns = [*DIRECTORIES, *os.get_exec_path(), *(os.path.dirname(p) for p in self._extra)]
+        found = (directory for pattern in patterns for directory in glob.glob(pattern))
+        return list(dict.fromkeys(os.path.realpath(directory) for directory in found))
+
+    def _watch(self) -> None:
+        missing = [_existing_part(pattern) for pattern in DIRECTORIES]
+        for directory in dict.fromkeys([*self._directories(), *missing]):
+            try:
+                self._inotify.watch(directory)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except OSError as error:
+                log.warning("runtime binaries that appear in %s are not noticed: %s", directory, error)
+
+    def _mark(self, path: str) -> None:
+        try:
+            fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        except OSError:
+            return
+        try:
+            status = os.fstat(fd)
+            inode = (status.st_dev, status.st_ino)
+            if not files.is_regular(fd) or inode in self._marked:
+                return
+            if files.is_foreign(fd):
+                log.warning("%s is on a network or FUSE file system: not watched", path)
+                return
+            self._group.mark(FAN_OPEN_EXEC_PERM, f"/proc/self/fd/{fd}")
+            self._marked = {i: p for i, p in self._marked.items() if p != path} | {inode: path}
+            log.info("watching %s", path)
+        finally:
+            os.close(fd)
+
+
+def _existing_part(pattern: str) -> str:
+    """Return the deepest directory on the way to `pattern` that exists."""
+    path = pattern.split("*", 1)[0].rstrip("/")
+    while not os.path.isdir(path):
+        path = os.path.dirname(path)
+    return path

@@ -1,0 +1,216 @@
+"""The watcher: all parts put together, and the library's main door."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import resource
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from typing import TypeVar, overload
+
+from startgate import records
+from startgate.errors import KernelUnsupported, StartgateError
+from startgate.events import Event, EventType
+from startgate.exits import Exits
+from startgate.gates.command import CommandGate
+from startgate.gates.container import ContainerGate
+from startgate.gates.context import Context
+from startgate.gates.created import Created
+from startgate.gates.creating import Creating
+from startgate.gates.ends import Ends
+from startgate.gates.executing import Executing
+from startgate.gates.marks import PidFiles, Programs
+from startgate.gates.reader import Reader
+from startgate.hold import Deadlines
+from startgate.kernel.fanotify import Group
+from startgate.kernel.process import Proc
+from startgate.lifecycle import Lifecycle
+from startgate.listeners import Callback, Listeners, Subscription
+from startgate.runtimes.find import RuntimeBinaries
+from startgate.runtimes.oci import capability_names
+from startgate.workers import Workers
+
+log = logging.getLogger(__name__)
+
+F = TypeVar("F", bound=Callback)
+
+
+class Watcher:
+    """Sees every container start and stop on this host; holds starts while callbacks run.
+
+    Use it as a context manager, and iterate it for the events::
+
+        with Watcher() as watcher:
+            for event in watcher:
+                print(event.type, event.container)
+
+    Callbacks are registered with `on`, before or after the start. They run on threads of
+    the watcher, several at a time for different containers.
+    """
+
+    def __init__(
+        self,
+        *,
+        runtimes: Sequence[str] = (),
+        exec_records: str = "auto",
+        hold_timeout: float = 2.0,
+        backlog: int = 10_000,
+    ) -> None:
+        """Prepare; nothing is watched before `start`.
+
+        `runtimes` are paths of further runtime binaries. `exec_records` names the exec
+        record source: ``auto``, ``table``, ``queue`` or ``procfs``. No task is held longer
+        than `hold_timeout` seconds. A subscription that is more than `backlog` events
+        behind misses some, and is told so by a `lost` event.
+        """
+        if hold_timeout <= 0:
+            raise ValueError(f"hold_timeout is {hold_timeout}: it must be more than 0 seconds")
+        self._runtimes = tuple(runtimes)
+        self._exec_records = exec_records
+        self._hold_timeout = hold_timeout
+        self._backlog = backlog
+        self._listeners = Listeners()
+        self._events: Subscription | None = None
+        self._parts = ExitStack()
+        self._source = "none"
+        self._binaries: RuntimeBinaries | None = None
+
+    @property
+    def exec_records(self) -> str:
+        """The name of the exec record source in use."""
+        return self._source
+
+    @property
+    def binaries(self) -> list[str]:
+        """The paths of the runtime binaries that are watched."""
+        return self._binaries.paths if self._binaries else []
+
+    @overload
+    def on(self, event_type: EventType) -> Callable[[F], F]: ...
+    @overload
+    def on(self, event_type: EventType, callback: F) -> F: ...
+    def on(self, event_type: EventType, callback: F | None = None) -> F | Callable[[F], F]:
+        """Register a callback for one type of event; also usable as a decorator.
+
+        For `creating`, `created`, `started` and `exec` it runs while the task is held, and
+        may return `Deny`. A callback for `started` makes each container's first exec held.
+        Raises ValueError for a type that is none.
+        """
+        if callback is None:
+            return lambda function: self.on(event_type, function)
+        self._listeners.on(event_type, callback)
+        return callback
+
+    def subscribe(self) -> Subscription:
+        """Return a further, independent iterator over the events from now on."""
+        return self._listeners.subscribe(self._backlog)
+
+    def __iter__(self) -> Iterator[Event]:
+        """Iterate over all events since the start; ends when the watcher is closed."""
+        return iter(self.events)
+
+    @property
+    def events(self) -> Subscription:
+        """The watcher's own subscription, which `iter` uses. Raises StartgateError before `start`."""
+        if self._events is None:
+            raise StartgateError("the watcher is not started: use it in a `with` statement")
+        return self._events
+
+    def start(self) -> None:
+        """Begin to hold. When it returns, no start is missed any more.
+
+        Raises KernelUnsupported, in one sentence, where this host can't hold containers,
+        and UsageError for an unknown exec record source.
+        """
+        with ExitStack() as parts:
+            self._assemble(parts)
+            self._parts = parts.pop_all()
+
+    def close(self) -> None:
+        """Let every held task go, and stop. Safe to call twice."""
+        self._parts.close()
+        if self._events:
+            self._events.close()
+
+    def __enter__(self) -> Watcher:
+        self.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _assemble(self, parts: ExitStack) -> None:
+        """Build from the bottom up; `parts` closes from the top down."""
+        _raise_fd_limit()
+        commands, containers = _open_group(parts, report_tid=True), _open_group(parts, report_tid=False)
+        source = records.choose(self._exec_records, commands)
+        parts.callback(source.close)
+        self._source = source.name
+        context = self._context(parts, containers, Exits(Proc(), source.exits()))
+        ends = Ends(context)
+        created = Created(context, ends)
+        command_gate = CommandGate(
+            context, source, Creating(context, created, ends), created, Executing(context)
+        )
+        container_gate = ContainerGate(context, created)
+        self._binaries = RuntimeBinaries(commands, self._runtimes)
+        parts.callback(self._binaries.close)
+        context.exits.also(self._binaries.fileno(), self._binaries.update)
+        self._events = self._listeners.subscribe(self._backlog)
+        parts.callback(context.deadlines.close)
+        for reader in (
+            Reader("pid files", containers, context, container_gate.decide),
+            Reader("commands", commands, context, command_gate.decide),
+        ):
+            reader.start()
+            parts.callback(reader.close)
+        context.deadlines.start()
+        context.exits.start()
+        self._mark(self._binaries)
+
+    def _context(self, parts: ExitStack, containers: Group, exits: Exits) -> Context:
+        context = Context(
+            proc=Proc(),
+            lifecycle=Lifecycle(),
+            listeners=self._listeners,
+            exits=exits,
+            workers=Workers(),
+            deadlines=Deadlines(),
+            pid_files=PidFiles(containers),
+            programs=Programs(containers),
+            capabilities=capability_names(int(Proc().status(1)["CapBnd"], 16)),
+            hold_timeout=self._hold_timeout,
+        )
+        parts.callback(context.pid_files.close)
+        parts.callback(context.exits.close)
+        parts.callback(context.workers.close)
+        return context
+
+    def _mark(self, binaries: RuntimeBinaries) -> None:
+        try:
+            binaries.mark_all()
+        except OSError as error:
+            raise KernelUnsupported(f"fanotify can't mark {error.filename}: {error.strerror}") from error
+        if not binaries.paths:
+            log.warning("no runtime binary is installed yet: waiting for one to appear")
+
+
+def _open_group(parts: ExitStack, *, report_tid: bool) -> Group:
+    try:
+        group = Group(report_tid=report_tid)
+    except OSError as error:
+        if error.errno == errno.EPERM:
+            raise KernelUnsupported(
+                "holding containers needs CAP_SYS_ADMIN in the initial user namespace: run as root"
+            ) from error
+        raise KernelUnsupported(f"this kernel has no fanotify permission events: {error.strerror}") from error
+    parts.callback(group.close)
+    return group
+
+
+def _raise_fd_limit() -> None:
+    """Each held task costs an fd, and when none is left the kernel denies accesses."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
