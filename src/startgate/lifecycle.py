@@ -61,6 +61,8 @@ class Entry:
     """Refused where it could not be denied cleanly: denied at its first exec."""
     waiting: list[Hold] = field(default_factory=list)
     """Holds of `start` commands that wait for the created gate to be passed."""
+    gated: bool = False
+    """A gate is armed that will tell its pid."""
     config: Config | None = None
     """Its config.json, once read."""
     runtime_watch: Watch | None = None

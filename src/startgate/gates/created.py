@@ -94,13 +94,13 @@ class Created:
             told = "" if status is None else f" with wait status {status}"
             message = f"the runtime ended{told} before a container was seen"
             self._ends.ended(entry, End(status, message))
-        elif entry.invocation.command is Command.CREATE:
-            self._expect_start(entry, pid)
+        elif entry.invocation.command is Command.CREATE or entry.gated:
+            self._expect_gate(entry, pid)
         else:
             self.late(entry, pid)
 
-    def _expect_start(self, entry: Entry, pid: int) -> None:
-        """It waits for `start`, which may come in hours; or it is deleted before."""
+    def _expect_gate(self, entry: Entry, pid: int) -> None:
+        """A gate is ahead: `start`, in hours perhaps, or the first exec; or it ends before."""
         try:
             process = self._context.proc.identify(pid)
             fd = pidfd.open_process(pid)

@@ -42,11 +42,11 @@ class Creating:
         with hold:
             entry = self._begin(call, path, record)
             passage = Passage(hold, self._context.listeners, [_creating(entry)])
-            gated = self._arm(entry, record)
+            entry.gated = self._arm(entry, record)
             verdict = passage.run([_creating(entry)])
         if verdict:
             self._ends.forget(entry)
-        elif not gated:
+        elif not entry.gated:
             self._created.look_for(entry)
         return verdict
 
@@ -85,8 +85,10 @@ class Creating:
             program = False
             if not pid_file or self._context.listeners.wants("started"):
                 program = self._arm_program(entry, view, bundle)
-        # `create` comes to `start`, whatever fails here.
-        return pid_file or program or entry.invocation.command is Command.CREATE
+        command = entry.invocation.command
+        if command is Command.RESTORE:
+            return False  # it runs on before its pid file is written: look for it as well
+        return program or command is Command.CREATE  # which comes to `start`, whatever failed here
 
     def _describe(self, entry: Entry, view: View, bundle: str) -> None:
         container = replace(entry.container, bundle=printable(bundle))

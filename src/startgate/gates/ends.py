@@ -34,10 +34,11 @@ class Ends:
 
     def _tell(self, entry: Entry, end: End) -> None:
         self._disarm(entry)
+        message = end.message or (None if entry.passed else "it ended before its program was started")
         stopped = replace(
             event("stopped", "none", entry.container),
             exit=_exit(entry, end),
-            reason=Reason(end.message) if end.message else None,
+            reason=Reason(message) if message else None,
         )
         self._context.listeners.publish(stopped)
         self._context.listeners.call(stopped)

@@ -15,14 +15,12 @@ from startgate.runtimes import state
 log = logging.getLogger(__name__)
 
 _PID_FILE_LIMIT = 32
+_GENERATIONS = 3
 
 
 def by_state(proc: Proc, entry: Entry) -> int | None:
     """Return the pid that the runtime's state directory names. On a worker."""
-    try:
-        root = os.open(f"{proc.root}/1/root", os.O_PATH | os.O_CLOEXEC)
-    except OSError:
-        return None
+    root = os.open(proc.host, os.O_PATH | os.O_CLOEXEC)
     try:
         kind = state.flavour(entry.container.runtime or "")
         return state.init_pid(proc, root, entry.key.root, entry.key.id, kind)
@@ -52,27 +50,32 @@ def by_exec(proc: Proc, entries: Sequence[Entry], pid: int) -> Entry | None:
 
     Others execute the same inode too: hooks, `exec`s, other containers. On a worker.
     """
-    try:
-        parent = proc.stat(pid).ppid
-    except NotReadable:
-        return None
     for entry in entries:
-        if entry.container.pid == pid or _is_child(proc, entry, pid, parent):
+        if entry.container.pid == pid:
             return entry
-    for entry in entries:
-        if entry.container.pid is None and by_state(proc, entry) == pid:
+    unknown = [entry for entry in entries if entry.container.pid is None]
+    ancestors = _ancestors_outside(proc, pid) if unknown else []
+    for entry in unknown:
+        if entry.runtime.pid in ancestors or by_state(proc, entry) == pid:
             return entry
     return None
 
 
-def _is_child(proc: Proc, entry: Entry, pid: int, parent: int) -> bool:
-    """Is it the runtime's child, and in another mount namespace?
+def _ancestors_outside(proc: Proc, pid: int) -> list[int]:
+    """Return the nearest ancestors of a process that is the first of its mount namespace.
 
-    The hooks of config.json are its children too, in the runtime's own namespace.
+    The hooks of config.json descend from the runtime too, but they share a mount
+    namespace with their parent: the runtime, or the init. `crun run --detach` forks
+    once more before it makes the container.
     """
-    if parent != entry.runtime.pid or entry.container.pid is not None:
-        return False
+    ancestors: list[int] = []
     try:
-        return proc.namespace(pid, "mnt") != proc.namespace(parent, "mnt")
+        parent = proc.stat(pid).ppid
+        if proc.namespace(pid, "mnt") == proc.namespace(parent, "mnt"):
+            return []
+        while parent > 1 and len(ancestors) < _GENERATIONS:
+            ancestors.append(parent)
+            parent = proc.stat(parent).ppid
     except NotReadable:
-        return False
+        pass
+    return ancestors

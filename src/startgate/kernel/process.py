@@ -49,10 +49,11 @@ class Cgroup(NamedTuple):
 
 
 class Proc:
-    """The /proc of the host. `root` is where it is mounted."""
+    """The host's processes. `host` is where the host's root directory is mounted."""
 
-    def __init__(self, root: str = "/proc") -> None:
-        self.root = root
+    def __init__(self, host: str = "/") -> None:
+        self.host = host
+        self.root = os.path.join(host, "proc")
         self._hierarchies: dict[str, str] | None = None
 
     def stat(self, pid: int) -> Stat:
