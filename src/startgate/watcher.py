@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import resource
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +22,7 @@ from startgate.gates.executing import Executing
 from startgate.gates.marks import PidFiles, Programs
 from startgate.gates.reader import Reader
 from startgate.hold import Deadlines
+from startgate.kernel import features
 from startgate.kernel.fanotify import Group
 from startgate.kernel.process import Proc
 from startgate.lifecycle import Lifecycle
@@ -159,6 +159,9 @@ class Watcher:
         context.exits.also(self._binaries.fileno(), self._binaries.update)
         self._events = self._listeners.subscribe(self._backlog)
         parts.callback(context.deadlines.close)
+        # Right after the readers end: from then on nobody would answer. (BPF takes its time.)
+        parts.callback(containers.close)
+        parts.callback(commands.close)
         for reader in (
             Reader("pid files", containers, context, container_gate.decide),
             Reader("commands", commands, context, command_gate.decide),
@@ -197,14 +200,7 @@ class Watcher:
 
 
 def _open_group(parts: ExitStack, *, report_tid: bool) -> Group:
-    try:
-        group = Group(report_tid=report_tid)
-    except OSError as error:
-        if error.errno == errno.EPERM:
-            raise KernelUnsupported(
-                "holding containers needs CAP_SYS_ADMIN in the initial user namespace: run as root"
-            ) from error
-        raise KernelUnsupported(f"this kernel has no fanotify permission events: {error.strerror}") from error
+    group = features.open_group(report_tid=report_tid)
     parts.callback(group.close)
     return group
 

@@ -1,0 +1,117 @@
+"""The command line. Only this package prints, and only `main` exits."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+import click
+
+from startgate.errors import KernelUnsupported, StartgateError, UsageError
+
+_output = click.option(
+    "--output",
+    "-o",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    show_default=True,
+    help="A table for people, or one JSON object a line.",
+)
+_exec_records = click.option(
+    "--exec-records",
+    type=click.Choice(["auto", "table", "queue", "procfs"]),
+    default="auto",
+    show_default=True,
+    help="How the command lines of held runtimes are learnt.",
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="startgate")
+@click.option("--verbose", "-v", is_flag=True, help="Tell more on stderr.")
+def app(verbose: bool) -> None:
+    """See every container start and stop on this host, before the container runs."""
+    logging.basicConfig(
+        level=logging.DEBUG if verbose else logging.WARNING,
+        format="startgate: %(levelname)s: %(message)s",
+        stream=sys.stderr,
+    )
+
+
+@app.command()
+@_output
+@click.option("--filter", "keep", metavar="CEL", help="Show only events that match the expression.")
+@click.option("--count", type=click.IntRange(min=1), metavar="N", help="End after N events.")
+@click.option("--for", "seconds", type=click.FloatRange(min=0), metavar="SECONDS", help="End after a time.")
+@click.option("--runtime", "runtimes", multiple=True, metavar="PATH", help="A further runtime binary.")
+@_exec_records
+@click.option(
+    "--hold-timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=2.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Hold no start longer than this.",
+)
+@click.option("--demo", is_flag=True, help="Run a small container, so that there is something to see.")
+def watch(
+    *,
+    output: str,
+    keep: str | None,
+    count: int | None,
+    seconds: float | None,
+    demo: bool,
+    **watcher: Any,
+) -> None:
+    """Show containers as they start and stop, until Ctrl-C.
+
+    With --demo, and without a terminal, it ends after the demo.
+    """
+    from startgate.cli.watch import Watch  # noqa: PLC0415  (each command imports what it needs)
+    from startgate.watcher import Watcher  # noqa: PLC0415
+
+    Watch(Watcher(**watcher), output, keep=keep, count=count, seconds=seconds).run(
+        demo=demo, end_with_demo=not sys.stdout.isatty()
+    )
+
+
+@app.command()
+@_output
+@_exec_records
+def demo(output: str, exec_records: str) -> None:
+    """Run a small container with the host's runtime, no engine needed, and show its events."""
+    from startgate.cli.watch import Watch  # noqa: PLC0415
+    from startgate.watcher import Watcher  # noqa: PLC0415
+
+    Watch(Watcher(exec_records=exec_records), output).run(demo=True, end_with_demo=True)
+
+
+@app.command()
+@_output
+def doctor(output: str) -> None:
+    """Tell what this host offers and what is missing; exit 0 only if containers can be held."""
+    from startgate.cli.doctor import examine, show  # noqa: PLC0415
+
+    probes = examine()
+    show(probes, output)
+    if any(probe.required and not probe.works for probe in probes):
+        raise SystemExit(3)
+
+
+def main() -> None:
+    """Run the command line. Exit codes: 1 failure, 2 usage, 3 the host can't."""
+    try:
+        app(prog_name="startgate")
+    except KernelUnsupported as error:
+        details = f"\n{error.details}" if error.details else ""
+        _fail(f"{error} (startgate doctor tells more){details}", 3)
+    except UsageError as error:
+        _fail(str(error), 2)
+    except StartgateError as error:
+        _fail(str(error), 1)
+
+
+def _fail(message: str, code: int) -> None:
+    sys.stderr.write(f"startgate: {message}\n")
+    sys.exit(code)

@@ -1,0 +1,127 @@
+"""`doctor`: what this kernel and host offer, what is missing, what to do."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+
+import msgspec
+
+from startgate.errors import KernelUnsupported, NotReadable
+from startgate.kernel import features
+from startgate.kernel.process import Proc
+from startgate.records import SOURCES, procfs
+from startgate.runtimes.find import RuntimeBinaries
+
+
+class Probe(msgspec.Struct, frozen=True):
+    """One thing that was tried. `missing` says what it costs to do without."""
+
+    name: str
+    works: bool
+    required: bool
+    result: str
+    missing: str = ""
+
+
+def examine() -> list[Probe]:
+    """Try everything; each probe says what it found."""
+    return list(_probes())
+
+
+def _probes() -> Iterator[Probe]:
+    yield Probe("kernel", True, False, f"{os.uname().release} {os.uname().machine}")
+    yield _probe(
+        "fanotify permission events", _hold, required=True, missing="no container can be held: run as root"
+    )
+    sources = [
+        _probe(f"exec records: {name}", lambda name=name: _records(name), missing=cost)  # type: ignore[misc]
+        for name, cost in _SOURCE_COSTS.items()
+    ]
+    yield from sources
+    if not any(source.works for source in sources):
+        yield Probe("an exec record source", False, True, "none works", "command lines can't be learnt")
+    yield _probe(
+        "exit codes of reaped processes",
+        _exit_info,
+        missing="exit codes come from BPF, else only from zombies (PIDFD_GET_INFO needs Linux 6.15)",
+    )
+    yield _probe(
+        "runtime binaries", _binaries, missing="none installed yet; they are watched once they appear"
+    )
+
+
+_SOURCE_COSTS = {
+    "table": "argument lists are read from /proc: slower, on worker threads",
+    "queue": "nothing, where `table` works (it needs kprobes)",
+    "procfs": "nothing, where another source works",
+}
+
+
+def _probe(name: str, attempt: Callable[[], str], *, missing: str, required: bool = False) -> Probe:
+    try:
+        return Probe(name, True, required, attempt())
+    except (KernelUnsupported, NotReadable, OSError) as error:
+        return Probe(name, False, required, str(error), missing)
+
+
+def _hold() -> str:
+    group = features.open_group(report_tid=True)
+    try:
+        with features.held_exec(group):
+            return "an execution was held and let go"
+    finally:
+        group.close()
+
+
+def _records(name: str) -> str:
+    group = features.open_group(report_tid=True)
+    try:
+        source = SOURCES[name](group)
+        try:
+            with features.held_exec(group) as event:
+                proc = Proc()
+                tid = source.host_tid(event)
+                record = procfs.complete(proc, source.take(event) or procfs.identify(proc, tid))
+        finally:
+            source.close()
+    finally:
+        group.close()
+    if record.arguments[-1:] != [b"argument"]:
+        raise KernelUnsupported(f"a held command line was read wrongly: {record.arguments!r}")
+    return "a held command line was read"
+
+
+def _exit_info() -> str:
+    if not features.has_exit_info():
+        raise KernelUnsupported("PIDFD_GET_INFO does not tell them")
+    return "PIDFD_GET_INFO tells them"
+
+
+def _binaries() -> str:
+    group = features.open_group()
+    binaries = RuntimeBinaries(group)
+    try:
+        binaries.mark_all()
+        if not binaries.paths:
+            raise KernelUnsupported("none found")
+        return ", ".join(binaries.paths)
+    finally:
+        binaries.close()
+        group.close()
+
+
+def show(probes: list[Probe], output: str) -> None:
+    """Print the probes."""
+    if output == "json":
+        sys.stdout.write(msgspec.json.encode(probes).decode() + "\n")
+        return
+    from rich.console import Console  # noqa: PLC0415  (50 ms that `watch` does not need)
+    from rich.table import Table  # noqa: PLC0415
+
+    table = Table("", "WHAT", "RESULT", "WITHOUT IT", box=None, pad_edge=False)
+    for probe in probes:
+        sign = "[green]ok[/]" if probe.works else "[red]NO[/]" if probe.required else "[yellow]no[/]"
+        table.add_row(sign, probe.name, probe.result, probe.missing)
+    Console(width=None if sys.stdout.isatty() else 100, highlight=False).print(table)

@@ -1,0 +1,118 @@
+"""The live table: one line per event, 100 columns, colours on a terminal only."""
+
+from __future__ import annotations
+
+import calendar
+import os
+import signal
+import time
+from typing import TextIO
+
+from startgate.events import Container, Event, Exit
+
+_WIDTH = 100
+_COLOURS = {
+    "creating": "2",
+    "created": "36",
+    "started": "32",
+    "exec": "34",
+    "stopped": "33",
+    "denied": "1;31",
+    "lost": "1;35",
+}
+_HEAD = f"{'TIME':<12} {'EVENT':<8} {'CONTAINER':<20} {'PID':>7} {'HELD':>7}  WHAT"
+
+
+class Table:
+    """Writes events as lines; the header comes with the first."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._colours = stream.isatty() and "NO_COLOR" not in os.environ
+        self._width = os.get_terminal_size(stream.fileno()).columns if stream.isatty() else _WIDTH
+        self._headed = False
+
+    def row(self, event: Event) -> None:
+        """Write one line."""
+        if not self._headed:
+            self._stream.write(_HEAD + "\n")
+            self._headed = True
+        line = _clean(row(event))[: max(self._width, 60)]
+        if self._colours:
+            line = f"\033[{_COLOURS.get(event.type, '0')}m{line}\033[0m"
+        self._stream.write(line + "\n")
+        self._stream.flush()
+
+
+def row(event: Event) -> str:
+    """Return the line of an event."""
+    container = event.container or Container(id="")
+    name = _shorten(container.name or container.id, 20)
+    pid = "" if container.pid is None else str(container.pid)
+    held = "" if event.held_us is None else f"{event.held_us / 1000:.1f}ms"
+    local = _local_time(event.time)
+    return f"{local:<12} {event.type:<8} {name:<20} {pid:>7} {held:>7}  {_what(event, container)}".rstrip()
+
+
+def _what(event: Event, container: Container) -> str:
+    said = f" ({event.reason.message})" if event.reason else ""
+    match event.type:
+        case "stopped":
+            return describe_exit(event.exit or Exit()) + said
+        case "exec":
+            return _command(event.process.argv if event.process else ()) + said
+        case "denied" | "lost":
+            rule = f"{event.reason.rule}: " if event.reason and event.reason.rule else ""
+            return rule + (event.reason.message if event.reason else "")
+        case "creating":
+            caller = f" by {container.started_by.comm}" if container.started_by else ""
+            return f"{container.runtime}{caller}: {_command(container.args)}{said}"
+        case _:
+            return f"{event.gate} gate: {_command(container.args)}{said}"
+
+
+def describe_exit(exit: Exit) -> str:
+    """Return how a container ended, in words."""
+    if exit.signal is not None:
+        text = f"killed by {_signal_name(exit.signal)}"
+    elif exit.code is not None:
+        text = f"exit {exit.code}"
+    else:
+        text = "ended"
+    if exit.oom_killed:
+        text += ", out of memory"
+    if exit.requested_signal is not None:
+        text += f", asked by {_signal_name(exit.requested_signal)}"
+    return text
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _command(words: tuple[str, ...]) -> str:
+    return " ".join(words) if words else "-"
+
+
+def _shorten(text: str, width: int) -> str:
+    """Cut hex ids as engines do; keep the ends of other long names."""
+    if len(text) == 64 and not text.strip("0123456789abcdef"):
+        return text[:12]
+    return text if len(text) <= width else f"{text[: width - 9]}…{text[-8:]}"
+
+
+def _local_time(stamp: str) -> str:
+    """Return the local time of day, with milliseconds, of an RFC 3339 UTC time."""
+    try:
+        seconds = time.strptime(stamp[:19], "%Y-%m-%dT%H:%M:%S")
+    except ValueError:
+        return stamp[:12]
+    return time.strftime("%H:%M:%S", time.localtime(calendar.timegm(seconds))) + stamp[19:23]
+
+
+def _clean(text: str) -> str:
+    """Keep control characters of foreign strings away from the terminal."""
+    return "".join(c if c.isprintable() else "?" for c in text)

@@ -1,0 +1,109 @@
+"""`watch` and `demo`: print events as they come, until told to end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TextIO
+
+from startgate.cli.demo import DemoContainer
+from startgate.cli.table import Table
+from startgate.events import Event
+from startgate.filters import compile_filter
+from startgate.watcher import Watcher
+
+
+class _Ended(BaseException):
+    """A signal asked us to end."""
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """End the block, without error, on SIGINT and SIGTERM."""
+
+    def end(number: int, frame: object) -> None:
+        raise _Ended
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    except _Ended:
+        pass
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class Watch:
+    """Prints a watcher's events."""
+
+    def __init__(
+        self,
+        watcher: Watcher,
+        output: str,
+        *,
+        keep: str | None = None,
+        count: int | None = None,
+        seconds: float | None = None,
+    ) -> None:
+        """Raises UsageError when the filter does not compile."""
+        self._watcher = watcher
+        self._keep = compile_filter(keep) if keep else lambda event: True
+        self._count = count
+        self._seconds = seconds
+        self._print = _print_json if output == "json" else Table(sys.stdout).row
+
+    def run(self, *, demo: bool, end_with_demo: bool) -> None:
+        """Watch until a signal, the count, the time, or the demo's end."""
+        # Callbacks and tables compute in Python: a reader must not wait 5 ms for the GIL.
+        sys.setswitchinterval(0.0005)
+        with _ended_by_signals(), ExitStack() as parts:
+            container = parts.enter_context(DemoContainer()) if demo else None
+            parts.enter_context(self._watcher)
+            self._say_ready(sys.stderr)
+            until = time.monotonic() + self._seconds if self._seconds is not None else None
+            if container:
+                container.start()
+            self._show(until, container.id if container and end_with_demo else None)
+
+    def _say_ready(self, stream: TextIO) -> None:
+        binaries = self._watcher.binaries
+        names = ", ".join(binaries) or "none installed yet"
+        records = self._watcher.exec_records
+        stream.write(f"watching {len(binaries)} runtime binaries ({names}); exec records: {records}\n")
+        stream.flush()
+
+    def _show(self, until: float | None, last: str | None) -> None:
+        shown = 0
+        for event in self._events(until):
+            if self._keep(event):
+                self._print(event)
+                shown += 1
+            if shown == self._count or _ends(event, last):
+                return
+
+    def _events(self, until: float | None) -> Iterator[Event]:
+        while True:
+            left = None if until is None else max(0.0, until - time.monotonic())
+            event = self._watcher.events.get(timeout=left)
+            if event is None:
+                return
+            yield event
+
+
+def _ends(event: Event, container: str | None) -> bool:
+    return bool(container and event.container and event.container.id == container) and event.type in (
+        "stopped",
+        "denied",
+    )
+
+
+def _print_json(event: Event) -> None:
+    # Unbuffered, in one write: whoever reads a pipe gets whole lines, at once.
+    data = event.to_json() + b"\n"
+    while data:
+        data = data[os.write(sys.stdout.fileno(), data) :]
