@@ -135,7 +135,7 @@ class Lifecycle:
         with self._lock:
             if entry.state is State.STOPPED:
                 return False
-            if entry.state is State.CREATED and not entry.passed:
+            if entry.state is not State.CREATING and not entry.passed:
                 entry.end = end
                 return False
             entry.state = State.STOPPED

@@ -1,0 +1,128 @@
+"""Fixtures: real runtimes, bundles, watchers; and a check that nothing is left behind."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from startgate import KernelUnsupported, Watcher
+from startgate.kernel import features
+from startgate.records import SOURCES
+from startgate.testing import make_bundle
+from tests.kernel.support import Runtime, Watched, eventually, find_runtime, resources
+
+REQUIRED = os.environ.get("STARTGATE_REQUIRE_KERNEL") == "1"
+Watching = Callable[..., AbstractContextManager[Watched]]
+_numbers = itertools.count()
+
+
+def unavailable(reason: str) -> None:
+    """Skip, or fail where kernel tests must run."""
+    if REQUIRED:
+        pytest.fail(f"STARTGATE_REQUIRE_KERNEL=1, and {reason}")
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _kernel() -> None:
+    try:
+        group = features.open_group()
+    except KernelUnsupported as error:
+        unavailable(str(error))
+    else:
+        group.close()
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left(_kernel: None) -> Iterator[None]:
+    """Fail a test that leaves an fd or a thread behind."""
+    before = resources()
+    yield
+    left = resources() - before
+    assert eventually(lambda: not (resources() - before), 5), f"left behind: {left}"
+
+
+@pytest.fixture(params=["runc", "crun"])
+def runtime(request: pytest.FixtureRequest) -> Runtime:
+    """Each installed runtime in turn."""
+    found = find_runtime(request.param)
+    if found is None:
+        unavailable(f"{request.param} is not installed")
+        raise AssertionError
+    return found
+
+
+@pytest.fixture
+def runc() -> Runtime:
+    """The reference runtime."""
+    found = find_runtime("runc")
+    if found is None:
+        unavailable("runc is not installed")
+        raise AssertionError
+    return found
+
+
+@pytest.fixture(scope="session")
+def sources() -> dict[str, str]:
+    """Each exec record source with "", or the reason why it can't be had here."""
+    found = {}
+    for name, source in SOURCES.items():
+        group = features.open_group(report_tid=True)
+        try:
+            source(group).close()
+            found[name] = ""
+        except KernelUnsupported as error:
+            found[name] = str(error)
+        finally:
+            group.close()
+    return found
+
+
+@pytest.fixture(params=list(SOURCES))
+def source(request: pytest.FixtureRequest, sources: dict[str, str]) -> str:
+    """Each exec record source in turn. `queue` is missing on kernels without kprobes: see vm/."""
+    if reason := sources[request.param]:
+        if request.param == "queue" and "kprobes" in reason:
+            pytest.skip(reason)
+        unavailable(reason)
+    return str(request.param)
+
+
+@pytest.fixture
+def name() -> str:
+    """A container id that no other test uses."""
+    return f"sg-{os.getpid()}-{next(_numbers)}"
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    """A bundle whose program ends with exit code 7."""
+    return make_bundle(tmp_path / "bundle", ["/bin/sh", "-c", "exit 7"])
+
+
+@contextmanager
+def _watching(callbacks: dict[str, Callable[..., object]] | None = None, **options: Any) -> Iterator[Watched]:
+    with Watcher(**options) as watcher:
+        for event_type, callback in (callbacks or {}).items():
+            watcher.on(event_type, callback)  # type: ignore[call-overload]
+        watched = Watched(watcher)
+        collector = threading.Thread(target=watched.collect)
+        collector.start()
+        try:
+            yield watched
+        finally:
+            watcher.close()
+            collector.join()
+
+
+@pytest.fixture
+def watching() -> Watching:
+    """Start a watcher whose events are collected: ``with watching() as watched``."""
+    return _watching
