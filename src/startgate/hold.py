@@ -30,7 +30,17 @@ class Released(StartgateError):
 class Hold:
     """One permission event that is owed an answer. Leaving it as a context manager allows it."""
 
-    __slots__ = ("_answered", "_claimed", "_fd", "_group", "_lock", "_users", "before_expiry", "since")
+    __slots__ = (
+        "_answered",
+        "_claimed",
+        "_fd",
+        "_group",
+        "_lock",
+        "_users",
+        "before_expiry",
+        "denied",
+        "since",
+    )
 
     def __init__(self, group: Group, fd: int) -> None:
         self._group = group
@@ -38,6 +48,8 @@ class Hold:
         self._lock = threading.Lock()
         self._claimed = False  # somebody is about to answer
         self._answered = False
+        self.denied = False
+        """The answer is, or will be, EPERM."""
         self._users = 0
         self.since = time.monotonic_ns()
         self.before_expiry: Callable[[], None] | None = None
@@ -59,7 +71,10 @@ class Hold:
 
     def deny(self) -> bool:
         """Fail the task's access with EPERM. False: it was answered before."""
-        return self._claim() and self._answer(FAN_DENY)
+        if not self._claim():
+            return False
+        self.denied = True
+        return self._answer(FAN_DENY)
 
     def expire(self) -> None:
         """Let the task go because its time is up, and tell `before_expiry` if so."""

@@ -34,7 +34,8 @@ class Runtime:
         """Run a command. `detached`: its container keeps no pipe of ours open."""
         output = subprocess.DEVNULL if detached else subprocess.PIPE
         done = subprocess.run(
-            [*self.prefix, *arguments],
+            # A shell, as people have: it turns a refused execve into exit status 126.
+            ["/bin/sh", "-c", '"$@"', "sh", *self.prefix, *arguments],
             cwd=cwd,
             stdin=subprocess.DEVNULL,
             stdout=output,

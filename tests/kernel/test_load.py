@@ -82,5 +82,7 @@ def test_engines_at_once(runc: Runtime, bundle: Path, name: str, tmp_path: Path,
         events = watched.of(f"{name}-{number}")
         assert types(events) == ["creating", "created", "stopped"]
         assert events[1].gate == "pidfile"
-        assert events[1].container and events[1].container.pid == int((tmp_path / f"{number}.pid").read_text())
+        assert events[1].container and events[1].container.pid == int(
+            (tmp_path / f"{number}.pid").read_text()
+        )
         runc("delete", "-f", f"{name}-{number}")

@@ -40,7 +40,9 @@ def run_in_bundle(runtime: Runtime, bundle: Path, name: str, _: Path) -> None:
 def run_detached(runtime: Runtime, bundle: Path, name: str, work: Path) -> None:
     """Detached, with a pid file, `=` spelling, a global option with its value apart."""
     pid_file = work / "pid"
-    runtime("--log", "/dev/null", "run", "-d", f"--bundle={bundle}", f"--pid-file={pid_file}", name, detached=True)
+    runtime(
+        "--log", "/dev/null", "run", "-d", f"--bundle={bundle}", f"--pid-file={pid_file}", name, detached=True
+    )
 
 
 def create_unread(runtime: Runtime, bundle: Path, name: str, work: Path) -> None:
@@ -139,7 +141,10 @@ def _check_created(
 
 
 def _inodes(path: str) -> list[int]:
-    hierarchies = ["/sys/fs/cgroup", *(entry.path for entry in os.scandir("/sys/fs/cgroup") if entry.is_dir())]
+    hierarchies = [
+        "/sys/fs/cgroup",
+        *(entry.path for entry in os.scandir("/sys/fs/cgroup") if entry.is_dir()),
+    ]
     return [os.stat(h + path).st_ino for h in hierarchies if os.path.isdir(h + path)]
 
 
@@ -222,7 +227,9 @@ def test_exec_is_told_with_its_container(
     runtime: Runtime, bundle: Path, name: str, watching: Watching, tmp_path: Path
 ) -> None:
     write_config(bundle, ["/bin/sleep", "1000"])
-    (tmp_path / "process.json").write_text('{"args": ["/bin/true"], "cwd": "/tmp", "user": {"uid": 0, "gid": 0}}')
+    (tmp_path / "process.json").write_text(
+        '{"args": ["/bin/true"], "cwd": "/tmp", "user": {"uid": 0, "gid": 0}}'
+    )
     with watching() as watched:
         runtime("run", "-d", "-b", str(bundle), name, detached=True)
         runtime("exec", "--user", "0:0", "--cwd", "/bin", name, "echo", "-n", "hello")
@@ -238,9 +245,7 @@ def test_exec_is_told_with_its_container(
     runtime("delete", "-f", name)
 
 
-def test_a_start_that_fails_is_closed(
-    runtime: Runtime, bundle: Path, name: str, watching: Watching
-) -> None:
+def test_a_start_that_fails_is_closed(runtime: Runtime, bundle: Path, name: str, watching: Watching) -> None:
     write_config(bundle, ["/bin/does-not-exist"])
     with watching() as watched:
         assert runtime("run", "-b", str(bundle), name, check=False).returncode != 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Callable
 
 from startgate.errors import NotReadable
 from startgate.gates.context import Context, Job, key_of
@@ -15,7 +14,6 @@ from startgate.hold import Hold
 from startgate.kernel.fanotify import Event
 from startgate.kernel.process import Proc, ProcessId
 from startgate.lifecycle import State
-from startgate.listeners import Deny
 from startgate.records import ExecRecord, ExecRecordSource, procfs
 from startgate.runtimes import commandline
 from startgate.runtimes.commandline import Command, Invocation
@@ -75,10 +73,10 @@ class CommandGate:
             return None
         if call.command is Command.START:
             return self._on_start(call, path, hold)
-        if self._repeats.seen(record):
+        if self._repeats.seen(record, hold):
             return None
         work = self._executing.at_command if call.command is Command.EXEC else self._creating.at_command
-        return lambda: self._judge(work, call, path, record, hold)
+        return lambda: work(call, path, record, hold)
 
     def _on_start(self, call: Invocation, path: str, hold: Hold) -> Job | None:
         entry = self._context.lifecycle.find(key_of(call, path))
@@ -86,41 +84,29 @@ class CommandGate:
             return None
         return lambda: self._created.at_start(entry, hold)
 
-    def _judge(
-        self,
-        work: Callable[[Invocation, str, ExecRecord, Hold], Deny | None],
-        call: Invocation,
-        path: str,
-        record: ExecRecord,
-        hold: Hold,
-    ) -> None:
-        if work(call, path, record, hold):
-            self._repeats.forget(record)
-
 
 class Repeats:
-    """Tells the second event of one command: crun executes itself again, from a clone."""
+    """Tells the second event of one command: crun executes itself again, from a clone.
+
+    A command that was denied is no such: its process may try again, and is judged again.
+    """
 
     _SIZE = 1024
 
     def __init__(self, proc: Proc) -> None:
         self._proc = proc
-        self._last: OrderedDict[ProcessId, list[bytes]] = OrderedDict()
+        self._last: OrderedDict[ProcessId, tuple[list[bytes], Hold]] = OrderedDict()
 
-    def seen(self, record: ExecRecord) -> bool:
-        """Has this very process executed the same command line before?"""
+    def seen(self, record: ExecRecord, hold: Hold) -> bool:
+        """Was this very process let go with the same command line before?"""
         try:
             process = self._proc.identify(record.tgid)
         except NotReadable:
             return False
-        if self._last.get(process) == record.arguments:
+        arguments, before = self._last.get(process, ([], hold))
+        if arguments == record.arguments and not before.denied:
             return True
-        self._last[process] = record.arguments
+        self._last[process] = (record.arguments, hold)
         if len(self._last) > self._SIZE:
             self._last.popitem(last=False)
         return False
-
-    def forget(self, record: ExecRecord) -> None:
-        """It was denied: the process may try again, and is to be judged again."""
-        for process in [process for process in self._last if process.pid == record.tgid]:
-            self._last.pop(process, None)

@@ -17,7 +17,6 @@ from startgate.gates.view import View
 from startgate.hold import Hold
 from startgate.kernel import pidfd
 from startgate.lifecycle import Entry
-from startgate.listeners import Deny
 from startgate.passage import Passage
 from startgate.records import ExecRecord
 from startgate.runtimes import oci, state
@@ -34,11 +33,8 @@ class Creating:
         self._created = created
         self._ends = ends
 
-    def at_command(self, call: Invocation, path: str, record: ExecRecord, hold: Hold) -> Deny | None:
-        """Pass the command gate; return the verdict that refused, if any.
-
-        Raises NotReadable when the caller is gone.
-        """
+    def at_command(self, call: Invocation, path: str, record: ExecRecord, hold: Hold) -> None:
+        """Pass the command gate. Raises NotReadable when the caller is gone."""
         with hold:
             entry = self._begin(call, path, record)
             passage = Passage(hold, self._context.listeners, [_creating(entry)])
@@ -48,7 +44,6 @@ class Creating:
             self._ends.forget(entry)
         elif not entry.gated:
             self._created.look_for(entry)
-        return verdict
 
     def _begin(self, call: Invocation, path: str, record: ExecRecord) -> Entry:
         entry = Entry(

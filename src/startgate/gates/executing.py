@@ -11,7 +11,6 @@ from startgate.events import Container, Process, printable
 from startgate.gates.context import Context, event, key_of
 from startgate.gates.view import View
 from startgate.hold import Hold
-from startgate.listeners import Deny
 from startgate.passage import Passage
 from startgate.records import ExecRecord
 from startgate.runtimes import oci
@@ -26,14 +25,14 @@ class Executing:
     def __init__(self, context: Context) -> None:
         self._context = context
 
-    def at_command(self, call: Invocation, path: str, record: ExecRecord, hold: Hold) -> Deny | None:
-        """Pass the exec command gate; return the verdict that refused, if any."""
+    def at_command(self, call: Invocation, path: str, record: ExecRecord, hold: Hold) -> None:
+        """Pass the exec command gate."""
         with hold:
             draft = replace(event("exec", "exec", self._container(call, path)), process=_process_of(call))
             passage = Passage(hold, self._context.listeners, [draft])
             if call.process:
                 draft = replace(draft, process=self._read_process(call, record) or draft.process)
-            return passage.run([draft])
+            passage.run([draft])
 
     def _container(self, call: Invocation, path: str) -> Container:
         entry = self._context.lifecycle.find(key_of(call, path))
