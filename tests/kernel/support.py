@@ -49,9 +49,12 @@ class Runtime:
         return done
 
     def popen(self, *arguments: str, cwd: Path | str = "/") -> subprocess.Popen[bytes]:
-        """Start a command in the background."""
+        """Start a command in the background.
+
+        Through a shell: Popen returns once its execve succeeded, and the runtime's is held.
+        """
         return subprocess.Popen(
-            [*self.prefix, *arguments],
+            ["/bin/sh", "-c", 'exec "$@"', "sh", *self.prefix, *arguments],
             cwd=cwd,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

@@ -170,9 +170,9 @@ def test_every_exec_record_source(
     with watching(exec_records=source) as watched:
         assert watched.watcher.exec_records == source
         run(runtime, bundle, name, bundle)
-        watched.wait_for("stopped", name)
+        stopped = watched.wait_for("stopped", name)
     assert types(watched.of(name)) == ["creating", "created", "started", "stopped"]
-    assert watched.of(name)[-1].exit and watched.of(name)[-1].exit.code == 7
+    assert stopped.exit and stopped.exit.code == 7
 
 
 def test_a_first_program_that_is_a_script(

@@ -183,7 +183,7 @@ class Program:
         )
         fd = self._library.number("bpf_program__fd", self._pointer)
         self._library.number("bpf_prog_test_run_opts", fd, ctypes.byref(options))
-        return options.retval
+        return int(options.retval)
 
 
 class Object:

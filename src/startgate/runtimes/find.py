@@ -117,18 +117,23 @@ class RuntimeBinaries:
         except OSError:
             return
         try:
-            status = os.fstat(fd)
-            inode = (status.st_dev, status.st_ino)
-            if not files.is_regular(fd) or inode in self._marked:
+            if not files.is_regular(fd):
                 return
             if files.is_foreign(fd):
                 log.warning("%s is on a network or FUSE file system: not watched", path)
                 return
+            # Always: a known inode number may be a new file's by now, and has no mark then.
             self._group.mark(FAN_OPEN_EXEC_PERM, f"/proc/self/fd/{fd}")
-            self._marked = {i: p for i, p in self._marked.items() if p != path} | {inode: path}
-            log.info("watching %s", path)
+            self._remember(path, fd)
         finally:
             os.close(fd)
+
+    def _remember(self, path: str, fd: int) -> None:
+        status = os.fstat(fd)
+        inode = (status.st_dev, status.st_ino)
+        if self._marked.get(inode) != path:
+            log.info("watching %s", path)
+        self._marked = {i: p for i, p in self._marked.items() if p != path} | {inode: path}
 
 
 def _existing_part(pattern: str) -> str:

@@ -1,0 +1,217 @@
+"""The exec record sources: arguments of any number and size, every kind of execve, no leftovers."""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from startgate import records
+from startgate.errors import NotReadable
+from startgate.kernel import features
+from startgate.kernel.fanotify import FAN_ALLOW, FAN_OPEN_EXEC_PERM, Event, Group
+from startgate.kernel.process import Proc
+from startgate.records import ExecRecord, procfs
+from tests.kernel.support import PATIENCE, SLOWNESS
+
+Tap = Callable[[Callable[[], object]], list[ExecRecord]]
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Path:
+    """A program of our own, to be marked."""
+    path = tmp_path / "program"
+    path.write_text("#!/bin/sh\nexit 0\n")
+    path.chmod(0o755)
+    return path
+
+
+@pytest.fixture
+def tap(source: str, program: Path) -> Iterator[Tap]:
+    """Run something that executes the program, and return the records of it."""
+    group = features.open_group(report_tid=True)
+    taken = records.choose(source, group)
+    group.mark(FAN_OPEN_EXEC_PERM, str(program))
+
+    def listen(action: Callable[[], object]) -> list[ExecRecord]:
+        found: list[ExecRecord] = []
+        errors: list[BaseException] = []
+        thread = threading.Thread(target=lambda: _guard(action, errors))
+        thread.start()
+        while thread.is_alive() or select.select([group], [], [], 0)[0]:
+            if select.select([group], [], [], 0.05)[0] and (event := group.read()):
+                with suppress(NotReadable):  # it was killed
+                    found.append(_take(taken, group, event))
+        thread.join()
+        if errors:
+            raise errors[0]
+        return found
+
+    yield listen
+    if bpf := getattr(taken, "bpf", None):
+        _assert_nothing_stale(bpf.object)
+    taken.close()
+    group.close()
+
+
+def _guard(action: Callable[[], object], errors: list[BaseException]) -> None:
+    try:
+        action()
+    except BaseException as error:
+        errors.append(error)
+
+
+def _take(taken: records.ExecRecordSource, group: Group, event: Event) -> ExecRecord:
+    try:
+        proc = Proc()
+        record = taken.take(event) or procfs.identify(proc, taken.host_tid(event))
+        return procfs.complete(proc, record)
+    finally:
+        group.answer(event.fd, FAN_ALLOW)
+        os.close(event.fd)
+
+
+def _assert_nothing_stale(bpf_object: Any) -> None:
+    """Our own execs are over; others' come and go, but none stays."""
+    table = bpf_object.map("exec_args")
+    first = set(table.keys())
+    stale = {tid for tid in first if not os.path.exists(f"/proc/{tid}")}
+    assert not stale & set(table.keys())
+
+
+def _run(*argv: str | bytes) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(argv, check=True, timeout=PATIENCE)
+
+
+@pytest.mark.parametrize("count", [0, 1, 63, 64, 127, 128, 129, 2000])
+def test_any_number_of_arguments(count: int, tap: Tap, program: Path) -> None:
+    arguments = [f"argument-{number}" for number in range(count)]
+    found = tap(lambda: _run(str(program), *arguments))
+    assert [a.decode() for a in found[0].arguments] == [str(program), *arguments]
+    assert found[0].complete and found[0].trusted
+
+
+@pytest.mark.parametrize("size", [0, 1, 2046, 2047, 2048, 4095, 4096, 8191, 8192, 100_000])
+def test_any_size_of_argument(size: int, tap: Tap, program: Path) -> None:
+    found = tap(lambda: _run(str(program), "x" * size, "last"))
+    assert [len(a) for a in found[0].arguments] == [len(str(program)), size, 4]
+
+
+def test_8_kib_in_many_arguments(tap: Tap, program: Path) -> None:
+    arguments = ["y" * 100] * 90
+    found = tap(lambda: _run(str(program), *arguments))
+    assert found[0].arguments[1:] == [b"y" * 100] * 90
+
+
+def test_bytes_that_are_no_text(tap: Tap, program: Path) -> None:
+    found = tap(lambda: _run(str(program).encode(), b"\xff\xfe", b"", b"\n"))
+    assert found[0].arguments[1:] == [b"\xff\xfe", b"", b"\n"]
+
+
+_FROM_A_THREAD = """
+import os, sys, threading
+threading.Thread(target=lambda: os.execv(sys.argv[1], sys.argv[1:])).start()
+"""
+
+
+def test_an_execve_of_another_thread_than_the_first(tap: Tap, program: Path) -> None:
+    found = tap(lambda: _run(sys.executable, "-c", _FROM_A_THREAD, str(program), "from a thread"))
+    assert found[0].arguments == [str(program).encode(), b"from a thread"]
+    assert found[0].tid != found[0].tgid
+
+
+def test_execveat(tap: Tap, program: Path) -> None:
+    script = "import os, sys; os.execve(os.open(sys.argv[1], os.O_RDONLY), sys.argv[1:], {})"
+    found = tap(lambda: subprocess.run([sys.executable, "-c", script, str(program), "at"], check=False))
+    assert found[0].arguments == [str(program).encode(), b"at"]
+
+
+def test_an_execve_that_fails(tap: Tap, program: Path) -> None:
+    """Held, let go, and then refused by the kernel: not an executable format."""
+    program.write_bytes(b"\x7fELF junk")
+    script = "import os, sys\ntry: os.execv(sys.argv[1], sys.argv[1:])\nexcept OSError: pass"
+    found = tap(lambda: _run(sys.executable, "-c", script, str(program), "fails"))
+    assert found[0].arguments == [str(program).encode(), b"fails"]
+
+
+_SECCOMP = """
+import ctypes, os, struct, sys
+libc = ctypes.CDLL(None, use_errno=True)
+number = {"x86_64": 59, "aarch64": 221}[os.uname().machine]
+code = b"".join(struct.pack("=HBBI", *i) for i in (
+    (0x20, 0, 0, 0), (0x15, 0, 1, number), (0x06, 0, 0, 0x00050001), (0x06, 0, 0, 0x7fff0000)))
+buffer = ctypes.create_string_buffer(code)
+program = ctypes.create_string_buffer(struct.pack("=HxxxxxxQ", 4, ctypes.addressof(buffer)))
+assert libc.prctl(38, 1, 0, 0, 0) == 0
+assert libc.prctl(22, 2, ctypes.c_void_p(ctypes.addressof(program)), 0, 0) == 0
+try: os.execv(sys.argv[1], sys.argv[1:])
+except PermissionError: sys.exit(0)
+sys.exit(1)
+"""
+
+
+def test_an_execve_stopped_by_seccomp(tap: Tap, program: Path) -> None:
+    assert tap(lambda: _run(sys.executable, "-c", _SECCOMP, str(program), "never")) == []
+
+
+def test_a_task_killed_in_its_execve(tap: Tap, program: Path, source: str) -> None:
+    """Many are killed at any moment; those that were held are told, none stays recorded."""
+
+    def kill_them() -> None:
+        for _ in range(30):
+            process = subprocess.Popen(["/bin/sh", "-c", f"exec {program} x"])
+            process.kill()
+            process.wait()
+
+    tap(kill_them)
+
+
+def test_in_step_under_load(tap: Tap, program: Path) -> None:
+    """200 commands, 16 at a time, with unrelated execs beside them: each record is its event's."""
+    total = 200 if SLOWNESS <= 4 else 60
+    noise = subprocess.Popen(["/bin/sh", "-c", "while :; do /bin/true; done"])
+
+    def load() -> None:
+        with ThreadPoolExecutor(16) as pool:
+            list(pool.map(lambda n: _run(str(program), f"number-{n}"), range(total)))
+
+    try:
+        found = tap(load)
+    finally:
+        noise.kill()
+        noise.wait()
+    assert sorted(int(r.arguments[1].split(b"-")[1]) for r in found) == list(range(total))
+
+
+def test_callers_that_are_not_root_are_told_apart(tap: Tap, program: Path, tmp_path: Path) -> None:
+    for directory in (tmp_path, *tmp_path.parents[:2]):
+        directory.chmod(0o755)
+    found = tap(lambda: subprocess.run([program, "user"], user=1000, check=True))
+    assert [r.trusted for r in found] == [False]
+
+
+def test_the_event_thread_is_found_in_the_group(source: str, program: Path) -> None:
+    """The look-up of the host's thread id, as a child pid namespace needs it."""
+    group = features.open_group(report_tid=True)
+    taken = records.choose(source, group)
+    try:
+        if not hasattr(taken, "bpf"):
+            pytest.skip("procfs knows no other pid namespace")
+        with features.held_exec(group) as event:
+            run: Callable[..., int] = taken.bpf.object["pending_tid"].run
+            assert run(group.fileno(), event.fd) == event.pid
+            assert run(group.fileno(), event.fd + 1000) == 0
+            assert run(0, event.fd) == 0
+            assert run(99999, event.fd) == 0
+    finally:
+        taken.close()
+        group.close()
