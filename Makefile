@@ -5,7 +5,7 @@ VENV   := .venv
 PY     := $(VENV)/bin/python
 ARCH   := $(shell uname -m)
 BPF    := src/startgate/_bpf
-APT    := runc crun busybox-static clang llvm libbpf1 libbpf-dev linux-libc-dev python3-venv strace
+APT    := runc crun busybox-static clang llvm libbpf1 libbpf-dev linux-libc-dev gcc libc6-dev python3-venv strace
 CLANG  ?= clang
 
 .PHONY: run test setup check bpf apt lint types unit kernel clean

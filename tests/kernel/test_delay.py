@@ -1,0 +1,47 @@
+"""What a runtime command that needs no hold pays: measured by the held task's own clock."""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.kernel.conftest import Watching
+from tests.kernel.support import PATIENCE, SLOWNESS
+
+ROUNDS = 200
+
+
+@pytest.fixture(scope="module")
+def probe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The measuring program, as a runtime binary."""
+    path = tmp_path_factory.mktemp("probe") / "exec-delay"
+    compiler = shutil.which("clang") or shutil.which("cc")
+    assert compiler, "no C compiler"
+    subprocess.run([compiler, "-O2", "-static", "-o", path, Path(__file__).with_name("exec_delay.c")], check=True)
+    return path
+
+
+def delays(probe: Path) -> list[float]:
+    """Return microseconds per execve."""
+    done = subprocess.run(
+        [probe, str(ROUNDS)], capture_output=True, text=True, check=True, timeout=PATIENCE * 3
+    )
+    return [int(line) / 1000 for line in done.stdout.splitlines()]
+
+
+def test_a_command_that_needs_no_hold(probe: Path, source: str, watching: Watching) -> None:
+    without, held = [], []
+    for _ in range(3):  # interleaved: the machine is shared
+        without += delays(probe)
+        with watching(runtimes=[str(probe)], exec_records=source) as watched:
+            assert str(probe) in watched.watcher.binaries
+            held += delays(probe)
+    plain, watched_median = statistics.median(without), statistics.median(held)
+    print(f"{source}: execve {plain:.0f} us, held and let go {watched_median:.0f} us")
+    # `procfs` has to wait until the task sleeps, on a worker.
+    limit = 150 if source != "procfs" else 5000
+    assert watched_median - plain < limit * max(1, SLOWNESS)

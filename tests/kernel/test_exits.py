@@ -1,0 +1,150 @@
+"""The end of processes: status from whichever source knows it, in time, never another's."""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from startgate import records
+from startgate.exits import Exits
+from startgate.kernel import features, pidfd
+from startgate.kernel.process import Proc
+from tests.kernel.support import PATIENCE, SLOWNESS
+
+Follow = Callable[[int], "queue.Queue[int | None]"]
+
+
+@contextmanager
+def following(exits: Exits) -> Iterator[Follow]:
+    def follow(pid: int) -> queue.Queue[int | None]:
+        told: queue.Queue[int | None] = queue.Queue()
+        exits.watch(Proc().identify(pid), pidfd.open_process(pid), told.put)
+        return told
+
+    exits.start()
+    try:
+        yield follow
+    finally:
+        exits.close()
+
+
+def child(script: str) -> subprocess.Popen[bytes]:
+    """Start a child that waits for a line before it does something."""
+    return subprocess.Popen(["/bin/sh", "-c", f"read line; {script}"], stdin=subprocess.PIPE)
+
+
+def go(process: subprocess.Popen[bytes]) -> None:
+    assert process.stdin
+    process.stdin.write(b"\n")
+    process.stdin.close()
+
+
+ENDS = {"exit 0": 0, "exit 42": 42 << 8, "exit 255": 255 << 8, "kill -TERM $$": 15, "kill -KILL $$": 9}
+
+
+@pytest.mark.parametrize("script", ENDS)
+def test_a_zombie(script: str) -> None:
+    """Nobody has reaped it: /proc/PID/stat tells."""
+    with following(Exits(Proc())) as follow, child(script) as process:
+        told = follow(process.pid)
+        go(process)
+        assert told.get(timeout=PATIENCE) == ENDS[script]
+
+
+@pytest.mark.parametrize("script", ENDS)
+def test_reaped_before_it_is_looked_at(script: str) -> None:
+    """Only PIDFD_GET_INFO knows it then."""
+    if not features.has_exit_info():
+        pytest.skip("no PIDFD_INFO_EXIT on this kernel: the BPF map serves")
+    with child(script) as process:
+        exits = Exits(Proc())
+        told: queue.Queue[int | None] = queue.Queue()
+        exits.watch(Proc().identify(process.pid), pidfd.open_process(process.pid), told.put)
+        go(process)
+        process.wait()
+        with following(exits):
+            assert told.get(timeout=PATIENCE) == ENDS[script]
+
+
+@pytest.mark.parametrize("script", ENDS)
+def test_the_bpf_program_remembers(script: str, source: str) -> None:
+    group = features.open_group(report_tid=True)
+    taken = records.choose(source, group)
+    try:
+        memory = taken.exits()
+        if memory is None:
+            pytest.skip("procfs has no BPF")
+        with child(script) as process:
+            memory.expect(process.pid)
+            assert memory.take(process.pid) is None
+            memory.expect(process.pid)
+            go(process)
+            process.wait()
+            assert memory.take(process.pid) == ENDS[script]
+            assert memory.take(process.pid) is None
+    finally:
+        taken.close()
+        group.close()
+
+
+def test_a_thread_that_outlives_the_first_one(source: str) -> None:
+    """The process's status is the last exit_group's, not the first thread's."""
+    group = features.open_group(report_tid=True)
+    taken = records.choose(source, group)
+    script = (
+        "import ctypes, os, sys, threading, time\n"
+        "sys.stdin.readline()\n"
+        "threading.Thread(target=lambda: (time.sleep(.2), os._exit(9))).start()\n"
+        "ctypes.CDLL(None).pthread_exit(None)"
+    )
+    try:
+        memory = taken.exits()
+        with subprocess.Popen(["/usr/bin/python3", "-c", script], stdin=subprocess.PIPE) as process:
+            if memory:
+                memory.expect(process.pid)
+            with following(Exits(Proc())) as follow:
+                told = follow(process.pid)
+                go(process)
+                assert told.get(timeout=PATIENCE) == 9 << 8
+            if memory:
+                assert memory.take(process.pid) == 9 << 8
+    finally:
+        taken.close()
+        group.close()
+
+
+def test_it_is_told_within_50_ms() -> None:
+    times = []
+    with following(Exits(Proc())) as follow:
+        for _ in range(20):
+            with child("exit 3") as process:
+                told = follow(process.pid)
+                began = time.monotonic()
+                os.kill(process.pid, signal.SIGKILL)
+                assert told.get(timeout=PATIENCE) == 9
+                times.append(time.monotonic() - began)
+    assert sorted(times)[10] < 0.05 * max(1, SLOWNESS)
+
+
+def test_forgetting_is_not_confused_by_reused_fds() -> None:
+    with following(Exits(Proc())):
+        exits = Exits(Proc())
+        told: queue.Queue[int | None] = queue.Queue()
+        with child("exit 1") as first, child("exit 2") as second:
+            one = exits.watch(Proc().identify(first.pid), pidfd.open_process(first.pid), told.put)
+            exits.unwatch(one)
+            two = exits.watch(Proc().identify(second.pid), pidfd.open_process(second.pid), told.put)
+            assert two.fd == one.fd
+            exits.unwatch(one)  # again: it must not be the other's
+            go(first)
+            go(second)
+            with following(exits):
+                assert told.get(timeout=PATIENCE) == 2 << 8
+        assert told.empty()
