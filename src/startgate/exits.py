@@ -63,14 +63,27 @@ class Exits:
         self._thread.start()
 
     def watch(self, process: ProcessId, fd: int, ended: Ended) -> Watch:
-        """Call `ended` once the process of the pidfd `fd` has ended; takes the fd over."""
+        """Call `ended` once the process of the pidfd `fd` has ended; takes the fd over.
+
+        Raises OSError: ENOSPC, when this user watches too many fds (epoll(7)).
+        """
         watch = Watch(process, fd, ended)
-        if self._memory:
-            self._memory.expect(process.pid)
+        self._expect(process.pid)
         with self._lock:
+            try:
+                self._epoll.register(fd, select.EPOLLIN | select.EPOLLONESHOT)
+            except OSError:
+                os.close(fd)
+                raise
             self._watched[fd] = watch
-            self._epoll.register(fd, select.EPOLLIN | select.EPOLLONESHOT)
         return watch
+
+    def _expect(self, pid: int) -> None:
+        try:
+            if self._memory:
+                self._memory.expect(pid)
+        except OSError as error:
+            log.warning("the exit status of %d may not be known: %s", pid, error)
 
     def unwatch(self, watch: Watch) -> None:
         """Forget a process that is watched, and close its pidfd. Nothing if it has ended."""

@@ -115,6 +115,7 @@ class Lifecycle:
         """The created gate is passed; return the holds that waited, and an end that came early."""
         with self._lock:
             entry.passed = True
+            entry.config = None  # large, and not needed any more
             waiting, entry.waiting = entry.waiting, []
             end, entry.end = entry.end, None
             return waiting, end

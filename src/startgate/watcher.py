@@ -187,6 +187,7 @@ class Watcher:
         )
         parts.callback(context.pid_files.close)
         parts.callback(context.exits.close)
+        context.workers.start()
         parts.callback(context.workers.close)
         return context
 

@@ -17,58 +17,73 @@ Job = Callable[[], None]
 
 
 class Workers:
-    """At most `limit` daemon threads, started when needed; `spare` of them stay when idle."""
+    """At most `limit` daemon threads; when all are busy, jobs wait for one.
+
+    A worker that takes a job sees to it that another one is idle. So whoever submits never
+    starts a thread: that waits until the new thread runs.
+    """
 
     def __init__(self, limit: int = 128, spare: int = 8) -> None:
+        """`spare` threads stay when they are idle."""
         self._limit = limit
         self._spare = spare
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._threads = 0
         self._idle = 0
-        self._backlog = 0
         self._closed = False
+
+    def start(self) -> None:
+        """Start the first thread."""
+        self._add_thread()
 
     def submit(self, job: Job) -> None:
         """Run `job` soon, on some thread. Never waits; after `close` nothing is run."""
-        with self._lock:
-            if self._closed:
-                return
-            self._jobs.put(job)
-            if self._idle:
-                self._idle -= 1
-            elif self._threads < self._limit:
-                self._threads += 1
-                threading.Thread(target=self._run, name="startgate-worker", daemon=True).start()
-            else:
-                self._backlog += 1
+        self._jobs.put(job)
 
     def close(self) -> None:
         """Let idle threads end; those that are stuck in a job are left behind."""
         with self._lock:
             self._closed = True
-            idle = self._threads
-        for _ in range(idle):
+            threads = self._threads
+        for _ in range(threads):
             self._jobs.put(None)
+
+    def _add_thread(self) -> None:
+        with self._lock:
+            if self._idle or self._threads >= self._limit or self._closed:
+                return
+            self._threads += 1
+            self._idle += 1
+        try:
+            threading.Thread(target=self._run, name="startgate-worker", daemon=True).start()
+        except RuntimeError as error:  # no memory, or RLIMIT_NPROC
+            log.error("no further worker thread: %s", error)
+            with self._lock:
+                self._threads -= 1
+                self._idle -= 1
 
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:
-            try:
-                job()
-            except Exception:
-                log.exception("a worker's job failed")
+            with self._lock:
+                self._idle -= 1
+            self._add_thread()
+            self._do(job)
             del job
             if not self._stay():
-                break
+                return
+
+    def _do(self, job: Job) -> None:
+        if self._closed:
+            return
+        try:
+            job()
+        except Exception:
+            log.exception("a worker's job failed")
 
     def _stay(self) -> bool:
         with self._lock:
-            if self._closed:
-                return False
-            if self._backlog:
-                self._backlog -= 1
-                return True
-            if self._idle >= self._spare:
+            if self._closed or self._idle >= self._spare:
                 self._threads -= 1
                 return False
             self._idle += 1

@@ -23,12 +23,16 @@ class _Ended(BaseException):
 
 @contextmanager
 def _ended_by_signals() -> Iterator[None]:
-    """End the block, without error, on SIGINT and SIGTERM."""
+    """End the block, without error, on SIGINT and SIGTERM.
+
+    Ctrl-Z does nothing: stopped, we would keep every runtime command of the host waiting.
+    """
 
     def end(number: int, frame: object) -> None:
         raise _Ended
 
     before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    before[signal.SIGTSTP] = signal.signal(signal.SIGTSTP, signal.SIG_IGN)
     try:
         yield
     except _Ended:

@@ -14,7 +14,7 @@ from startgate.gates.marks import PidFiles, Programs
 from startgate.hold import Deadlines, Hold, Released
 from startgate.kernel.process import Proc
 from startgate.lifecycle import Key, Lifecycle
-from startgate.listeners import Listeners
+from startgate.listeners import Listeners, lost
 from startgate.runtimes import state
 from startgate.runtimes.commandline import Invocation
 from startgate.workers import Workers
@@ -42,8 +42,13 @@ class Context:
 
     def submit(self, hold: Hold, job: Job) -> None:
         """Do a job on a worker, under the hold's deadline. Never waits."""
+        hold.before_expiry = lambda: self._tell_lost(hold)
         self.deadlines.add(hold, self.hold_timeout)
         self.workers.submit(lambda: self._do(hold, job))
+
+    def _tell_lost(self, hold: Hold) -> None:
+        """The deadline passed before the job came to its events."""
+        self.listeners.publish(lost(f"a task was let go after {hold.held_us / 1e6:.1f} s, unexamined"))
 
     def _do(self, hold: Hold, job: Job) -> None:
         try:

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from startgate.errors import BundleError, NotReadable
 from startgate.events import CgroupId, Container, Event, Namespaces
+from startgate.exits import Watch
 from startgate.gates import inits, view
 from startgate.gates.context import Context, event
 from startgate.gates.ends import Ends
@@ -56,7 +57,8 @@ class Created:
             entry = inits.by_exec(self._context.proc, entries, pid)
             if entry is None:
                 return
-            self._context.programs.remove(entry)
+            with hold.fd() as fd:
+                self._context.programs.remove(entry, fd)
             container = self._adopt(entry, pid)
             if not self._context.lifecycle.started(entry):
                 return
@@ -107,14 +109,13 @@ class Created:
         except (NotReadable, OSError):
             self._ends.ended(entry, End(None, "the container ended before it was started"))
             return
-        self._context.lifecycle.describe(entry, replace(entry.container, pid=pid))
-        self._watch_init(entry, process, fd)
+        if self._context.lifecycle.describe(entry, replace(entry.container, pid=pid)):
+            entry.init_watch = self._watch_init(entry, process, fd)
+        else:
+            os.close(fd)
 
-    def _watch_init(self, entry: Entry, process: ProcessId, fd: int) -> None:
-        exits, before = self._context.exits, entry.init_watch
-        entry.init_watch = exits.watch(process, fd, lambda s: self._ends.ended(entry, End(s)))
-        if before:
-            exits.unwatch(before)
+    def _watch_init(self, entry: Entry, process: ProcessId, fd: int) -> Watch:
+        return self._context.exits.watch(process, fd, lambda s: self._ends.ended(entry, End(s)))
 
     def _pass(self, entry: Entry, hold: Hold, events: list[Event], *, deniable: bool = True) -> None:
         passage = Passage(hold, self._context.listeners, events, lambda: self._passed(entry))
@@ -155,22 +156,24 @@ class Created:
         try:
             process = self._context.proc.identify(pid)
             fd = pidfd.open_process(pid)
+            try:
+                container = self._complete(entry.container, process)
+            except BaseException:
+                os.close(fd)
+                raise
         except (NotReadable, OSError) as error:
             log.warning("container %s: its init %d is gone: %s", entry.container.id, pid, error)
             return None
-        try:
-            container = self._complete(entry.container, process)
-        except NotReadable as error:
-            os.close(fd)
-            log.warning("container %s: its init %d is gone: %s", entry.container.id, pid, error)
+        watch, before = self._watch_init(entry, process, fd), entry.init_watch
+        claimed = self._context.lifecycle.claim(entry, container)
+        if claimed:
+            entry.init_watch = watch
+        for other in (before, entry.runtime_watch) if claimed else (watch,):
+            if other:
+                self._context.exits.unwatch(other)
+        if not claimed:
             return None
-        if not self._context.lifecycle.claim(entry, container):
-            os.close(fd)
-            return None
-        if entry.runtime_watch:
-            self._context.exits.unwatch(entry.runtime_watch)
         self._context.pid_files.remove(entry)
-        self._watch_init(entry, process, fd)
         return container
 
     def _complete(self, container: Container, process: ProcessId) -> Container:

@@ -38,7 +38,11 @@ class Creating:
         with hold:
             entry = self._begin(call, path, record)
             passage = Passage(hold, self._context.listeners, [_creating(entry)])
-            entry.gated = self._arm(entry, record)
+            try:
+                entry.gated = self._arm(entry, record)
+            except BaseException:
+                self._ends.forget(entry)
+                raise
             verdict = passage.run([_creating(entry)])
         if verdict:
             self._ends.forget(entry)

@@ -148,8 +148,20 @@ class Programs:
             self._unmark(path_of(fd))
             return []
 
-    def remove(self, entry: Entry) -> None:
-        """Stop waiting for the container's first exec."""
+    def remove(self, entry: Entry, fd: int | None = None) -> None:
+        """Stop waiting for the container's first exec; `fd` is its program, where it is at hand.
+
+        Without it the program's path is looked up: on a worker, and without the lock.
+        """
+        for inode, path in self._forget(entry):
+            if fd is not None and inode_of(fd) == inode:
+                self._unmark_unused(fd, inode)
+            else:
+                self._unmark_path(path, inode)
+
+    def _forget(self, entry: Entry) -> list[tuple[Inode, str]]:
+        """Drop the container; return the programs that nobody else waits for."""
+        unused = []
         with self._lock:
             for inode, programs in list(self._by_inode.items()):
                 own = [program for program in programs if program.entry is entry]
@@ -157,7 +169,8 @@ class Programs:
                     programs.remove(program)
                 if own and not programs:
                     del self._by_inode[inode]
-                    self._unmark_path(own[0].path, inode)
+                    unused.append((inode, own[0].path))
+        return unused
 
     def _unmark_path(self, path: str, inode: Inode) -> None:
         """The path may lead elsewhere by now, or nowhere: then `match` unmarks, or umount did."""
@@ -167,9 +180,14 @@ class Programs:
             return
         try:
             if inode_of(fd) == inode:
-                self._unmark(path_of(fd))
+                self._unmark_unused(fd, inode)
         finally:
             os.close(fd)
+
+    def _unmark_unused(self, fd: int, inode: Inode) -> None:
+        with self._lock:
+            if inode not in self._by_inode:
+                self._unmark(path_of(fd))
 
     def _unmark(self, path: str) -> None:
         try:

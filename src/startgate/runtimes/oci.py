@@ -7,7 +7,7 @@ Source of the format: github.com/opencontainers/runtime-spec, config.md and conf
 from __future__ import annotations
 
 import posixpath
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -85,12 +85,18 @@ class Namespace(msgspec.Struct, frozen=True):
     path: str | None = None
 
 
+class Seccomp(msgspec.Struct, frozen=True, rename="camel"):
+    """linux.seccomp: that there is one."""
+
+    default_action: str = ""
+
+
 class Linux(msgspec.Struct, frozen=True):
     """linux."""
 
     namespaces: tuple[Namespace, ...] | None = None
     resources: Resources | None = None
-    seccomp: dict[str, Any] | None = None
+    seccomp: Seccomp | None = None
 
 
 class Config(msgspec.Struct, frozen=True):
