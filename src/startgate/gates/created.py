@@ -62,13 +62,14 @@ class Created:
             container = self._adopt(entry, pid)
             if not self._context.lifecycle.started(entry):
                 return
-            started = event("started", "first-exec", entry.container)
+            events = [event("created", "first-exec", container)] if container else []
+            events.append(event("started", "first-exec", entry.container))
             if entry.verdict:
-                self._refuse(started, entry.verdict, hold)
+                self._refuse(events[-1], entry.verdict, hold)
             elif container:
-                self._pass(entry, hold, [event("created", "first-exec", container), started])
+                self._pass(entry, hold, events)
             else:
-                Passage(hold, self._context.listeners, [started]).run([started])
+                Passage(hold, self._context.listeners, events).run(events)
 
     def late(self, entry: Entry, pid: int) -> None:
         """No gate held the container, but the runtime says that it is there."""

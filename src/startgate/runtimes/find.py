@@ -124,11 +124,12 @@ class RuntimeBinaries:
                 return
             # Always: a known inode number may be a new file's by now, and has no mark then.
             self._group.mark(FAN_OPEN_EXEC_PERM, f"/proc/self/fd/{fd}")
-            self._remember(path, fd)
+            self._remember(fd)
         finally:
             os.close(fd)
 
-    def _remember(self, path: str, fd: int) -> None:
+    def _remember(self, fd: int) -> None:
+        path = os.readlink(f"/proc/self/fd/{fd}")  # Debian's /usr/bin/runc is a link
         status = os.fstat(fd)
         inode = (status.st_dev, status.st_ino)
         if self._marked.get(inode) != path:
