@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -212,14 +212,16 @@ def test_a_container_without_a_mount_namespace_of_its_own(
     namespaces = [{"type": kind} for kind in ("pid", "ipc", "uts")]
     config = {"linux": {"namespaces": namespaces}, "mounts": []}
     write_config(bundle, ["/bin/sh", "-c", "exit 4"], config=config)
-    proc = bundle / "rootfs/proc"
-    subprocess.run(["mount", "-t", "proc", "proc", proc], check=True)
-    try:
-        with watching() as watched:
-            assert runc("run", "-b", str(bundle), name, check=False).returncode == 4
-            watched.wait_for("stopped", name)
-    finally:
-        subprocess.run(["umount", proc], check=True)
+    # runc then mounts in its caller's namespace: in one of its own, which also shows that
+    # the bundle is looked up as the caller sees it.
+    script = f"mount -t tmpfs none {bundle}; cp -a {bundle}.real/. {bundle}; "
+    script += f'mount -t proc proc {bundle}/rootfs/proc; exec "$@"'
+    shutil.copytree(bundle, f"{bundle}.real", symlinks=True)
+    (bundle / "config.json").unlink()
+    elsewhere = Runtime("runc", ("unshare", "-m", "sh", "-c", script, "sh", *runc.prefix))
+    with watching() as watched:
+        assert elsewhere("run", "-b", str(bundle), name, check=False).returncode == 4
+        watched.wait_for("stopped", name)
     assert types(watched.of(name)) == ["creating", "created", "started", "stopped"]
 
 
