@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Sequence
 
 from startgate.errors import NotReadable
@@ -16,6 +17,9 @@ log = logging.getLogger(__name__)
 
 _PID_FILE_LIMIT = 32
 _GENERATIONS = 3
+# `crun run --detach` may have left by the time of the first exec, and its child not have
+# written the state yet: it does while the init is held.
+_PAUSES = (0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 
 
 def by_state(proc: Proc, entry: Entry) -> int | None:
@@ -56,8 +60,13 @@ def by_exec(proc: Proc, entries: Sequence[Entry], pid: int) -> Entry | None:
     unknown = [entry for entry in entries if entry.container.pid is None]
     ancestors = _ancestors_outside(proc, pid) if unknown else []
     for entry in unknown:
-        if entry.runtime.pid in ancestors or by_state(proc, entry) == pid:
+        if entry.runtime.pid in ancestors:
             return entry
+    for pause in _PAUSES if ancestors else (0,):
+        time.sleep(pause)
+        for entry in unknown:
+            if by_state(proc, entry) == pid:
+                return entry
     return None
 
 
