@@ -53,6 +53,8 @@ class Entry:
     invocation: Invocation
     runtime: ProcessId
     container: Container
+    command: Hold
+    """The hold of its command gate."""
     state: State = State.CREATING
     passed: bool = False
     """The work of the `created` gate is done; until then `start` waits for it."""
@@ -99,7 +101,7 @@ class Lifecycle:
                 return False
             entry.state = State.CREATED
             entry.container = container
-            self._starting.pop(entry.runtime, None)
+            self._drop_starting(entry)
             self._containers[entry.key] = entry
             return True
 
@@ -140,10 +142,14 @@ class Lifecycle:
                 entry.end = end
                 return False
             entry.state = State.STOPPED
-            self._starting.pop(entry.runtime, None)
+            self._drop_starting(entry)
             if self._containers.get(entry.key) is entry:
                 del self._containers[entry.key]
             return True
+
+    def _drop_starting(self, entry: Entry) -> None:
+        if self._starting.get(entry.runtime) is entry:  # a denied process may have tried again
+            del self._starting[entry.runtime]
 
     def describe(self, entry: Entry, container: Container) -> bool:
         """Replace what is known of a container that is being created; False: it is not."""

@@ -248,12 +248,22 @@ def test_exec_is_told_with_its_container(
 
 
 def test_a_start_that_fails_is_closed(runtime: Runtime, bundle: Path, name: str, watching: Watching) -> None:
-    write_config(bundle, ["/bin/does-not-exist"])
+    write_config(bundle, ["/bin/true"], config={"root": {"path": "nowhere"}})
     with watching() as watched:
         assert runtime("run", "-b", str(bundle), name, check=False).returncode != 0
         stopped = watched.wait_for("stopped", name)
     assert types(watched.of(name)) == ["creating", "stopped"]
     assert stopped.reason and stopped.exit and stopped.exit.code is None
+    runtime("delete", "-f", name, check=False)
+
+
+def test_a_program_that_is_not_there(runtime: Runtime, bundle: Path, name: str, watching: Watching) -> None:
+    """The container is created all the same, and may be seen before the runtime gives up."""
+    write_config(bundle, ["/bin/does-not-exist"])
+    with watching() as watched:
+        assert runtime("run", "-b", str(bundle), name, check=False).returncode != 0
+        watched.wait_for("stopped", name)
+    assert types(watched.of(name)) in (["creating", "stopped"], ["creating", "created", "stopped"])
     runtime("delete", "-f", name, check=False)
 
 

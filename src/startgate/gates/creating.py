@@ -36,7 +36,7 @@ class Creating:
     def at_command(self, call: Invocation, path: str, record: ExecRecord, hold: Hold) -> None:
         """Pass the command gate. Raises NotReadable when the caller is gone."""
         with hold:
-            entry = self._begin(call, path, record)
+            entry = self._begin(call, path, record, hold)
             passage = Passage(hold, self._context.listeners, [_creating(entry)])
             try:
                 entry.gated = self._arm(entry, record)
@@ -49,12 +49,13 @@ class Creating:
         elif not entry.gated:
             self._created.look_for(entry)
 
-    def _begin(self, call: Invocation, path: str, record: ExecRecord) -> Entry:
+    def _begin(self, call: Invocation, path: str, record: ExecRecord, hold: Hold) -> Entry:
         entry = Entry(
             key=key_of(call, path),
             invocation=call,
             runtime=self._context.proc.identify(record.tgid),
             container=self._outline(call, path, record),
+            command=hold,
         )
         self._context.lifecycle.begin(entry)
         return entry

@@ -25,10 +25,11 @@ class Ends:
     def ended(self, entry: Entry, end: End) -> None:
         """On any thread, never waits: the container's init, or its start, has ended."""
         if self._context.lifecycle.stopped(entry, end):
-            self._context.workers.submit(lambda: self._tell(entry, end))
+            denied = entry.command.denied  # no `stopped` follows a `denied` command
+            self._context.workers.submit(lambda: self._disarm(entry) if denied else self._tell(entry, end))
 
     def forget(self, entry: Entry) -> None:
-        """Drop a start that was denied: no `stopped` follows its `denied`."""
+        """On a worker: drop a start that was denied, or whose caller is gone."""
         if self._context.lifecycle.stopped(entry, End(None)):
             self._disarm(entry)
 
