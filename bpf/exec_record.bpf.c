@@ -62,6 +62,12 @@ struct {
 	__type(value, __s64); /* wait status; -1 until the exit */
 } exit_status SEC(".maps");
 
+/* Their ends, for readers that live in a child pid namespace and so can have no pidfd. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 256 * 1024);
+} ends SEC(".maps");
+
 /* Our own fanotify group. Set by set_tracer_group(): its address never leaves the kernel. */
 static volatile __u64 tracer_group;
 static volatile __u64 lost_records;
@@ -169,6 +175,25 @@ int exec_done(struct trace_event_raw_sched_process_exec *ctx)
 	return forget_exec(ctx->old_pid);
 }
 
+static __always_inline void process_end(struct task_struct *task, __u32 tid, __u32 tgid, __s64 *status)
+{
+	struct exec_end *end;
+
+	/* The rule of wait(2), wait_task_zombie(): the group's code if there is one. */
+	if (BPF_CORE_READ(task, signal, flags) & SIGNAL_GROUP_EXIT)
+		*status = BPF_CORE_READ(task, signal, group_exit_code);
+	else if (tid == tgid)
+		*status = BPF_CORE_READ(task, exit_code);
+	if (BPF_CORE_READ(task, signal, live.counter))
+		return; /* other threads live on */
+	end = bpf_ringbuf_reserve(&ends, sizeof(*end), 0);
+	if (!end)
+		return;
+	end->tgid = tgid;
+	end->status = (__s32)*status;
+	bpf_ringbuf_submit(end, 0);
+}
+
 /* A task killed in its execve may never come to sys_exit. */
 SEC("tracepoint/sched/sched_process_exit")
 int task_exit(void *ctx)
@@ -178,13 +203,8 @@ int task_exit(void *ctx)
 	__u32 tid = (__u32)pid_tgid, tgid = pid_tgid >> 32;
 	__s64 *status = bpf_map_lookup_elem(&exit_status, &tgid);
 
-	if (status) {
-		/* The rule of wait(2), wait_task_zombie(): the group's code if there is one. */
-		if (BPF_CORE_READ(task, signal, flags) & SIGNAL_GROUP_EXIT)
-			*status = BPF_CORE_READ(task, signal, group_exit_code);
-		else if (tid == tgid)
-			*status = BPF_CORE_READ(task, exit_code);
-	}
+	if (status)
+		process_end(task, tid, tgid, status);
 	return forget_exec(tid);
 }
 

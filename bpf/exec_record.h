@@ -36,4 +36,10 @@ struct exec_record {
 	char args[EXEC_ARGS_SIZE + EXEC_ARG_SIZE];
 };
 
+/* The end of a process that user space asked for. */
+struct exec_end {
+	__u32 tgid;
+	__s32 status; /* wait status */
+};
+
 #endif

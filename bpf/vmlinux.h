@@ -71,7 +71,12 @@ struct cred {
 	struct user_namespace *user_ns;
 };
 
+typedef struct {
+	int counter;
+} atomic_t;
+
 struct signal_struct {
+	atomic_t live;
 	unsigned int flags;
 	int group_exit_code;
 };

@@ -1,8 +1,10 @@
-"""Tells the end of processes: one thread, one epoll, one pidfd for each.
+"""Tells the end of processes, on one thread that sleeps until there is one.
 
-The wait status comes from the first that knows it: the zombie's /proc/PID/stat (its
-start time proves that it is still that process), PIDFD_GET_INFO once it is reaped (Linux
-6.15), or a BPF map that a program on sched_process_exit fills.
+`PidfdExits` is the usual way: a pidfd for each process, in one epoll. The wait status
+comes from the first that knows it: the zombie's /proc/PID/stat (its start time proves that
+it is still that process), PIDFD_GET_INFO once it is reaped (Linux 6.15), or the BPF program
+on sched_process_exit. `RingExits` serves in a child pid namespace, where the host's
+processes have no pid of ours and so no pidfd: there the BPF program tells the end itself.
 """
 
 from __future__ import annotations
@@ -15,8 +17,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from startgate.errors import NotReadable
-from startgate.kernel import pidfd
+from startgate.errors import KernelUnsupported, NotReadable
+from startgate.kernel import features, pidfd
 from startgate.kernel.process import Proc, ProcessId
 
 log = logging.getLogger(__name__)
@@ -27,7 +29,7 @@ Ended = Callable[[int | None], None]
 
 @dataclass(eq=False, frozen=True, slots=True)
 class Watch:
-    """A process that is watched; the token for `Exits.unwatch`."""
+    """A process that is watched; the token for `unwatch`. `fd` is its pidfd, or -1."""
 
     process: ProcessId
     fd: int
@@ -38,77 +40,64 @@ class ExitMemory(Protocol):
     """Remembers the wait statuses of processes that were asked for before they ended."""
 
     def expect(self, pid: int) -> None:
-        """Remember the status of `pid`, when it ends."""
+        """Remember the status of `pid`, when it ends. Raises OSError when it is full."""
 
     def take(self, pid: int) -> int | None:
-        """Return the wait status and forget the process; None: not known."""
+        """Return the wait status, None where not known; forget it once taken as often as expected."""
+
+    def ends(self) -> EndRing:
+        """Return the stream of their ends. The caller closes it."""
+
+
+class EndRing(Protocol):
+    """A stream of ends of processes that are expected."""
+
+    def fileno(self) -> int:
+        """Return an fd that polls readable when there are any."""
+
+    def read(self) -> list[tuple[int, int]]:
+        """Return (pid, wait status) of those that ended since the last call."""
+
+    def close(self) -> None:
+        """Stop reading."""
 
 
 class Exits:
-    """Watches processes for their end. It owns the pidfds given to it."""
+    """The thread, and its epoll; subclasses know how to follow a process."""
 
-    def __init__(self, proc: Proc, memory: ExitMemory | None = None) -> None:
-        self._proc = proc
-        self._memory = memory
+    def __init__(self) -> None:
         self._epoll = select.epoll()
         self._stop = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._epoll.register(self._stop, select.EPOLLIN)
         self._lock = threading.Lock()
-        self._watched: dict[int, Watch] = {}
-        self._others: dict[int, Callable[[], None]] = {}
+        self._readable: dict[int, Callable[[], None]] = {}
         self._thread = threading.Thread(target=self._run, name="startgate-exits", daemon=True)
 
     def start(self) -> None:
         """Start the thread."""
         self._thread.start()
 
-    def watch(self, process: ProcessId, fd: int, ended: Ended) -> Watch:
-        """Call `ended` once the process of the pidfd `fd` has ended; takes the fd over.
+    def watch(self, process: ProcessId, ended: Ended) -> Watch:
+        """Call `ended` once the process has ended.
 
-        Raises OSError: ENOSPC, when this user watches too many fds (epoll(7)).
+        Raises NotReadable when it has ended already, OSError when no more can be watched.
         """
-        watch = Watch(process, fd, ended)
-        self._expect(process.pid)
-        with self._lock:
-            try:
-                self._epoll.register(fd, select.EPOLLIN | select.EPOLLONESHOT)
-            except OSError:
-                os.close(fd)
-                raise
-            self._watched[fd] = watch
-        return watch
-
-    def _expect(self, pid: int) -> None:
-        try:
-            if self._memory:
-                self._memory.expect(pid)
-        except OSError as error:
-            log.warning("the exit status of %d may not be known: %s", pid, error)
+        raise NotImplementedError
 
     def unwatch(self, watch: Watch) -> None:
-        """Forget a process that is watched, and close its pidfd. Nothing if it has ended."""
-        with self._lock:
-            if self._watched.get(watch.fd) is not watch:
-                return
-            del self._watched[watch.fd]
-            self._epoll.unregister(watch.fd)
-            os.close(watch.fd)
-        if self._memory:
-            self._memory.take(watch.process.pid)
+        """Forget a process that is watched. Nothing if it has ended."""
+        raise NotImplementedError
 
     def also(self, fd: int, readable: Callable[[], None]) -> None:
         """Call `readable` on this thread whenever `fd`, which stays the caller's, is readable."""
-        self._others[fd] = readable
+        self._readable[fd] = readable
         self._epoll.register(fd, select.EPOLLIN)
 
     def close(self) -> None:
-        """End the thread and close all pidfds."""
+        """End the thread."""
         os.eventfd_write(self._stop, 1)
         if self._thread.ident is not None:
             self._thread.join()
-        for fd in self._watched:
-            os.close(fd)
-        self._watched.clear()
         self._epoll.close()
         os.close(self._stop)
 
@@ -123,8 +112,66 @@ class Exits:
                     log.exception("following the end of a process failed")
 
     def _on_ready(self, fd: int) -> None:
-        if readable := self._others.get(fd):
-            readable()
+        """Subclasses may register further fds."""
+        self._readable[fd]()
+
+
+class PidfdExits(Exits):
+    """Follows processes by pidfds, which it owns."""
+
+    def __init__(self, proc: Proc, memory: ExitMemory | None = None) -> None:
+        super().__init__()
+        self._proc = proc
+        self._memory = memory
+        self._watched: dict[int, Watch] = {}
+
+    def watch(self, process: ProcessId, ended: Ended) -> Watch:
+        """See Exits. OSError may be ENOSPC, too many watched fds (epoll(7)), or EMFILE."""
+        try:
+            fd = pidfd.open_process(process.pid)
+        except ProcessLookupError as error:
+            raise NotReadable(f"process {process.pid} is gone") from error
+        try:
+            if self._proc.identify(process.pid) != process:  # the pid was reused before
+                raise NotReadable(f"process {process.pid} is gone")
+            self._expect(process.pid)
+            watch = Watch(process, fd, ended)
+            with self._lock:
+                self._epoll.register(fd, select.EPOLLIN | select.EPOLLONESHOT)
+                self._watched[fd] = watch
+        except BaseException:
+            os.close(fd)
+            raise
+        return watch
+
+    def _expect(self, pid: int) -> None:
+        try:
+            if self._memory:
+                self._memory.expect(pid)
+        except OSError as error:
+            log.warning("the exit status of %d may not be known: %s", pid, error)
+
+    def unwatch(self, watch: Watch) -> None:
+        """See Exits."""
+        with self._lock:
+            if self._watched.get(watch.fd) is not watch:
+                return
+            del self._watched[watch.fd]
+            self._epoll.unregister(watch.fd)
+            os.close(watch.fd)
+        if self._memory:
+            self._memory.take(watch.process.pid)
+
+    def close(self) -> None:
+        """End the thread and close all pidfds."""
+        super().close()
+        for fd in self._watched:
+            os.close(fd)
+        self._watched.clear()
+
+    def _on_ready(self, fd: int) -> None:
+        if fd in self._readable:
+            super()._on_ready(fd)
             return
         with self._lock:
             if fd not in self._watched:
@@ -153,6 +200,66 @@ class Exits:
         except NotReadable:
             return None
         return stat.exit_code if stat.state == "Z" and stat.start_time == process.start_time else None
+
+
+class RingExits(Exits):
+    """Follows processes by the BPF program's ring buffer."""
+
+    def __init__(self, proc: Proc, memory: ExitMemory) -> None:
+        super().__init__()
+        self._proc = proc
+        self._memory = memory
+        self._watched: dict[int, list[Watch]] = {}
+        self._ends = memory.ends()
+        self.also(self._ends.fileno(), self._read)
+
+    def watch(self, process: ProcessId, ended: Ended) -> Watch:
+        """See Exits."""
+        watch = Watch(process, -1, ended)
+        with self._lock:
+            self._watched.setdefault(process.pid, []).append(watch)
+        self._memory.expect(process.pid)
+        # From here on its end is told. It may have come before: then nobody tells.
+        if self._proc.is_alive(process):
+            return watch
+        self.unwatch(watch)
+        raise NotReadable(f"process {process.pid} is gone")
+
+    def unwatch(self, watch: Watch) -> None:
+        """See Exits."""
+        with self._lock:
+            watches = self._watched.get(watch.process.pid, [])
+            if watch not in watches:
+                return
+            watches.remove(watch)
+            if not watches:
+                del self._watched[watch.process.pid]
+        self._memory.take(watch.process.pid)
+
+    def close(self) -> None:
+        """End the thread and the ring buffer."""
+        super().close()
+        self._ends.close()
+
+    def _read(self) -> None:
+        for pid, status in self._ends.read():
+            with self._lock:
+                watches = self._watched.pop(pid, [])
+            for watch in watches:
+                self._memory.take(pid)
+                watch.ended(status)
+
+
+def exits_for(proc: Proc, memory: ExitMemory | None) -> Exits:
+    """Return what can follow the host's processes from here.
+
+    Raises KernelUnsupported in a child pid namespace without BPF.
+    """
+    if features.in_initial_pid_namespace():
+        return PidfdExits(proc, memory)
+    if memory is None:
+        raise KernelUnsupported("in a child pid namespace, ends of containers are told by BPF only")
+    return RingExits(proc, memory)
 
 
 def _is_readable(fd: int) -> bool:

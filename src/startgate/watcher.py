@@ -11,14 +11,11 @@ from typing import TypeVar, overload
 from startgate import records
 from startgate.errors import KernelUnsupported, StartgateError
 from startgate.events import Event, EventType
-from startgate.exits import Exits
+from startgate.exits import Exits, exits_for
 from startgate.gates.command import CommandGate
 from startgate.gates.container import ContainerGate
 from startgate.gates.context import Context
 from startgate.gates.created import Created
-from startgate.gates.creating import Creating
-from startgate.gates.ends import Ends
-from startgate.gates.executing import Executing
 from startgate.gates.marks import PidFiles, Programs
 from startgate.gates.reader import Reader
 from startgate.hold import Deadlines
@@ -56,13 +53,15 @@ class Watcher:
         exec_records: str = "auto",
         hold_timeout: float = 2.0,
         backlog: int = 10_000,
+        host_root: str = "/",
     ) -> None:
         """Prepare; nothing is watched before `start`.
 
         `runtimes` are paths of further runtime binaries. `exec_records` names the exec
         record source: ``auto``, ``table``, ``queue`` or ``procfs``. No task is held longer
         than `hold_timeout` seconds. A subscription that is more than `backlog` events
-        behind misses some, and is told so by a `lost` event.
+        behind misses some, and is told so by a `lost` event. `host_root` is where the host's
+        root directory is mounted, its /proc included, for a watcher in a container.
         """
         if hold_timeout <= 0:
             raise ValueError(f"hold_timeout is {hold_timeout}: it must be more than 0 seconds")
@@ -70,6 +69,7 @@ class Watcher:
         self._exec_records = exec_records
         self._hold_timeout = hold_timeout
         self._backlog = backlog
+        self._host_root = host_root
         self._listeners = Listeners()
         self._events: Subscription | None = None
         self._parts = ExitStack()
@@ -143,18 +143,19 @@ class Watcher:
     def _assemble(self, parts: ExitStack) -> None:
         """Build from the bottom up; `parts` closes from the top down."""
         _raise_fd_limit()
+        features.check_host_root(self._host_root)
+        if self._host_root != "/":
+            features.join_host_cgroup_namespace(self._host_root)
         commands, containers = _open_group(parts, report_tid=True), _open_group(parts, report_tid=False)
         source = records.choose(self._exec_records, commands)
         parts.callback(source.close)
         self._source = source.name
-        context = self._context(parts, containers, Exits(Proc(), source.exits()))
-        ends = Ends(context)
-        created = Created(context, ends)
-        command_gate = CommandGate(
-            context, source, Creating(context, created, ends), created, Executing(context)
-        )
-        container_gate = ContainerGate(context, created)
-        self._binaries = RuntimeBinaries(commands, self._runtimes)
+        proc = Proc(self._host_root)
+        context = self._context(parts, containers, proc, exits_for(proc, source.exits()))
+        created = Created(context)
+        command_gate = CommandGate(context, commands, source, created)
+        container_gate = ContainerGate(context, containers, source, created)
+        self._binaries = RuntimeBinaries(commands, self._runtimes, self._host_root)
         parts.callback(self._binaries.close)
         context.exits.also(self._binaries.fileno(), self._binaries.update)
         self._events = self._listeners.subscribe(self._backlog)
@@ -172,9 +173,9 @@ class Watcher:
         context.exits.start()
         self._mark(self._binaries)
 
-    def _context(self, parts: ExitStack, containers: Group, exits: Exits) -> Context:
+    def _context(self, parts: ExitStack, containers: Group, proc: Proc, exits: Exits) -> Context:
         context = Context(
-            proc=Proc(),
+            proc=proc,
             lifecycle=Lifecycle(),
             listeners=self._listeners,
             exits=exits,
@@ -182,7 +183,7 @@ class Watcher:
             deadlines=Deadlines(),
             pid_files=PidFiles(containers),
             programs=Programs(containers),
-            capabilities=capability_names(int(Proc().status(1)["CapBnd"], 16)),
+            capabilities=capability_names(int(proc.status(1)["CapBnd"], 16)),
             hold_timeout=self._hold_timeout,
         )
         parts.callback(context.pid_files.close)

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from startgate import Event, Watcher
 
@@ -118,6 +119,11 @@ def summary(event: Event) -> str:
 def types(events: Sequence[Event]) -> list[str]:
     """Return the events' types."""
     return [event.type for event in events]
+
+
+def types_of(lines: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the types of events in JSON."""
+    return [line["type"] for line in lines]
 
 
 def resources() -> Counter[str]:

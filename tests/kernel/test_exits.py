@@ -13,8 +13,8 @@ from contextlib import contextmanager
 import pytest
 
 from startgate import records
-from startgate.exits import Exits
-from startgate.kernel import features, pidfd
+from startgate.exits import Exits, PidfdExits, RingExits
+from startgate.kernel import features
 from startgate.kernel.process import Proc
 from tests.kernel.support import PATIENCE, SLOWNESS
 
@@ -25,7 +25,7 @@ Follow = Callable[[int], "queue.Queue[int | None]"]
 def following(exits: Exits) -> Iterator[Follow]:
     def follow(pid: int) -> queue.Queue[int | None]:
         told: queue.Queue[int | None] = queue.Queue()
-        exits.watch(Proc().identify(pid), pidfd.open_process(pid), told.put)
+        exits.watch(Proc().identify(pid), told.put)
         return told
 
     exits.start()
@@ -52,7 +52,7 @@ ENDS = {"exit 0": 0, "exit 42": 42 << 8, "exit 255": 255 << 8, "kill -TERM $$": 
 @pytest.mark.parametrize("script", ENDS)
 def test_a_zombie(script: str) -> None:
     """Nobody has reaped it: /proc/PID/stat tells."""
-    with following(Exits(Proc())) as follow, child(script) as process:
+    with following(PidfdExits(Proc())) as follow, child(script) as process:
         told = follow(process.pid)
         go(process)
         assert told.get(timeout=PATIENCE) == ENDS[script]
@@ -64,9 +64,9 @@ def test_reaped_before_it_is_looked_at(script: str) -> None:
     if not features.has_exit_info():
         pytest.skip("no PIDFD_INFO_EXIT on this kernel: the BPF map serves")
     with child(script) as process:
-        exits = Exits(Proc())
+        exits = PidfdExits(Proc())
         told: queue.Queue[int | None] = queue.Queue()
-        exits.watch(Proc().identify(process.pid), pidfd.open_process(process.pid), told.put)
+        exits.watch(Proc().identify(process.pid), told.put)
         go(process)
         process.wait()
         with following(exits):
@@ -109,7 +109,7 @@ def test_a_thread_that_outlives_the_first_one(source: str) -> None:
         with subprocess.Popen(["/usr/bin/python3", "-c", script], stdin=subprocess.PIPE) as process:
             if memory:
                 memory.expect(process.pid)
-            with following(Exits(Proc())) as follow:
+            with following(PidfdExits(Proc())) as follow:
                 told = follow(process.pid)
                 go(process)
                 assert told.get(timeout=PATIENCE) == 9 << 8
@@ -120,9 +120,27 @@ def test_a_thread_that_outlives_the_first_one(source: str) -> None:
         group.close()
 
 
+@pytest.mark.parametrize("script", ENDS)
+def test_the_bpf_program_tells_the_end_itself(script: str, source: str) -> None:
+    """What serves in a child pid namespace: no pidfd, the wait status from a ring buffer."""
+    group = features.open_group(report_tid=True)
+    taken = records.choose(source, group)
+    try:
+        memory = taken.exits()
+        if memory is None:
+            pytest.skip("procfs has no BPF")
+        with following(RingExits(Proc(), memory)) as follow, child(script) as process:
+            told, twice = follow(process.pid), follow(process.pid)
+            go(process)
+            assert told.get(timeout=PATIENCE) == twice.get(timeout=PATIENCE) == ENDS[script]
+    finally:
+        taken.close()
+        group.close()
+
+
 def test_it_is_told_within_50_ms() -> None:
     times = []
-    with following(Exits(Proc())) as follow:
+    with following(PidfdExits(Proc())) as follow:
         for _ in range(20):
             with child("exit 3") as process:
                 told = follow(process.pid)
@@ -134,13 +152,13 @@ def test_it_is_told_within_50_ms() -> None:
 
 
 def test_forgetting_is_not_confused_by_reused_fds() -> None:
-    with following(Exits(Proc())):
-        exits = Exits(Proc())
+    with following(PidfdExits(Proc())):
+        exits = PidfdExits(Proc())
         told: queue.Queue[int | None] = queue.Queue()
         with child("exit 1") as first, child("exit 2") as second:
-            one = exits.watch(Proc().identify(first.pid), pidfd.open_process(first.pid), told.put)
+            one = exits.watch(Proc().identify(first.pid), told.put)
             exits.unwatch(one)
-            two = exits.watch(Proc().identify(second.pid), pidfd.open_process(second.pid), told.put)
+            two = exits.watch(Proc().identify(second.pid), told.put)
             assert two.fd == one.fd
             exits.unwatch(one)  # again: it must not be the other's
             go(first)

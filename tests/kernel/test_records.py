@@ -73,7 +73,7 @@ def _guard(action: Callable[[], object], errors: list[BaseException]) -> None:
 def _take(taken: records.ExecRecordSource, group: Group, event: Event) -> ExecRecord:
     try:
         proc = Proc()
-        record = taken.take(event) or procfs.identify(proc, taken.host_tid(event))
+        record = taken.take(event) or procfs.identify(proc, taken.host_pid(event, group))
         return procfs.complete(proc, record)
     finally:
         group.answer(event.fd, FAN_ALLOW)

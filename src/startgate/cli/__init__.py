@@ -25,6 +25,13 @@ _exec_records = click.option(
     show_default=True,
     help="How the command lines of held runtimes are learnt.",
 )
+_host_root = click.option(
+    "--host-root",
+    envvar="STARTGATE_HOST_ROOT",
+    default="/",
+    metavar="DIR",
+    help="Where the host's root directory is mounted, for startgate in a container.",
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -46,6 +53,7 @@ def app(verbose: bool) -> None:
 @click.option("--for", "seconds", type=click.FloatRange(min=0), metavar="SECONDS", help="End after a time.")
 @click.option("--runtime", "runtimes", multiple=True, metavar="PATH", help="A further runtime binary.")
 @_exec_records
+@_host_root
 @click.option(
     "--hold-timeout",
     type=click.FloatRange(min=0, min_open=True),
@@ -89,11 +97,12 @@ def demo(output: str, exec_records: str) -> None:
 
 @app.command()
 @_output
-def doctor(output: str) -> None:
+@_host_root
+def doctor(output: str, host_root: str) -> None:
     """Tell what this host offers and what is missing; exit 0 only if containers can be held."""
     from startgate.cli.doctor import examine, show  # noqa: PLC0415
 
-    probes = examine()
+    probes = examine(host_root)
     show(probes, output)
     if any(probe.required and not probe.works for probe in probes):
         raise SystemExit(3)

@@ -25,20 +25,27 @@ class Probe(msgspec.Struct, frozen=True):
     missing: str = ""
 
 
-def examine() -> list[Probe]:
+_SOURCE_COSTS = {
+    "table": "argument lists are read from /proc: slower, on worker threads",
+    "queue": "nothing, where `table` works (it needs kprobes)",
+    "procfs": "nothing, where another source works",
+}
+
+
+def examine(host_root: str) -> list[Probe]:
     """Try everything; each probe says what it found."""
-    return list(_probes())
+    return list(_probes(host_root))
 
 
-def _probes() -> Iterator[Probe]:
+def _probes(host: str) -> Iterator[Probe]:
     yield Probe("kernel", True, False, f"{os.uname().release} {os.uname().machine}")
+    yield _probe(
+        "the host's /proc", lambda: _host_proc(host), required=True, missing="no process can be looked at"
+    )
     yield _probe(
         "fanotify permission events", _hold, required=True, missing="no container can be held: run as root"
     )
-    sources = [
-        _probe(f"exec records: {name}", lambda name=name: _records(name), missing=cost)  # type: ignore[misc]
-        for name, cost in _SOURCE_COSTS.items()
-    ]
+    sources = [_source(name, host) for name in SOURCES]
     yield from sources
     if not any(source.works for source in sources):
         yield Probe("an exec record source", False, True, "none works", "command lines can't be learnt")
@@ -48,15 +55,10 @@ def _probes() -> Iterator[Probe]:
         missing="exit codes come from BPF, else only from zombies (PIDFD_GET_INFO needs Linux 6.15)",
     )
     yield _probe(
-        "runtime binaries", _binaries, missing="none installed yet; they are watched once they appear"
+        "runtime binaries",
+        lambda: _binaries(host),
+        missing="none installed yet; they are watched once they appear",
     )
-
-
-_SOURCE_COSTS = {
-    "table": "argument lists are read from /proc: slower, on worker threads",
-    "queue": "nothing, where `table` works (it needs kprobes)",
-    "procfs": "nothing, where another source works",
-}
 
 
 def _probe(name: str, attempt: Callable[[], str], *, missing: str, required: bool = False) -> Probe:
@@ -64,6 +66,16 @@ def _probe(name: str, attempt: Callable[[], str], *, missing: str, required: boo
         return Probe(name, True, required, attempt())
     except (KernelUnsupported, NotReadable, OSError) as error:
         return Probe(name, False, required, str(error), missing)
+
+
+def _source(name: str, host: str) -> Probe:
+    return _probe(f"exec records: {name}", lambda: _records(name, host), missing=_SOURCE_COSTS[name])
+
+
+def _host_proc(host: str) -> str:
+    features.check_host_root(host)
+    where = "" if features.in_initial_pid_namespace() else ", from a child pid namespace"
+    return os.path.join(host, "proc") + where
 
 
 def _hold() -> str:
@@ -75,15 +87,15 @@ def _hold() -> str:
         group.close()
 
 
-def _records(name: str) -> str:
+def _records(name: str, host: str) -> str:
     group = features.open_group(report_tid=True)
     try:
         source = SOURCES[name](group)
         try:
             with features.held_exec(group) as event:
-                proc = Proc()
-                tid = source.host_tid(event)
-                record = procfs.complete(proc, source.take(event) or procfs.identify(proc, tid))
+                proc = Proc(host)
+                record = source.take(event) or procfs.identify(proc, source.host_pid(event, group))
+                record = procfs.complete(proc, record)
         finally:
             source.close()
     finally:
@@ -99,9 +111,9 @@ def _exit_info() -> str:
     return "PIDFD_GET_INFO tells them"
 
 
-def _binaries() -> str:
+def _binaries(host: str) -> str:
     group = features.open_group()
-    binaries = RuntimeBinaries(group)
+    binaries = RuntimeBinaries(group, host=host)
     try:
         binaries.mark_all()
         if not binaries.paths:

@@ -11,7 +11,7 @@ from startgate.gates.created import Created
 from startgate.gates.creating import Creating
 from startgate.gates.executing import Executing
 from startgate.hold import Hold
-from startgate.kernel.fanotify import Event
+from startgate.kernel.fanotify import Event, Group
 from startgate.kernel.process import Proc, ProcessId
 from startgate.lifecycle import State
 from startgate.records import ExecRecord, ExecRecordSource, procfs
@@ -23,26 +23,20 @@ from startgate.runtimes.signals import signal_number
 class CommandGate:
     """Decides on each runtime command: on the reading thread, where that needs no waiting."""
 
-    def __init__(
-        self,
-        context: Context,
-        source: ExecRecordSource,
-        creating: Creating,
-        created: Created,
-        executing: Executing,
-    ) -> None:
+    def __init__(self, context: Context, group: Group, source: ExecRecordSource, created: Created) -> None:
         self._context = context
+        self._group = group
         self._source = source
-        self._creating = creating
         self._created = created
-        self._executing = executing
+        self._creating = Creating(context, created)
+        self._executing = Executing(context)
         self._repeats = Repeats(context.proc)
 
     def decide(self, event: Event, hold: Hold) -> Job | None:
         """Return what is to be done while the task is held; None: nothing. Never waits."""
         record = self._source.take(event)
         if record is None:
-            tid = self._source.host_tid(event)
+            tid = self._source.host_pid(event, self._group)
             if not tid:
                 return None
             record = procfs.identify(self._context.proc, tid)
@@ -65,7 +59,7 @@ class CommandGate:
         if call.command is Command.OTHER:
             return None
         with hold.fd() as fd:
-            path = os.readlink(f"/proc/self/fd/{fd}")
+            path = self._on_host(os.readlink(f"/proc/self/fd/{fd}"))
         if os.path.basename(path) == "conmon":
             return None  # it executes the runtime, which is held
         if call.command is Command.KILL:
@@ -77,6 +71,10 @@ class CommandGate:
             return None
         work = self._executing.at_command if call.command is Command.EXEC else self._creating.at_command
         return lambda: work(call, path, record, hold)
+
+    def _on_host(self, path: str) -> str:
+        host = self._context.proc.host.rstrip("/")
+        return path.removeprefix(host) if path.startswith(host + "/") else path
 
     def _on_start(self, call: Invocation, path: str, hold: Hold) -> Job | None:
         entry = self._context.lifecycle.find(key_of(call, path))

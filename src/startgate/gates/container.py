@@ -7,14 +7,17 @@ import os
 from startgate.gates.context import Context, Job
 from startgate.gates.created import Created
 from startgate.hold import Hold
-from startgate.kernel.fanotify import FAN_OPEN_EXEC_PERM, Event
+from startgate.kernel.fanotify import FAN_OPEN_EXEC_PERM, Event, Group
+from startgate.records import ExecRecordSource
 
 
 class ContainerGate:
     """Decides on reads in marked directories, and on executions of marked programs."""
 
-    def __init__(self, context: Context, created: Created) -> None:
+    def __init__(self, context: Context, group: Group, source: ExecRecordSource, created: Created) -> None:
         self._context = context
+        self._group = group
+        self._source = source
         self._created = created
         self._own_pid = os.getpid()
 
@@ -25,8 +28,7 @@ class ContainerGate:
         with hold.fd() as fd:
             if event.mask & FAN_OPEN_EXEC_PERM:
                 entries = self._context.programs.match(fd)
-                if not entries:
-                    return None
-                return lambda: self._created.at_first_exec(entries, event.pid, hold)
+                pid = self._source.host_pid(event, self._group) if entries else 0
+                return (lambda: self._created.at_first_exec(entries, pid, hold)) if pid else None
             entry = self._context.pid_files.match(fd)
         return (lambda: self._created.at_pid_file(entry, hold)) if entry else None

@@ -15,7 +15,6 @@ from startgate.gates import inits, view
 from startgate.gates.context import Context, event
 from startgate.gates.ends import Ends
 from startgate.hold import Hold
-from startgate.kernel import pidfd
 from startgate.kernel.process import ProcessId
 from startgate.lifecycle import End, Entry, State
 from startgate.listeners import Deny
@@ -31,9 +30,9 @@ _POLL_LIMIT = 10.0
 class Created:
     """The gates at which a container's pid is known. All methods run on workers."""
 
-    def __init__(self, context: Context, ends: Ends) -> None:
+    def __init__(self, context: Context) -> None:
         self._context = context
-        self._ends = ends
+        self.ends = Ends(context)
 
     def at_pid_file(self, entry: Entry, hold: Hold) -> None:
         """Somebody reads the pid file of a container that is being created."""
@@ -96,7 +95,7 @@ class Created:
         if pid is None:
             told = "" if status is None else f" with wait status {status}"
             message = f"the runtime ended{told} before a container was seen"
-            self._ends.ended(entry, End(status, message))
+            self.ends.ended(entry, End(status, message))
         elif entry.invocation.command is Command.CREATE or entry.gated:
             self._expect_gate(entry, pid)
         else:
@@ -105,18 +104,17 @@ class Created:
     def _expect_gate(self, entry: Entry, pid: int) -> None:
         """A gate is ahead: `start`, in hours perhaps, or the first exec; or it ends before."""
         try:
-            process = self._context.proc.identify(pid)
-            fd = pidfd.open_process(pid)
+            watch = self._watch_init(entry, self._context.proc.identify(pid))
         except (NotReadable, OSError):
-            self._ends.ended(entry, End(None, "the container ended before it was started"))
+            self.ends.ended(entry, End(None, "the container ended before it was started"))
             return
         if self._context.lifecycle.describe(entry, replace(entry.container, pid=pid)):
-            entry.init_watch = self._watch_init(entry, process, fd)
+            entry.init_watch = watch
         else:
-            os.close(fd)
+            self._context.exits.unwatch(watch)
 
-    def _watch_init(self, entry: Entry, process: ProcessId, fd: int) -> Watch:
-        return self._context.exits.watch(process, fd, lambda s: self._ends.ended(entry, End(s)))
+    def _watch_init(self, entry: Entry, process: ProcessId) -> Watch:
+        return self._context.exits.watch(process, lambda status: self.ends.ended(entry, End(status)))
 
     def _pass(self, entry: Entry, hold: Hold, events: list[Event], *, deniable: bool = True) -> None:
         passage = Passage(hold, self._context.listeners, events, lambda: self._passed(entry))
@@ -131,7 +129,7 @@ class Created:
         for hold in waiting:
             hold.allow()
         if end:
-            self._ends.ended(entry, end)
+            self.ends.ended(entry, end)
 
     def _refuse(self, started: Event, verdict: Deny, hold: Hold) -> None:
         if hold.deny():
@@ -156,24 +154,19 @@ class Created:
         """CREATING -> CREATED: complete the record, watch the end. None: another gate did."""
         try:
             process = self._context.proc.identify(pid)
-            fd = pidfd.open_process(pid)
-            try:
-                container = self._complete(entry.container, process)
-            except BaseException:
-                os.close(fd)
-                raise
+            container = self._complete(entry.container, process)
+            watch = self._watch_init(entry, process)
         except (NotReadable, OSError) as error:
             log.warning("container %s: its init %d is gone: %s", entry.container.id, pid, error)
             return None
-        watch, before = self._watch_init(entry, process, fd), entry.init_watch
         claimed = self._context.lifecycle.claim(entry, container)
-        if claimed:
-            entry.init_watch = watch
-        for other in (before, entry.runtime_watch) if claimed else (watch,):
+        unneeded = (entry.runtime_watch, entry.init_watch) if claimed else (watch,)
+        for other in unneeded:
             if other:
                 self._context.exits.unwatch(other)
         if not claimed:
             return None
+        entry.init_watch = watch
         self._context.pid_files.remove(entry)
         return container
 

@@ -12,10 +12,8 @@ from startgate.errors import BundleError, NotReadable
 from startgate.events import Caller, Container, Event, printable
 from startgate.gates.context import Context, event, key_of
 from startgate.gates.created import Created
-from startgate.gates.ends import Ends
 from startgate.gates.view import View
 from startgate.hold import Hold
-from startgate.kernel import pidfd
 from startgate.lifecycle import Entry
 from startgate.passage import Passage
 from startgate.records import ExecRecord
@@ -28,10 +26,9 @@ log = logging.getLogger(__name__)
 class Creating:
     """Handles `create`, `run` and `restore`. Runs on workers."""
 
-    def __init__(self, context: Context, created: Created, ends: Ends) -> None:
+    def __init__(self, context: Context, created: Created) -> None:
         self._context = context
         self._created = created
-        self._ends = ends
 
     def at_command(self, call: Invocation, path: str, record: ExecRecord, hold: Hold) -> None:
         """Pass the command gate. Raises NotReadable when the caller is gone."""
@@ -41,11 +38,11 @@ class Creating:
             try:
                 entry.gated = self._arm(entry, record)
             except BaseException:
-                self._ends.forget(entry)
+                self._created.ends.forget(entry)
                 raise
             verdict = passage.run([_creating(entry)])
         if verdict:
-            self._ends.forget(entry)
+            self._created.ends.forget(entry)
         elif not entry.gated:
             self._created.look_for(entry)
 
@@ -103,13 +100,8 @@ class Creating:
     def _watch_runtime(self, entry: Entry) -> None:
         """Its end tells of starts that fail, and of `create`s whose pid file nobody reads."""
         workers = self._context.workers
-        try:
-            fd = pidfd.open_process(entry.runtime.pid)
-        except OSError as error:
-            raise NotReadable(f"the runtime {entry.runtime.pid} is gone") from error
         entry.runtime_watch = self._context.exits.watch(
             entry.runtime,
-            fd,
             lambda status: workers.submit(lambda: self._created.runtime_ended(entry, status)),
         )
 

@@ -1,8 +1,4 @@
-"""BPF objects through libbpf.so.1: open, load, attach, look up, run.
-
-Tracepoints are attached by hand: libbpf wants tracefs at a known path, and many hosts
-and containers have none. A detached tracefs mount, seen by no one else, serves.
-"""
+"""BPF objects through libbpf.so.1: open, load, attach, look up, run."""
 
 from __future__ import annotations
 
@@ -15,16 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from startgate.errors import KernelUnsupported
-from startgate.kernel import libc
+from startgate.kernel import libc, tracepoint
 
 _PRINT = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
-_PERF_TYPE_TRACEPOINT = 2
-_PERF_FLAG_FD_CLOEXEC = 8
-_PERF_ATTR_SIZE = 64  # PERF_ATTR_SIZE_VER0: all that a tracepoint needs
-_NR_PERF_EVENT_OPEN = {"x86_64": 298, "aarch64": 241}
-# The same on every architecture: they were added after the numbers were unified.
-_NR_FSOPEN, _NR_FSCONFIG, _NR_FSMOUNT = 430, 431, 432
-_FSCONFIG_CMD_CREATE = 6
+_SAMPLE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
 _LOG_LINES = 40
 
 
@@ -147,6 +137,37 @@ class Map:
         return found
 
 
+class Ring:
+    """A BPF ring buffer with records of one size. For one thread at a time."""
+
+    def __init__(self, library: _Library, fd: int, record_size: int) -> None:
+        self._library = library
+        self._size = record_size
+        self._records: list[bytes] = []
+        self._callback = _SAMPLE(self._keep)
+        self._pointer = ctypes.c_void_p(library.pointer("ring_buffer__new", fd, self._callback, None, None))
+
+    def _keep(self, context: int, data: int, size: int) -> int:
+        self._records.append(ctypes.string_at(data, min(size, self._size)))
+        return 0
+
+    def fileno(self) -> int:
+        """Return an fd that polls readable when records wait."""
+        return self._library.number("ring_buffer__epoll_fd", self._pointer)
+
+    def read(self) -> list[bytes]:
+        """Take all records that wait. Raises OSError."""
+        self._library.number("ring_buffer__consume", self._pointer)
+        records, self._records = self._records, []
+        return records
+
+    def close(self) -> None:
+        """Unmap it; safe to call twice."""
+        if self._pointer:
+            self._library.so.ring_buffer__free(self._pointer)
+            self._pointer = ctypes.c_void_p()
+
+
 class Program:
     """A loaded BPF program."""
 
@@ -162,7 +183,7 @@ class Program:
         """
         kind, _, where = self._section.partition("/")
         if kind == "tracepoint":
-            fd = _open_tracepoint(where)
+            fd = tracepoint.open_event(where)
             try:
                 return self._library.pointer("bpf_program__attach_perf_event", self._pointer, fd)
             except OSError:
@@ -248,6 +269,13 @@ class Object:
         size = self._library.number("bpf_map__value_size", pointer)
         return Map(self._library, self._library.number("bpf_map__fd", pointer), size)
 
+    def ring(self, name: str, record_size: int) -> Ring:
+        """Return a reader of the ring buffer `name`, which the caller closes."""
+        pointer = ctypes.c_void_p(
+            self._library.pointer("bpf_object__find_map_by_name", self._pointer, name.encode())
+        )
+        return Ring(self._library, self._library.number("bpf_map__fd", pointer), record_size)
+
     def close(self) -> None:
         """Detach and unload. Safe to call twice."""
         for link in self._links:
@@ -261,53 +289,3 @@ class Object:
 def _tail(log: str) -> str:
     """The verifier says why at the end; thousands of lines of states may come before."""
     return "\n".join(re.sub(r"\n+", "\n", log).strip().splitlines()[-_LOG_LINES:])
-
-
-def _open_tracepoint(name: str) -> int:
-    """Return a perf event on the tracepoint `category/event`: one serves all CPUs for BPF."""
-    number = int(_read_tracefs(f"events/{name}/id"))
-    # struct perf_event_attr: type, size, config, sample_period, sample_type, read_format, flags
-    attr = struct.pack("=IIQQQQQ", _PERF_TYPE_TRACEPOINT, _PERF_ATTR_SIZE, number, 1, 0, 0, 0)
-    attr = attr.ljust(_PERF_ATTR_SIZE, b"\0")
-    machine = os.uname().machine
-    return libc.syscall(
-        _NR_PERF_EVENT_OPEN[machine],
-        ctypes.c_char_p(attr),
-        ctypes.c_long(-1),
-        ctypes.c_long(0),
-        ctypes.c_long(-1),
-        ctypes.c_long(_PERF_FLAG_FD_CLOEXEC),
-        about=name,
-    )
-
-
-def _read_tracefs(path: str) -> bytes:
-    root = _mount_tracefs()
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=root)
-        try:
-            return os.read(fd, 4096)
-        finally:
-            os.close(fd)
-    finally:
-        os.close(root)
-
-
-def _mount_tracefs() -> int:
-    """Return an O_PATH fd of a tracefs that is mounted nowhere (fsmount(2), Linux 5.2)."""
-    context = libc.syscall(_NR_FSOPEN, ctypes.c_char_p(b"tracefs"), ctypes.c_long(1), about="tracefs")
-    try:
-        nothing = ctypes.c_void_p()
-        libc.syscall(
-            _NR_FSCONFIG,
-            ctypes.c_long(context),
-            ctypes.c_long(_FSCONFIG_CMD_CREATE),
-            nothing,
-            nothing,
-            ctypes.c_long(0),
-        )
-        return libc.syscall(
-            _NR_FSMOUNT, ctypes.c_long(context), ctypes.c_long(1), ctypes.c_long(0), about="tracefs"
-        )
-    finally:
-        os.close(context)

@@ -11,10 +11,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from startgate.errors import KernelUnsupported
-from startgate.kernel import pidfd
+from startgate.kernel import namespaces, pidfd
 from startgate.kernel.fanotify import FAN_ALLOW, FAN_OPEN_EXEC_PERM, Event, Group
 
 _PATIENCE_MS = 2000
+_PROC_PID_INIT_INO = 0xEFFFFFFC
 
 
 def open_group(*, report_tid: bool = False) -> Group:
@@ -62,6 +63,42 @@ def _next_event(group: Group) -> Iterator[Event]:
     finally:
         group.answer(event.fd, FAN_ALLOW)
         os.close(event.fd)
+
+
+def in_initial_pid_namespace() -> bool:
+    """Are our pids the host's? That namespace's inode number is fixed (PROC_PID_INIT_INO)."""
+    return os.stat("/proc/self/ns/pid").st_ino == _PROC_PID_INIT_INO
+
+
+def is_host_proc(path: str) -> bool:
+    """Is the procfs mounted at `path` the initial pid namespace's? Only that has kernel threads."""
+    try:
+        return Path(path, "2/comm").read_text() == "kthreadd\n"
+    except OSError:
+        return False
+
+
+def check_host_root(path: str) -> None:
+    """Raises KernelUnsupported when `path` has not the host's /proc below it."""
+    proc = os.path.join(path, "proc")
+    if is_host_proc(proc):
+        return
+    if in_initial_pid_namespace():
+        raise KernelUnsupported(f"{proc} is not the host's /proc")
+    raise KernelUnsupported(
+        f"this is a child pid namespace, and {proc} is not the host's /proc: mount the host's root "
+        "directory, and name it by --host-root or STARTGATE_HOST_ROOT"
+    )
+
+
+def join_host_cgroup_namespace(host: str) -> None:
+    """See the cgroup paths of all processes as the host does. Raises KernelUnsupported."""
+    path = os.path.join(host, "proc", "2/ns/cgroup")
+    try:
+        if os.stat(path).st_ino != os.stat("/proc/self/ns/cgroup").st_ino:
+            namespaces.join_cgroup_namespace(path)
+    except OSError as error:
+        raise KernelUnsupported(f"the host's cgroup namespace can't be joined: {error.strerror}") from error
 
 
 def has_exit_info() -> bool:

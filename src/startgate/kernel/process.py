@@ -64,6 +64,14 @@ class Proc:
         """Return the process that has this pid now. Raises NotReadable."""
         return ProcessId(pid, self.stat(pid).start_time)
 
+    def is_alive(self, process: ProcessId) -> bool:
+        """Does that very process still run? A zombie does not."""
+        try:
+            stat = self.stat(process.pid)
+        except NotReadable:
+            return False
+        return stat.start_time == process.start_time and stat.state not in "ZX"
+
     def start_time(self, pid: int) -> int | None:
         """Return the start time in clock ticks since boot, None when the process is gone."""
         try:
@@ -121,8 +129,8 @@ class Proc:
 
     def _hierarchy(self, kind: str) -> str:
         if self._hierarchies is None:
-            text = Path(f"{self.root}/self/mountinfo").read_text(errors="surrogateescape")
-            self._hierarchies = parse_cgroup_mounts(text)
+            text = Path("/proc/self/mountinfo").read_text(errors="surrogateescape")
+            self._hierarchies = parse_cgroup_mounts(text, self.host)
         return self._hierarchies[kind]
 
     def arguments(self, tid: int) -> list[bytes]:
@@ -182,8 +190,8 @@ def parse_cgroup(text: str) -> Iterator[tuple[str, str]]:
         yield controllers, path
 
 
-def parse_cgroup_mounts(mountinfo: str) -> dict[str, str]:
-    """Map each cgroup hierarchy, named as in /proc/PID/cgroup, to its mount point."""
+def parse_cgroup_mounts(mountinfo: str, host: str = "/") -> dict[str, str]:
+    """Map each cgroup hierarchy, named as in /proc/PID/cgroup, to its mount point below `host`."""
     mounts: dict[str, str] = {}
     for line in mountinfo.splitlines():
         left, _, right = line.partition(" - ")
@@ -191,6 +199,8 @@ def parse_cgroup_mounts(mountinfo: str) -> dict[str, str]:
         if len(fields) < 5 or len(kind) < 3 or not kind[0].startswith("cgroup"):
             continue
         point = _unescape(fields[4])
+        if not point.startswith(host.rstrip("/") + "/"):
+            continue
         if kind[0] == "cgroup2":
             mounts.setdefault("", point)
             continue

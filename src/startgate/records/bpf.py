@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import struct
 import threading
+from collections import Counter
 from pathlib import Path
 
 from startgate.errors import KernelUnsupported
-from startgate.kernel import bpf
+from startgate.kernel import bpf, features
 from startgate.kernel.fanotify import Event, Group
 
 _TRACEPOINTS = (
@@ -42,6 +43,7 @@ class ExecBpf:
         attached = (_KPROBES if kprobes else ()) + _TRACEPOINTS
         self.object = bpf.Object(object_path(), attached + _ON_DEMAND)
         self._group = group
+        self._initial = features.in_initial_pid_namespace()
         try:
             self._attach(attached)
         except BaseException:
@@ -57,17 +59,40 @@ class ExecBpf:
             raise KernelUnsupported("our own fanotify group was not found in the kernel")
         self.object.attach(*programs)
 
-    def host_tid(self, event: Event) -> int:
-        """Return the thread id in the initial pid namespace; 0: not found.
+    def host_pid(self, event: Event, group: Group) -> int:
+        """Return the event's pid in the initial pid namespace; 0: not found.
 
-        The event's own pid is 0 when the task lives in no pid namespace of ours. Call it
-        on the reading thread, before the event is answered.
+        In a child pid namespace the event's own is 0, for tasks that have none there. Call it
+        on the thread that read the event, before it is answered.
         """
-        return event.pid or self.object["pending_tid"].run(self._group.fileno(), event.fd)
+        if self._initial:
+            return event.pid
+        return self.object["pending_tid"].run(group.fileno(), event.fd)
 
     def close(self) -> None:
         """Detach and unload; safe to call twice."""
         self.object.close()
+
+
+class BpfEnds:
+    """The ends of processes, from the ring buffer `ends`: see exits.EndRing."""
+
+    _END = struct.Struct("=Ii")  # struct exec_end
+
+    def __init__(self, exec_bpf: ExecBpf) -> None:
+        self._ring = exec_bpf.object.ring("ends", self._END.size)
+
+    def fileno(self) -> int:
+        """Return an fd that polls readable when there are any."""
+        return self._ring.fileno()
+
+    def read(self) -> list[tuple[int, int]]:
+        """Return (host pid, wait status) of those that ended since the last call."""
+        return [self._END.unpack(record) for record in self._ring.read()]
+
+    def close(self) -> None:
+        """Stop reading."""
+        self._ring.close()
 
 
 class BpfExits:
@@ -76,18 +101,29 @@ class BpfExits:
     _STATUS = struct.Struct("=q")
 
     def __init__(self, exec_bpf: ExecBpf) -> None:
+        self._bpf = exec_bpf
         self._map = exec_bpf.object.map("exit_status")
+        self._expected: Counter[int] = Counter()
         self._lock = threading.Lock()
 
     def expect(self, pid: int) -> None:
         """Remember the status of the process when it ends."""
         with self._lock:
-            self._map.set(pid, self._STATUS.pack(-1))
+            if not self._expected[pid]:
+                self._map.set(pid, self._STATUS.pack(-1))
+            self._expected[pid] += 1
 
     def take(self, pid: int) -> int | None:
-        """Return the wait status and forget the process; None: it has not ended."""
+        """Return the wait status; forget it once taken as often as expected."""
         with self._lock:
             value = self._map.get(pid)
             status = -1 if value is None else int(self._STATUS.unpack(value.raw)[0])
-            self._map.delete(pid)
+            self._expected[pid] -= 1
+            if self._expected[pid] <= 0:
+                del self._expected[pid]
+                self._map.delete(pid)
         return None if status < 0 else status
+
+    def ends(self) -> BpfEnds:
+        """Return the stream of ends."""
+        return BpfEnds(self._bpf)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import time
 
-from startgate.errors import NotReadable
-from startgate.kernel.fanotify import Event
+from startgate.errors import KernelUnsupported, NotReadable
+from startgate.kernel import features
+from startgate.kernel.fanotify import Event, Group
 from startgate.kernel.process import Proc
 from startgate.records.record import ExecRecord
 
@@ -23,12 +24,19 @@ class Procfs:
 
     name = "procfs"
 
+    def __init__(self) -> None:
+        """Raises KernelUnsupported in a child pid namespace: events have no pid there."""
+        if not features.in_initial_pid_namespace():
+            raise KernelUnsupported(
+                "the exec record source `procfs` can't tell who is held from inside a child pid namespace"
+            )
+
     def take(self, event: Event) -> ExecRecord | None:
         """See ExecRecordSource."""
         return None
 
-    def host_tid(self, event: Event) -> int:
-        """See ExecRecordSource. Without BPF, a task of another pid namespace has no number."""
+    def host_pid(self, event: Event, group: Group) -> int:
+        """See ExecRecordSource."""
         return event.pid
 
     def exits(self) -> None:

@@ -21,6 +21,7 @@ class Queue:
 
     def __init__(self, group: Group) -> None:
         """Raises KernelUnsupported in one sentence, e.g. on a kernel without kprobes."""
+        self._group = group
         try:
             self.bpf = ExecBpf(group, kprobes=True)
         except KernelUnsupported as error:
@@ -38,7 +39,7 @@ class Queue:
         (EMFILE), or when the queue was full. The thread id tells: records of others
         are kept aside for a while.
         """
-        wanted = self.host_tid(event)
+        wanted = self.host_pid(event, self._group)
         while (value := self._records.pop()) is not None:
             data = memoryview(value).cast("B")
             tid, record = layout.tid_of(data), layout.decode(data)
@@ -50,9 +51,9 @@ class Queue:
                 del self._strays[next(iter(self._strays))]
         return self._strays.pop(wanted, None)
 
-    def host_tid(self, event: Event) -> int:
+    def host_pid(self, event: Event, group: Group) -> int:
         """See ExecRecordSource."""
-        return self.bpf.host_tid(event)
+        return self.bpf.host_pid(event, group)
 
     def exits(self) -> ExitMemory:
         """See ExecRecordSource."""

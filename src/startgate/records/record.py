@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from startgate.exits import ExitMemory
-from startgate.kernel.fanotify import Event
+from startgate.kernel.fanotify import Event, Group
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +36,11 @@ class ExecRecordSource(Protocol):
         Never waits. None: this source can't tell without waiting.
         """
 
-    def host_tid(self, event: Event) -> int:
-        """Return the thread id in the initial pid namespace, 0 where it can't be told."""
+    def host_pid(self, event: Event, group: Group) -> int:
+        """Return the event's pid in the initial pid namespace, 0 where it can't be told.
+
+        A thread id for a group made with ``report_tid``. On the reading thread only.
+        """
 
     def exits(self) -> ExitMemory | None:
         """Return what remembers the wait statuses of processes, if this source can."""

@@ -19,17 +19,18 @@ class Table:
 
     def __init__(self, group: Group) -> None:
         """Raises KernelUnsupported, which says what the kernel lacks."""
+        self._group = group
         self.bpf = ExecBpf(group, kprobes=False)
         self._exec_args = self.bpf.object.map("exec_args")
 
     def take(self, event: Event) -> ExecRecord | None:
         """See ExecRecordSource."""
-        value = self._exec_args.get(self.host_tid(event))
+        value = self._exec_args.get(self.host_pid(event, self._group))
         return None if value is None else layout.decode(memoryview(value).cast("B"))
 
-    def host_tid(self, event: Event) -> int:
+    def host_pid(self, event: Event, group: Group) -> int:
         """See ExecRecordSource."""
-        return self.bpf.host_tid(event)
+        return self.bpf.host_pid(event, group)
 
     def exits(self) -> ExitMemory:
         """See ExecRecordSource."""

@@ -51,9 +51,10 @@ class RuntimeBinaries:
     directories (`runc.dpkg-new`), so that they are when the rename happens.
     """
 
-    def __init__(self, group: Group, extra: Sequence[str] = ()) -> None:
-        """`extra` are paths of further binaries, whatever their name."""
+    def __init__(self, group: Group, extra: Sequence[str] = (), host: str = "/") -> None:
+        """`extra` are paths of further binaries, whatever their name; `host` the host's root."""
         self._group = group
+        self._host = host
         self._extra = tuple(os.path.abspath(path) for path in extra)
         self._names = (*NAMES, *(os.path.basename(path) for path in self._extra))
         self._inotify = Inotify()
@@ -97,12 +98,16 @@ class RuntimeBinaries:
                 yield os.path.join(directory, name)
 
     def _directories(self) -> list[str]:
-        patterns = [*DIRECTORIES, *os.get_exec_path(), *(os.path.dirname(p) for p in self._extra)]
+        on_host = (*DIRECTORIES, *os.get_exec_path())
+        patterns = [*map(self._of_host, on_host), *(os.path.dirname(p) for p in self._extra)]
         found = (directory for pattern in patterns for directory in glob.glob(pattern))
         return list(dict.fromkeys(os.path.realpath(directory) for directory in found))
 
+    def _of_host(self, path: str) -> str:
+        return os.path.join(self._host, path.lstrip("/"))
+
     def _watch(self) -> None:
-        missing = [_existing_part(pattern) for pattern in DIRECTORIES]
+        missing = [_existing_part(self._of_host(pattern)) for pattern in DIRECTORIES]
         for directory in dict.fromkeys([*self._directories(), *missing]):
             try:
                 self._inotify.watch(directory)
