@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
 
 from startgate.errors import UsageError
-from startgate.events import Event
+from startgate.events import Container, Event, Exit, Process, Reason, timestamp
 
 log = logging.getLogger(__name__)
 
+# The functions of the CEL specification that are called with their argument in parentheses.
+_FUNCTIONS = frozenset(
+    "size int uint double string bytes bool timestamp duration type dyn has matches min max".split()
+)
+_EXAMPLE = Event(
+    type="stopped",
+    time=timestamp(0),
+    held_us=1,
+    gate="command",
+    container=Container(id="example", name="example", pid=1),
+    process=Process(argv=("true",)),
+    exit=Exit(code=0, signal=0),
+    reason=Reason("example"),
+)
 _NAMES = ("type", "time", "held_us", "gate", "container", "process", "exit", "reason")
 
 
@@ -28,12 +43,7 @@ def compile_filter(expression: str) -> Callable[[Event], bool]:
     except Exception as error:  # the library raises ValueError and its own
         raise UsageError(f"the filter does not compile: {error}") from error
 
-    try:
-        program.execute(dict.fromkeys(_NAMES))
-    except RuntimeError as error:  # so it says "undefined"; other errors depend on the event
-        raise UsageError(f"the filter uses an unknown name: {error}") from error
-    except Exception as error:
-        log.debug("the filter on an empty event: %s", error)
+    _refuse_unknown_names(program.execute, expression)
 
     def matches(event: Event) -> bool:
         names = dict.fromkeys(_NAMES) | event.to_dict()
@@ -44,3 +54,19 @@ def compile_filter(expression: str) -> Callable[[Event], bool]:
             return False
 
     return matches
+
+
+def _refuse_unknown_names(execute: Callable[[dict[str, object]], object], expression: str) -> None:
+    """The library finds an unknown name when it evaluates only: evaluate once, on an example.
+
+    It says the same of a known function whose argument is null: that depends on the event.
+    """
+    example: dict[str, object] = dict.fromkeys(_NAMES) | _EXAMPLE.to_dict()
+    try:
+        execute(example)
+    except RuntimeError as error:
+        name = re.search(r"Undefined [^']*'([^']*)'", str(error))
+        if name and name[1] not in _FUNCTIONS and re.search(rf"(?<![.\w]){re.escape(name[1])}\b", expression):
+            raise UsageError(f"the filter uses an unknown name: {name[1]}") from error
+    except Exception as error:
+        log.debug("the filter on an example: %s", error)

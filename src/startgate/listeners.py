@@ -44,21 +44,33 @@ class Subscription:
             with self._lock:
                 self._dropped += 1
             return
-        with self._lock:
-            dropped, self._dropped = self._dropped, 0
-        if dropped:
-            self._queue.put(lost(f"{dropped} events were dropped: the listener is too slow"))
+        if loss := self._loss():
+            self._queue.put(loss)
         self._queue.put(event)
 
     def get(self, timeout: float | None = None) -> Event | None:
         """Return the next event; None at the end, or after `timeout` seconds."""
         try:
-            return self._queue.get(timeout=timeout)
+            event = self._queue.get_nowait()
         except queue.Empty:
-            return None
+            if loss := self._loss():
+                return loss
+            try:
+                event = self._queue.get(timeout=timeout)
+            except queue.Empty:
+                return None
+        if event is None:
+            self._queue.put(None)  # the end stays the end, for every reader
+            return self._loss()
+        return event
+
+    def _loss(self) -> Event | None:
+        with self._lock:
+            dropped, self._dropped = self._dropped, 0
+        return lost(f"{dropped} events were dropped: the listener is too slow") if dropped else None
 
     def __iter__(self) -> Iterator[Event]:
-        while (event := self._queue.get()) is not None:
+        while (event := self.get()) is not None:
             yield event
 
     def close(self) -> None:
@@ -110,7 +122,7 @@ class Listeners:
         for callback in self._callbacks.get(event.type, ()):
             try:
                 verdict = callback(event)
-            except Exception:
+            except BaseException:  # sys.exit() too: it is the callback's thread that is ours
                 log.exception("a callback for %r failed", event.type)
                 continue
             if isinstance(verdict, Deny):

@@ -30,6 +30,9 @@ from startgate.workers import Workers
 
 log = logging.getLogger(__name__)
 
+HOLD_TIMEOUT_LIMIT = 3600
+"""Seconds: the longest `hold_timeout`."""
+
 F = TypeVar("F", bound=Callback)
 
 
@@ -63,8 +66,8 @@ class Watcher:
         behind misses some, and is told so by a `lost` event. `host_root` is where the host's
         root directory is mounted, its /proc included, for a watcher in a container.
         """
-        if hold_timeout <= 0:
-            raise ValueError(f"hold_timeout is {hold_timeout}: it must be more than 0 seconds")
+        if not 0 < hold_timeout <= HOLD_TIMEOUT_LIMIT:
+            raise ValueError(f"hold_timeout is {hold_timeout}: it must be in (0, {HOLD_TIMEOUT_LIMIT}]")
         self._runtimes = tuple(runtimes)
         self._exec_records = exec_records
         self._hold_timeout = hold_timeout

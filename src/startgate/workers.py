@@ -78,7 +78,7 @@ class Workers:
             return
         try:
             job()
-        except Exception:
+        except BaseException:
             log.exception("a worker's job failed")
 
     def _stay(self) -> bool:

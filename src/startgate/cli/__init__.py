@@ -56,7 +56,7 @@ def app(verbose: bool) -> None:
 @_host_root
 @click.option(
     "--hold-timeout",
-    type=click.FloatRange(min=0, min_open=True),
+    type=click.FloatRange(min=0, min_open=True, max=3600),
     default=2.0,
     show_default=True,
     metavar="SECONDS",

@@ -71,17 +71,14 @@ class Reader:
             return
         hold = Hold(self._group, event.fd)
         try:
-            job = self._decide(event, hold)
+            if job := self._decide(event, hold):
+                self._context.submit(hold, job)
+                return
         except (NotReadable, OSError) as error:
             log.debug("%s: let go: %s", self._name, error)
-            job = None
         except Exception:
             log.exception("%s: deciding on an event failed: let go", self._name)
-            job = None
-        if job:
-            self._context.submit(hold, job)
-        else:
-            hold.allow()
+        hold.allow()
 
     def _lost(self, message: str) -> None:
         log.error("%s: %s", self._name, message)

@@ -29,7 +29,8 @@ class View:
         except OSError as error:
             raise NotReadable(f"the caller {tid} is gone") from error
         # Both links are told from our root: below a chroot, cut what the caller can't see.
-        self.cwd = "/" + cwd[len(root) :].lstrip("/") if root != "/" and cwd.startswith(root) else cwd
+        inside = root != "/" and f"{cwd}/".startswith(f"{root}/")
+        self.cwd = "/" + cwd[len(root) :].lstrip("/") if inside else cwd
 
     def absolute(self, path: str, base: str | None = None) -> str:
         """Resolve against `base`, or the caller's working directory; by the letters only."""
@@ -85,14 +86,7 @@ class View:
         root, inside = rootfs, path
         if source := oci.bind_source(path, config):
             root, inside = self.root, posixpath.join(bundle, source)
-        try:
-            fd = files.open_in_root(root, inside, os.O_PATH)
-        except OSError:
-            return None
-        if files.is_program(fd) and not files.is_foreign(fd):
-            return fd
-        os.close(fd)
-        return None
+        return _open_program(root, inside)
 
     def close(self) -> None:
         """Close the fd: an open one keeps the caller's root busy."""
@@ -105,6 +99,18 @@ class View:
         self.close()
 
 
+def _open_program(root: int, path: str) -> int | None:
+    """Open (O_PATH) what may be executed and marked; None for anything else."""
+    try:
+        fd = files.open_in_root(root, path, os.O_PATH)
+    except OSError:
+        return None
+    if files.is_program(fd) and not files.is_foreign(fd):
+        return fd
+    os.close(fd)
+    return None
+
+
 def open_program_of(proc: Proc, pid: int, config: oci.Config) -> int:
     """Open (O_PATH) what a created container will execute, as its own init sees it.
 
@@ -113,10 +119,8 @@ def open_program_of(proc: Proc, pid: int, config: oci.Config) -> int:
     root = os.open(f"{proc.root}/{pid}/root", os.O_PATH | os.O_CLOEXEC)
     try:
         for candidate in _candidates(config.process or oci.OciProcess()):
-            try:
-                return files.open_in_root(root, candidate, os.O_PATH)
-            except OSError:
-                continue
+            if (fd := _open_program(root, candidate)) is not None:
+                return fd
     finally:
         os.close(root)
     raise BundleError("its program is not found")

@@ -10,29 +10,67 @@ import os
 from dataclasses import dataclass
 from enum import Enum
 
-# Options that take a value, of runc 1.0-1.5, crun 1.x, youki and runsc together. An option
-# that is in no list takes none: so it is with all other options of these programs.
-_GLOBAL = frozenset(
-    "--root --log --log-format --criu --rootless --cgroup-manager --log-level "
-    "--debug-log --debug-log-format --platform --network --overlay2 --file-access "
-    "--panic-log --debug-command --strace-syscalls --strace-log-size --user-log --host-uds "
-    "--num-network-channels --watchdog-action --systemd-cgroup-path".split()
+
+@dataclass(frozen=True)
+class Options:
+    """The options of one level of the command line, of all runtimes together.
+
+    `gnu` are those of crun, which takes any unambiguous beginning of a long option.
+    """
+
+    valued: frozenset[str]
+    flags: frozenset[str]
+    gnu: frozenset[str]
+
+    def full_name(self, name: str) -> str:
+        """Undo an abbreviation, as getopt_long(3) does."""
+        if name in self.valued or name in self.flags:
+            return name
+        matches = [option for option in self.gnu if option.startswith(name)]
+        return matches[0] if len(matches) == 1 else name
+
+
+def _options_of(valued: str, flags: str, gnu: str) -> Options:
+    always = {"--help", "--usage", "--version"}
+    return Options(
+        frozenset(valued.split()), frozenset(flags.split()) | always, frozenset(gnu.split()) | always
+    )
+
+
+# runc 1.0-1.5, crun 1.x, youki and runsc. An option that is in no list takes no value: so it
+# is with all others of these programs.
+_GLOBAL = _options_of(
+    valued="--root --log --log-format --criu --rootless --cgroup-manager --log-level --debug-log "
+    "--debug-log-format --platform --network --overlay2 --file-access --panic-log --debug-command "
+    "--strace-syscalls --strace-log-size --user-log --host-uds --num-network-channels --watchdog-action",
+    flags="--debug --systemd-cgroup --overlay --strace --alsologtostderr --allow-packet-socket-write",
+    gnu="--cgroup-manager --debug --log --log-format --log-level --root --rootless --systemd-cgroup",
 )
-_START = frozenset(
-    "--bundle -b --pid-file --console-socket --preserve-fds --user-log --config -f "
-    "--image-path --work-path --parent-path --manage-cgroups-mode --empty-ns --page-server "
-    "--status-fd --lsm-profile --lsm-mount-context --cgroup-ns --keep-fd --log-fd".split()
+_START = _options_of(
+    valued="--bundle -b --pid-file --console-socket --preserve-fds --user-log --config -f --image-path "
+    "--work-path --parent-path --manage-cgroups-mode --empty-ns --page-server --status-fd --lsm-profile "
+    "--lsm-mount-context --keep-fd --log-fd",
+    flags="--detach --keep --no-pivot --no-new-keyring --no-subreaper --tcp-established --ext-unix-sk "
+    "--shell-job --file-locks --auto-dedup --lazy-pages --tcp-close",
+    gnu="--bundle --config --console-socket --detach --keep --no-new-keyring --no-pivot --no-subreaper "
+    "--pid-file --preserve-fds",
 )
-_EXEC = frozenset(
-    "--console-socket --cwd --env -e --user -u --additional-gids -g --process -p --pid-file "
-    "--process-label --apparmor --cap -c --preserve-fds --cgroup --internal-pid-file".split()
+_EXEC = _options_of(
+    valued="--console-socket --cwd --env -e --user -u --additional-gids -g --process -p --pid-file "
+    "--process-label --apparmor --cap -c --preserve-fds --cgroup --internal-pid-file",
+    flags="--tty --detach --no-new-privs --ignore-paused --clear-groups",
+    gnu="--apparmor --cap --cgroup --console-socket --cwd --detach --env --no-new-privs --pid-file "
+    "--preserve-fds --process --process-label --tty --user",
 )
-_VALUES: dict[str, frozenset[str]] = {
+_KILL = _options_of(valued="--signal -s", flags="--all --regex", gnu="--all --regex")
+_START_COMMAND = _options_of(valued="", flags="", gnu="")
+_OPTIONS: dict[str, Options] = {
     "create": _START,
     "run": _START,
     "restore": _START,
+    "start": _START_COMMAND,
     "exec": _EXEC,
-    "kill": frozenset({"--signal", "-s"}),
+    "kill": _KILL,
 }
 
 
@@ -117,15 +155,15 @@ def _global_options(words: list[str]) -> tuple[list[tuple[str, str]], int]:
     return found, at
 
 
-def _options(words: list[str], at: int, valued: frozenset[str]) -> tuple[list[tuple[str, str]], int]:
+def _options(words: list[str], at: int, level: Options) -> tuple[list[tuple[str, str]], int]:
     """Read options from `at` on; return them and the index of the first word that is none."""
     found: list[tuple[str, str]] = []
     while at < len(words) and (word := words[at]).startswith("-") and word != "-":
         at += 1
         if word == "--":
             break
-        for name, value in _split(word, valued):
-            if value is None and name in valued and at < len(words):
+        for name, value in _split(word, level):
+            if value is None and name in level.valued and at < len(words):
                 found.append((name, words[at]))
                 at += 1
             else:
@@ -133,25 +171,17 @@ def _options(words: list[str], at: int, valued: frozenset[str]) -> tuple[list[tu
     return found, at
 
 
-def _split(word: str, valued: frozenset[str]) -> list[tuple[str, str | None]]:
+def _split(word: str, level: Options) -> list[tuple[str, str | None]]:
     """Split one word into options; the value is None where none is attached."""
     name, equals, value = word.partition("=")
     attached = value if equals else None
     if name.startswith("--"):
-        return [(_full_name(name, valued), attached)]
-    if "-" + name in valued:  # runsc: Go's flag package takes -root for --root
-        return [("-" + name, attached)]
+        return [(level.full_name(name), attached)]
+    if len(name) > 2 and ("-" + name in level.valued or "-" + name in level.flags):
+        return [("-" + name, attached)]  # Go's flag package (runc, runsc): -root is --root
     if equals and len(name) == 2:
         return [(name, attached)]
-    return _cluster(word, valued)
-
-
-def _full_name(name: str, valued: frozenset[str]) -> str:
-    """GNU getopt takes any unambiguous beginning of a long option."""
-    if name in valued:
-        return name
-    matches = [option for option in valued if option.startswith(name)]
-    return matches[0] if len(matches) == 1 and len(name) > 4 else name
+    return _cluster(word, level.valued)
 
 
 def _cluster(word: str, valued: frozenset[str]) -> list[tuple[str, str | None]]:
@@ -167,15 +197,15 @@ def _cluster(word: str, valued: frozenset[str]) -> list[tuple[str, str | None]]:
 
 def _command_line(words: list[str], at: int, command: Command) -> tuple[list[tuple[str, str]], list[str]]:
     """Split what follows the command: options may stand on both sides of the id."""
-    valued = _VALUES.get(command.value, frozenset())
-    options, at = _options(words, at, valued)
+    level = _OPTIONS[command.value]
+    options, at = _options(words, at, level)
     if command is Command.EXEC:  # what follows the id is the container's, options too
         rest = words[at + 1 :]
         return options, words[at : at + 1] + (rest[1:] if rest[:1] == ["--"] else rest)
     names: list[str] = []
     while at < len(words):
         names.append(words[at])
-        more, at = _options(words, at + 1, valued)
+        more, at = _options(words, at + 1, level)
         options += more
     # One name is all they take: words before it are values of a newer runtime's options.
     return options, names[-1:] if command is not Command.KILL else names

@@ -7,6 +7,7 @@ Source of the format: github.com/opencontainers/runtime-spec, config.md and conf
 from __future__ import annotations
 
 import posixpath
+from collections.abc import Iterable
 from typing import TypeVar
 
 import msgspec
@@ -182,10 +183,19 @@ def describe_process(process: OciProcess) -> Process:
 
 def _is_privileged(linux: Linux, bounding: frozenset[str], everything: frozenset[str]) -> bool:
     rules = (linux.resources.devices if linux.resources else None) or ()
-    all_devices = any(
-        rule.allow and rule.type in (None, "", "a") and not rule.major and not rule.minor for rule in rules
-    )
-    return bounding >= everything and linux.seccomp is None and all_devices
+    return bounding >= everything and linux.seccomp is None and _allows_all_devices(rules)
+
+
+def _allows_all_devices(rules: Iterable[DeviceRule]) -> bool:
+    """Rules apply in their order: a later one may take away what an earlier one gave."""
+    allowed = False
+    for rule in rules:
+        every = rule.type in (None, "", "a") and not rule.major and not rule.minor
+        if every and rule.allow:
+            allowed = allowed or set(rule.access or "rwm") >= set("rwm")
+        elif not rule.allow:
+            allowed = False
+    return allowed
 
 
 def _mount(mount: OciMount) -> Mount:

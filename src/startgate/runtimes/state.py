@@ -71,7 +71,7 @@ def init_pid(proc: Proc, root: int, directory: str, identity: str, kind: Flavour
     try:
         data = files.read_regular(root, os.path.join(directory, identity, kind.file), _LIMIT)
         pid, start = decode(data, kind)
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, msgspec.MsgspecError, RecursionError):
         return None
     seen = proc.start_time(pid) if pid > 0 else None
     return pid if seen is not None and start in (0, seen) else None
