@@ -8,7 +8,16 @@ BPF    := src/startgate/_bpf
 APT    := runc crun busybox-static clang llvm libbpf1 libbpf-dev linux-libc-dev gcc libc6-dev python3-venv strace
 CLANG  ?= clang
 
-.PHONY: run test setup check bpf apt lint types unit kernel clean
+VM_APT := qemu-system-x86 kmod zstd debian-archive-keyring
+KERNELS := 5.10 6.1 6.12 newest
+MISSING  = dpkg-query -W -f '$${Package} $${db:Status-Status}\n' $(1) 2>/dev/null \
+	  | awk '$$2 == "installed" {print $$1}' | sort | comm -13 - <(printf '%s\n' $(1) | sort)
+INSTALL  = @missing=$$($(call MISSING,$(1))); if [ -n "$$missing" ]; then \
+	  echo "installing" $$missing; \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+	  apt-get install -y -qq --no-install-recommends $$missing >/dev/null; fi
+
+.PHONY: run test setup check bpf apt vm-apt lint types unit kernel test-vm kernel-table clean
 run: setup ## a live view of this host's containers, with a demo container
 	@$(VENV)/bin/startgate watch --demo
 
@@ -19,12 +28,9 @@ check: setup lint types unit ## lint, types and unit tests: seconds
 test: setup check kernel ## everything
 
 apt: ## Debian packages; apt is asked only when one is missing
-	@missing=$$(dpkg-query -W -f '$${Package} $${db:Status-Status}\n' $(APT) 2>/dev/null \
-	  | awk '$$2 == "installed" {print $$1}' | sort | comm -13 - <(printf '%s\n' $(APT) | sort)); \
-	if [ -n "$$missing" ]; then \
-	  echo "installing $$missing"; \
-	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
-	fi
+	$(call INSTALL,$(APT))
+vm-apt:
+	$(call INSTALL,$(VM_APT))
 
 $(VENV)/.ready: pyproject.toml hatch_build.py | apt
 	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "startgate needs Python 3.11 or newer"; exit 1; }
@@ -49,6 +55,12 @@ unit:
 	$(PY) -m pytest -q tests/unit
 kernel:
 	$(PY) -m pytest -q tests/kernel
+
+KERNEL ?= $(KERNELS)
+test-vm: setup vm-apt ## the kernel tests on other kernels, in virtual machines; KERNEL=6.1 for one
+	$(PY) vm/matrix.py run $(KERNEL)
+kernel-table: ## write README's table from the results of `make test-vm` and a native run
+	$(PY) vm/matrix.py table
 
 clean:
 	rm -rf $(VENV) $(BPF) build dist .coverage .hypothesis

@@ -1,9 +1,9 @@
 """Tells the end of processes, on one thread that sleeps until there is one.
 
 `PidfdExits` is the usual way: a pidfd for each process, in one epoll. The wait status
-comes from the first that knows it: the zombie's /proc/PID/stat (its start time proves that
-it is still that process), PIDFD_GET_INFO once it is reaped (Linux 6.15), or the BPF program
-on sched_process_exit. `RingExits` serves in a child pid namespace, where the host's
+comes from the first that knows it: the BPF program on sched_process_exit, the zombie's
+/proc/PID/stat (its start time proves that it is still that process), or PIDFD_GET_INFO once
+it is reaped (Linux 6.15). `RingExits` serves in a child pid namespace, where the host's
 processes have no pid of ours and so no pidfd: there the BPF program tells the end itself.
 """
 
@@ -187,14 +187,16 @@ class PidfdExits(Exits):
         watch.ended(status)
 
     def _wait_status(self, process: ProcessId, fd: int) -> int | None:
-        remembered = self._memory.take(process.pid) if self._memory else None
-        status = self._zombie_status(process)
+        status = self._memory.take(process.pid) if self._memory else None
         if status is None:
-            status = pidfd.wait_status(fd)
-        return remembered if status is None else status
+            status = self._zombie_status(process)
+        return pidfd.wait_status(fd) if status is None else status
 
     def _zombie_status(self, process: ProcessId) -> int | None:
-        """Read the status of a process that nobody has reaped yet."""
+        """Read the status of a process that nobody has reaped yet.
+
+        Linux 5.10 shows the first thread's, which differs if other threads outlived it.
+        """
         try:
             stat = self._proc.stat(process.pid)
         except NotReadable:

@@ -45,6 +45,6 @@ def test_a_command_that_needs_no_hold(probe: Path, source: str, watching: Watchi
         rounds.append((held - without, without, held))
     delay, without, held = min(rounds)
     print(f"{source}: execve {without:.0f} us, held and let go {held:.0f} us: {delay:.0f} us more")
-    # `procfs` has to wait until the task sleeps, on a worker.
+    # `procfs` has to wait until the task sleeps, on a worker. Emulated CPUs tell nothing.
     limit = 150 if source != "procfs" else 5000
-    assert delay < limit * max(1, SLOWNESS)
+    assert delay < (limit if SLOWNESS <= 1 else 1e6)

@@ -107,14 +107,12 @@ def test_a_thread_that_outlives_the_first_one(source: str) -> None:
     try:
         memory = taken.exits()
         with subprocess.Popen(["/usr/bin/python3", "-c", script], stdin=subprocess.PIPE) as process:
-            if memory:
-                memory.expect(process.pid)
-            with following(PidfdExits(Proc())) as follow:
+            with following(PidfdExits(Proc(), memory)) as follow:
                 told = follow(process.pid)
                 go(process)
-                assert told.get(timeout=PATIENCE) == 9 << 8
-            if memory:
-                assert memory.take(process.pid) == 9 << 8
+                status = told.get(timeout=PATIENCE)
+        # Without BPF, Linux 5.10 shows the first thread's status only.
+        assert status == 9 << 8 or (memory is None and not features.has_exit_info())
     finally:
         taken.close()
         group.close()

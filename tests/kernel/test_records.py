@@ -7,6 +7,7 @@ import select
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -83,6 +84,9 @@ def _take(taken: records.ExecRecordSource, group: Group, event: Event) -> ExecRe
 def _assert_nothing_stale(bpf_object: Any) -> None:
     """Our own execs are over; others' come and go, but none stays."""
     table = bpf_object.map("exec_args")
+    # One record was pushed for each event that was read, and popped: none is left over.
+    assert bpf_object.map("ig_fa_records").pop() is None
+    assert bpf_object.map("ig_fa_pick_ctx").keys() == []
     first = set(table.keys())
     stale = {tid for tid in first if not os.path.exists(f"/proc/{tid}")}
     assert not stale & set(table.keys())
@@ -131,7 +135,8 @@ def test_an_execve_of_another_thread_than_the_first(tap: Tap, program: Path) -> 
 
 def test_execveat(tap: Tap, program: Path) -> None:
     script = "import os, sys; os.execve(os.open(sys.argv[1], os.O_RDONLY), sys.argv[1:], {})"
-    found = tap(lambda: subprocess.run([sys.executable, "-c", script, str(program), "at"], check=False))
+    command = [sys.executable, "-c", script, str(program), "at"]
+    found = tap(lambda: subprocess.run(command, check=False, capture_output=True))
     assert found[0].arguments == [str(program).encode(), b"at"]
 
 
@@ -175,10 +180,12 @@ def test_a_task_killed_in_its_execve(tap: Tap, program: Path, source: str) -> No
     tap(kill_them)
 
 
-def test_in_step_under_load(tap: Tap, program: Path) -> None:
+def test_in_step_under_load(tap: Tap, program: Path, source: str) -> None:
     """200 commands, 16 at a time, with unrelated execs beside them: each record is its event's."""
     total = 200 if SLOWNESS <= 4 else 60
-    noise = subprocess.Popen(["/bin/sh", "-c", "while :; do /bin/true; done"])
+    counting = "n=0; trap 'echo $n; exit' TERM; while :; do /bin/true; n=$((n+1)); done"
+    noise = subprocess.Popen(["/bin/sh", "-c", counting], stdout=subprocess.PIPE, text=True)
+    began = time.monotonic()
 
     def load() -> None:
         with ThreadPoolExecutor(16) as pool:
@@ -187,8 +194,12 @@ def test_in_step_under_load(tap: Tap, program: Path) -> None:
     try:
         found = tap(load)
     finally:
-        noise.kill()
-        noise.wait()
+        took = time.monotonic() - began
+        noise.terminate()
+        others = noise.communicate()[0].strip()
+    print(
+        f"{source}: {len(found)} records of {total} events in {took:.1f} s, {others} other execs beside them"
+    )
     assert sorted(int(r.arguments[1].split(b"-")[1]) for r in found) == list(range(total))
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from startgate import Event
+from startgate.kernel import features
 from startgate.testing import write_config
 from tests.kernel.conftest import Watching
 from tests.kernel.support import Runtime, Watched, boottime, read_as_an_engine, types
@@ -172,7 +173,9 @@ def test_every_exec_record_source(
         run(runtime, bundle, name, bundle)
         stopped = watched.wait_for("stopped", name)
     assert types(watched.of(name)) == ["creating", "created", "started", "stopped"]
-    assert stopped.exit and stopped.exit.code == 7
+    # Without BPF, a kernel before 6.15 tells nothing of a process that was reaped at once.
+    unknown = source == "procfs" and not features.has_exit_info()
+    assert stopped.exit and stopped.exit.code in ((7, None) if unknown else (7,))
 
 
 def test_a_first_program_that_is_a_script(

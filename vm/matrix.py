@@ -1,0 +1,151 @@
+"""Runs the kernel tests on each kernel, and writes the support table from what they saw.
+
+``python3 vm/matrix.py run 6.1 ...`` tests and keeps the results below build/kernels;
+``python3 vm/matrix.py table`` writes the table of all kept results into README.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+from xml.etree import ElementTree
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "build/kernels"
+KERNELS = ("5.10", "6.1", "6.12", "newest")
+NATIVE = "native"
+SLOWNESS = "15"
+TIMEOUT = 2400
+MARKERS = ("<!-- kernels: written by `make kernel-table` -->", "<!-- /kernels -->")
+
+# What is told, and which tests show it: a pattern over "file::test[parameters]".
+ROWS = {
+    "held before the first instruction, every way, runc and crun": r"test_ways::test_it_is_held",
+    "exec records: `table`": r"test_records::.*\[table\b|test_ways::test_every_exec.*\[table",
+    "exec records: `queue` (kprobes)": r"test_records::.*\[queue\b|test_ways::test_every_exec.*\[queue",
+    "exec records: `procfs` (no BPF)": r"test_records::.*\[procfs\b|test_ways::test_every_exec.*\[procfs",
+    "exit codes of zombies, from /proc": r"test_exits::test_a_zombie",
+    "exit codes of reaped processes, PIDFD_GET_INFO": r"test_exits::test_reaped_before",
+    "exit codes of reaped processes, BPF": r"test_exits::test_the_bpf_program",
+    "first exec held": r"test_ways::test_a_first_program",
+    "from a child pid namespace, `table`": r"test_pid_namespace::test_the_hosts.*\[table",
+    "from a child pid namespace, `queue`": r"test_pid_namespace::test_the_hosts.*\[queue",
+}
+
+
+class Case(NamedTuple):
+    """One test, and how it went: passed, failed or skipped."""
+
+    name: str
+    outcome: str
+
+
+def main() -> int:
+    """Run the command line; the exit status is the tests'."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("action", choices=["run", "table"])
+    parser.add_argument("kernels", nargs="*", default=KERNELS, help="default: all")
+    parser.add_argument("--select", default="", help="a pytest -m expression")
+    given = parser.parse_args()
+    if given.action == "table":
+        write_table()
+        return 0
+    statuses = [run(kernel, given.select) for kernel in given.kernels]
+    return max(statuses)
+
+
+def run(kernel: str, select: str) -> int:
+    """Run the kernel tests on a kernel, and keep the results."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    report = RESULTS / f"{kernel}.xml"
+    report.unlink(missing_ok=True)
+    tests = [".venv/bin/python", "-m", "pytest", "-q", "tests/kernel", "--tb=short", "--timeout=300"]
+    tests += ["-p", "no:cacheprovider", f"--junitxml={report}", *(["-m", select] if select else [])]
+    if kernel == NATIVE:
+        return subprocess.run(tests, cwd=ROOT, check=False).returncode
+    print(f"== kernel {kernel}", flush=True)
+    status = subprocess.run([*vm(kernel), *tests], cwd=ROOT, check=False).returncode
+    release = subprocess.run(
+        [*vm(kernel), "uname", "-r"], cwd=ROOT, check=False, capture_output=True, text=True
+    )
+    report.with_suffix(".release").write_text(release.stdout)
+    return status
+
+
+def vm(kernel: str) -> list[str]:
+    """Return the command line that runs something on a kernel."""
+    variables = [f"STARTGATE_TEST_SLOWNESS={SLOWNESS}", "STARTGATE_REQUIRE_KERNEL=1"]
+    options = [option for variable in variables for option in ("--env", variable)]
+    script = str(ROOT / "vm/vm.py")
+    return [
+        sys.executable,
+        script,
+        "run",
+        kernel,
+        "--rw",
+        str(ROOT),
+        "--timeout",
+        str(TIMEOUT),
+        *options,
+        "--",
+    ]
+
+
+def read(report: Path) -> list[Case]:
+    """Return the tests of a JUnit report."""
+    cases = []
+    for case in ElementTree.parse(report).iter("testcase"):
+        kinds = {child.tag for child in case}
+        failed = kinds & {"failure", "error"}
+        outcome = "failed" if failed else "skipped" if "skipped" in kinds else "passed"
+        module = case.get("classname", "").rpartition(".")[2]
+        cases.append(Case(f"{module}::{case.get('name')}", outcome))
+    return cases
+
+
+def cell(cases: list[Case], pattern: str) -> str:
+    """Tell whether the tests of a row passed: all of those that were not skipped."""
+    outcomes = {case.outcome for case in cases if re.match(pattern, case.name)}
+    if "failed" in outcomes:
+        return "**fails**"
+    return "yes" if "passed" in outcomes else "no" if outcomes else "not run"
+
+
+def table(results: dict[str, list[Case]]) -> str:
+    """Return the table in Markdown: a column for each kernel."""
+    lines = ["| | " + " | ".join(results) + " |", "|---" * (len(results) + 1) + "|"]
+    for title, pattern in ROWS.items():
+        cells = " | ".join(cell(cases, pattern) for cases in results.values())
+        lines.append(f"| {title} | {cells} |")
+    for outcome in ("passed", "failed", "skipped"):
+        counts = (str(sum(case.outcome == outcome for case in cases)) for cases in results.values())
+        lines.append(f"| tests {outcome} | {' | '.join(counts)} |")
+    return "\n".join(lines)
+
+
+def write_table() -> None:
+    """Put the table of all kept results between the markers in README.md."""
+    results = {
+        title(k): read(RESULTS / f"{k}.xml") for k in (*KERNELS, NATIVE) if (RESULTS / f"{k}.xml").exists()
+    }
+    readme = ROOT / "README.md"
+    before, rest = readme.read_text().split(MARKERS[0])
+    after = rest.split(MARKERS[1])[1]
+    readme.write_text(f"{before}{MARKERS[0]}\n{table(results)}\n{MARKERS[1]}{after}")
+
+
+def title(kernel: str) -> str:
+    """Return the release of a kernel that was tested."""
+    release = RESULTS / f"{kernel}.release"
+    if kernel == NATIVE:
+        return f"{os.uname().release} (development machine)"
+    return release.read_text().strip() if release.exists() else kernel
+
+
+if __name__ == "__main__":
+    sys.exit(main())
