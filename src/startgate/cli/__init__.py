@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from startgate.cli import log
 from startgate.errors import KernelUnsupported, StartgateError, UsageError
 
 _output = click.option(
@@ -39,11 +40,7 @@ _host_root = click.option(
 @click.option("--verbose", "-v", is_flag=True, help="Tell more on stderr.")
 def app(verbose: bool) -> None:
     """See every container start and stop on this host, before the container runs."""
-    logging.basicConfig(
-        level=logging.DEBUG if verbose else logging.WARNING,
-        format="startgate: %(levelname)s: %(message)s",
-        stream=sys.stderr,
-    )
+    log.configure(logging.DEBUG if verbose else logging.WARNING)
 
 
 @app.command()

@@ -1,0 +1,107 @@
+"""Usage errors: what the command line says before it asks the kernel for anything."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+from startgate.cli import app, main
+from startgate.errors import BundleError, KernelUnsupported
+from startgate.watcher import Watcher
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Watcher, "start", lambda watcher: pytest.fail("started"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("nope", "No such command 'nope'"),
+        ("--nope", "No such option"),
+        ("watch --nope", "No such option"),
+        ("watch extra", "unexpected extra argument"),
+        ("watch --output xml", "'xml' is not one of 'table', 'json'"),
+        ("watch -o", "requires an argument"),
+        ("watch --count 0", "0 is not in the range x>=1"),
+        ("watch --count many", "not a valid integer"),
+        ("watch --for -1", "-1.0 is not in the range x>=0"),
+        ("watch --hold-timeout 0", "0.0 is not in the range 0<x<=3600"),
+        ("watch --hold-timeout -2", "-2.0 is not in the range"),
+        ("watch --hold-timeout inf", "inf is not in the range"),
+        ("watch --exec-records magic", "'magic' is not one of"),
+        ("demo --count 1", "No such option"),
+        ("doctor --output yaml", "'yaml' is not one of 'table', 'json'"),
+    ],
+)
+def test_usage_errors(arguments: str, said: str) -> None:
+    result = CliRunner().invoke(app, arguments.split())
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert result.stdout == ""
+
+
+def run_main(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int | str | None:
+    monkeypatch.setattr(sys, "argv", ["startgate", *arguments])
+    with pytest.raises(SystemExit) as left:
+        main()
+    return left.value.code
+
+
+@pytest.mark.parametrize(
+    ("expression", "said"),
+    [
+        ("type ==", "startgate: the filter does not compile"),
+        ("nope", "startgate: the filter uses an unknown"),
+    ],
+)
+def test_a_filter_that_is_none(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], expression: str, said: str
+) -> None:
+    assert run_main(monkeypatch, "watch", "--filter", expression) == 2
+    output = capsys.readouterr()
+    assert output.err.startswith(said)
+    assert output.out == ""
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (KernelUnsupported("no fanotify"), 3, "startgate: no fanotify (startgate doctor tells more)\n"),
+        (KernelUnsupported("no BPF", details="R1 invalid"), 3, "(startgate doctor tells more)\nR1 invalid\n"),
+        (BundleError("no bundle"), 1, "startgate: no bundle\n"),
+    ],
+)
+def test_exit_codes(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: Exception,
+    code: int,
+    said: str,
+) -> None:
+    def fail(watcher: Watcher) -> None:
+        raise error
+
+    monkeypatch.setattr(Watcher, "start", fail)
+    assert run_main(monkeypatch, "watch") == code
+    output = capsys.readouterr()
+    assert output.err.endswith(said)
+    assert output.out == ""
+
+
+@pytest.mark.parametrize("option", ["-h", "--help"])
+@pytest.mark.parametrize("command", ["", "watch", "demo", "doctor"])
+def test_help(command: str, option: str) -> None:
+    result = CliRunner().invoke(app, [*command.split(), option])
+    assert result.exit_code == 0
+    assert "Usage:" in result.stdout
+    assert max(map(len, result.stdout.splitlines())) <= 100
+
+
+def test_version() -> None:
+    result = CliRunner().invoke(app, ["--version"])
+    assert result.exit_code == 0
+    assert "0.1.0" in result.stdout

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from startgate.errors import NotReadable
+from startgate.events import Container
+from startgate.gates.context import Context, event, key_of
+from startgate.kernel.fanotify import FAN_ALLOW, FAN_DENY
+from startgate.lifecycle import Key
+from startgate.runtimes.commandline import Command, Invocation
+from tests.unit.fakes import FakeGroup, make_context, running
+
+PATIENCE = 10.0
+
+
+@pytest.fixture
+def context(group: FakeGroup) -> Iterator[Context]:
+    yield from running(make_context(group))
+
+
+@pytest.mark.parametrize(
+    ("root", "path", "key"),
+    [
+        (None, "/usr/sbin/runc", "/run/runc"),
+        (None, "/usr/bin/crun", "/run/crun"),
+        ("", "/usr/bin/crun", "/run/crun"),
+        ("/run/containerd/runc/k8s.io", "/usr/sbin/runc", "/run/containerd/runc/k8s.io"),
+        ("/var/run/docker/runtime-runc/moby", "/usr/sbin/runc", "/run/docker/runtime-runc/moby"),
+        ("/var/run/x/", "/usr/sbin/runc", "/run/x"),
+        ("/var//run/./x", "/usr/sbin/runc", "/run/x"),
+        ("/var/running/x", "/usr/sbin/runc", "/var/running/x"),
+        ("/srv/a/../b", "/usr/sbin/runc", "/srv/b"),
+    ],
+)
+def test_a_container_is_known_by_its_state_directory(root: str | None, path: str, key: str) -> None:
+    assert key_of(Invocation(Command.CREATE, "c1", root=root), path) == Key(key, "c1")
+
+
+@pytest.mark.parametrize(("one", "other"), [("//run/runc", "/run/runc"), ("/var/run", "/run")])
+def test_one_directory_is_one_key(one: str, other: str) -> None:
+    call = Invocation(Command.CREATE, "c1", root=one)
+    assert key_of(call, "runc") == Key(other, "c1")
+
+
+def test_an_event_is_of_now() -> None:
+    one, two = (event("created", "pidfile", Container(id="c")) for _ in range(2))
+    assert (one.type, one.gate, one.container) == ("created", "pidfile", Container(id="c"))
+    assert one.time <= two.time
+
+
+def test_a_job_answers_its_hold(context: Context, group: FakeGroup) -> None:
+    hold = group.hold()
+    context.submit(hold, hold.deny)
+    assert group.answered.wait(PATIENCE)
+    assert group.answers == [FAN_DENY]
+
+
+@pytest.mark.parametrize("error", [NotReadable("gone"), OSError(2, "gone"), ValueError("bug")])
+def test_a_job_that_fails_lets_the_task_go(context: Context, group: FakeGroup, error: Exception) -> None:
+    def fail() -> None:
+        raise error
+
+    context.submit(group.hold(), fail)
+    assert group.answered.wait(PATIENCE)
+    assert group.answers == [FAN_ALLOW]
+
+
+def test_what_went_wrong_is_logged(
+    context: Context, group: FakeGroup, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> None:
+        raise NotReadable("process 7 is gone")
+
+    context.submit(group.hold(), fail)
+    assert group.answered.wait(PATIENCE)
+    assert "a start was let go unexamined: process 7 is gone" in caplog.text
+
+
+def test_a_job_whose_hold_was_answered_meanwhile_is_no_failure(
+    context: Context, group: FakeGroup, caplog: pytest.LogCaptureFixture
+) -> None:
+    done = threading.Event()
+
+    def late() -> None:
+        hold.allow()
+        try:
+            hold.fd().__enter__()
+        finally:
+            done.set()
+
+    hold = group.hold()
+    context.submit(hold, late)
+    assert done.wait(PATIENCE)
+    assert group.answers == [FAN_ALLOW]
+    assert caplog.records == []
+
+
+@pytest.fixture
+def impatient(group: FakeGroup) -> Iterator[Context]:
+    yield from running(make_context(group, hold_timeout=0.001))
+
+
+def test_a_job_that_is_stuck_does_not_keep_the_task(impatient: Context, group: FakeGroup) -> None:
+    stuck, events = threading.Event(), impatient.listeners.subscribe(10)
+    impatient.submit(group.hold(), lambda: stuck.wait(PATIENCE))
+    assert group.answered.wait(PATIENCE)
+    stuck.set()
+    event = events.get(timeout=PATIENCE)
+    assert event is not None
+    assert event.reason is not None
+    assert (event.type, "unexamined" in event.reason.message) == ("lost", True)
+    assert group.answers == [FAN_ALLOW]

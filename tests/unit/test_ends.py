@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, cast
+
+import pytest
+
+from startgate.events import Event, Exit, Reason
+from startgate.gates.context import Context
+from startgate.gates.ends import Ends
+from startgate.kernel.pidfd import decode_wait_status
+from startgate.lifecycle import End, Entry
+from startgate.listeners import Subscription
+from tests.unit.fakes import FakeExits, FakeGroup, make_context, make_entry, running
+
+PATIENCE = 10.0
+
+
+@pytest.fixture
+def context(group: FakeGroup) -> Iterator[Context]:
+    yield from running(make_context(group))
+
+
+@pytest.fixture
+def events(context: Context) -> Subscription:
+    return context.listeners.subscribe(10)
+
+
+@pytest.fixture
+def entry(context: Context) -> Entry:
+    """A container that runs."""
+    entry = make_entry("c1", pid=4242)
+    context.lifecycle.begin(entry)
+    context.lifecycle.claim(entry, entry.container)
+    context.lifecycle.passed(entry)
+    context.lifecycle.started(entry)
+    return entry
+
+
+def told(events: Subscription) -> Event:
+    event = events.get(timeout=PATIENCE)
+    assert event is not None
+    return event
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "signal"),
+    [
+        (0, 0, None),
+        (3 << 8, 3, None),
+        (255 << 8, 255, None),
+        (9, None, 9),
+        (15, None, 15),
+        (128 + 11, None, 11),
+    ],
+)
+def test_a_wait_status_is_a_code_or_a_signal(status: int, code: int | None, signal: int | None) -> None:
+    assert decode_wait_status(status) == (code, signal)
+
+
+@pytest.mark.parametrize(
+    ("status", "requested", "exit"),
+    [
+        (3 << 8, None, Exit(code=3, oom_killed=False)),
+        (0, 15, Exit(code=0, oom_killed=False, requested_signal=15)),
+        (15, 15, Exit(signal=15, oom_killed=False, requested_signal=15)),
+        (9, None, Exit(signal=9, oom_killed=None)),
+        (None, 9, Exit(requested_signal=9)),
+    ],
+)
+def test_how_it_ended(
+    context: Context,
+    events: Subscription,
+    entry: Entry,
+    status: int | None,
+    requested: int | None,
+    exit: Exit,
+) -> None:
+    entry.requested_signal = requested
+    Ends(context).ended(entry, End(status))
+    stopped = told(events)
+    assert (stopped.type, stopped.exit, stopped.reason) == ("stopped", exit, None)
+    assert stopped.container == entry.container
+
+
+def test_an_end_is_told_once(context: Context, events: Subscription, entry: Entry) -> None:
+    ends = Ends(context)
+    ends.ended(entry, End(0))
+    told(events)
+    ends.ended(entry, End(0))
+    ends.forget(entry)
+    assert events.get(timeout=0) is None
+
+
+def test_a_start_that_came_to_nothing(context: Context, events: Subscription) -> None:
+    entry = make_entry("c1")
+    context.lifecycle.begin(entry)
+    Ends(context).ended(entry, End(256, "the runtime ended"))
+    stopped = told(events)
+    assert (stopped.exit, stopped.reason) == (Exit(), Reason("the runtime ended"))
+
+
+def test_a_container_that_was_never_started(context: Context, events: Subscription) -> None:
+    entry = make_entry("c1")
+    context.lifecycle.begin(entry)
+    Ends(context).ended(entry, End(9))
+    assert told(events).reason == Reason("it ended before its program was started")
+
+
+def test_what_was_armed_is_dropped(context: Context, events: Subscription, entry: Entry) -> None:
+    watches: Any = ("runtime", "init")
+    entry.runtime_watch, entry.init_watch = watches
+    Ends(context).ended(entry, End(0))
+    told(events)
+    assert cast(FakeExits, context.exits).forgotten == ["runtime", "init"]
+
+
+def test_callbacks_are_called(context: Context, events: Subscription, entry: Entry) -> None:
+    seen = context.listeners.subscribe(10)
+    context.listeners.on("stopped", seen.put)
+    Ends(context).ended(entry, End(0))
+    assert [told(seen).type, told(seen).type] == ["stopped", "stopped"]
+
+
+def test_a_denied_start_has_no_end(context: Context, events: Subscription, group: FakeGroup) -> None:
+    entry = make_entry("c1")
+    entry.command = group.hold()
+    entry.command.deny()
+    context.lifecycle.begin(entry)
+    Ends(context).ended(entry, End(256, "the runtime ended"))
+    other = make_entry("c2")
+    context.lifecycle.begin(other)
+    Ends(context).forget(other)
+    assert context.lifecycle.containers() == []
+    assert events.get(timeout=0) is None

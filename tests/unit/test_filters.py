@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import builtins
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from startgate.errors import UsageError
+from startgate.events import Event, Exit, Process
+from startgate.filters import compile_filter
+from startgate.listeners import lost
+from startgate.testing import make_event
+
+CREATED = make_event("created", name="web", labels={"app": "shop"}, args=("nginx", "-g"), privileged=True)
+STOPPED = make_event("stopped", exit=Exit(code=3))
+EXEC = replace(make_event("exec"), process=Process(argv=("sh", "-c"), user="0:0"), held_us=1500)
+
+
+@pytest.mark.parametrize(
+    ("expression", "event"),
+    [
+        ('type == "created"', CREATED),
+        ('type in ["created", "stopped"]', STOPPED),
+        ('gate == "pidfile" && container.privileged', CREATED),
+        ('container.name == "web"', CREATED),
+        ('container.name.startsWith("w")', CREATED),
+        ('container.name.matches("^w.b$")', CREATED),
+        ('container.labels.app == "shop"', CREATED),
+        ('container.labels["app"] == "shop"', CREATED),
+        ('"app" in container.labels', CREATED),
+        ("container.pid == 4242", CREATED),
+        ('container.args.exists(word, word == "-g")', CREATED),
+        ('container.args[0] == "nginx" && size(container.args) == 2', CREATED),
+        ("container.image == null", CREATED),
+        ("exit.code == 3", STOPPED),
+        ("exit.code != 0", STOPPED),
+        ("exit.signal == null", STOPPED),
+        ('process.argv[0] == "sh"', EXEC),
+        ("held_us > 1000", EXEC),
+        ('type == "lost" && container == null', lost("x")),
+        ('reason.message == "x"', lost("x")),
+        ('!(type == "exec")', CREATED),
+        ("true", CREATED),
+    ],
+)
+def test_an_event_that_matches(expression: str, event: Event) -> None:
+    assert compile_filter(expression)(event)
+
+
+@pytest.mark.parametrize(
+    ("expression", "event"),
+    [
+        ('type == "stopped"', CREATED),
+        ("container.privileged", STOPPED),
+        ('container.name == "other"', CREATED),
+        ("exit.code == 0", STOPPED),
+        ("false", CREATED),
+    ],
+)
+def test_an_event_that_does_not(expression: str, event: Event) -> None:
+    assert not compile_filter(expression)(event)
+
+
+@pytest.mark.parametrize(
+    ("expression", "event"),
+    [
+        ("exit.code == 3", CREATED),
+        ("exit.code != 3", CREATED),
+        ('process.argv[0] == "sh"', CREATED),
+        ('container.name == "web"', lost("x")),
+        ('container.labels.nope == "x"', CREATED),
+        ('container.nope == "x"', CREATED),
+        ("held_us > 1", CREATED),
+        ("container.args[7] == container.id", CREATED),
+        ('container.image.startsWith("docker.io")', CREATED),
+    ],
+)
+def test_an_event_that_lacks_what_is_asked_for_does_not_match(expression: str, event: Event) -> None:
+    assert not compile_filter(expression)(event)
+
+
+@pytest.mark.parametrize("expression", ["type", "1", '"true"', "container", "container.pid", "[true]"])
+def test_only_true_is_a_match(expression: str) -> None:
+    assert not compile_filter(expression)(CREATED)
+
+
+@pytest.mark.parametrize("expression", ["", "type ==", "(((", "type = 'created'", "'", "\0", "9" * 30])
+def test_a_filter_that_does_not_compile(expression: str) -> None:
+    with pytest.raises(UsageError, match="the filter does not compile"):
+        compile_filter(expression)
+
+
+@pytest.mark.parametrize(
+    "expression", ["nope", "tpye == 'created'", "nope.x == 1", "nope(type)", "type == nope"]
+)
+def test_a_filter_with_an_unknown_name(expression: str) -> None:
+    with pytest.raises(UsageError, match="unknown name"):
+        compile_filter(expression)
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        'type.startsWith("cre")',
+        'type.matches("cre.*")',
+        'gate.endsWith("file")',
+        "size(type) == 7",
+        'timestamp(time) > timestamp("2020-01-01T00:00:00Z")',
+    ],
+)
+def test_functions_of_a_top_level_name(expression: str) -> None:
+    assert compile_filter(expression)(CREATED)
+
+
+def test_the_library_is_optional(monkeypatch: pytest.MonkeyPatch) -> None:
+    real: Callable[..., Any] = builtins.__import__
+
+    def without_cel(name: str, *arguments: Any) -> Any:
+        if name == "cel":
+            raise ImportError(name)
+        return real(name, *arguments)
+
+    monkeypatch.setattr(builtins, "__import__", without_cel)
+    with pytest.raises(UsageError, match=r"pip install 'startgate\[filter\]'"):
+        compile_filter("true")
+
+
+@given(st.text(max_size=20) | st.text(alphabet="type.=\"'()[]!&|1x ", max_size=20))
+def test_any_text_is_a_filter_or_a_usage_error(expression: str) -> None:
+    try:
+        matches = compile_filter(expression)
+    except UsageError:
+        return
+    assert matches(CREATED) in (True, False)

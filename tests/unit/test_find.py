@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from startgate.kernel import files
+from startgate.kernel.fanotify import FAN_OPEN_EXEC_PERM
+from startgate.runtimes import find
+from startgate.runtimes.find import RuntimeBinaries
+from tests.unit.fakes import FakeGroup, inode_of
+
+
+@pytest.fixture
+def bin_(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The only directory in which a host has its programs."""
+    directory = tmp_path / "bin"
+    directory.mkdir()
+    monkeypatch.setattr(find, "DIRECTORIES", (str(directory), str(tmp_path / "later/*/bin")))
+    monkeypatch.setenv("PATH", str(directory))
+    return directory
+
+
+@pytest.fixture
+def binaries(bin_: Path, group: FakeGroup) -> Iterator[RuntimeBinaries]:
+    binaries = RuntimeBinaries(group)
+    yield binaries
+    binaries.close()
+
+
+def install(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("#!")
+    return path
+
+
+def test_runtimes_are_marked_and_nothing_else(
+    group: FakeGroup, binaries: RuntimeBinaries, bin_: Path
+) -> None:
+    marked = [install(bin_ / name) for name in ("runc", "crun", "conmon")]
+    install(bin_ / "bash")
+    install(bin_ / "runc-helper")
+    (bin_ / "youki").mkdir()
+    binaries.mark_all()
+    assert binaries.paths == sorted(map(str, marked))
+    assert group.marks == {inode_of(path): FAN_OPEN_EXEC_PERM for path in marked}
+
+
+def test_a_host_without_runtimes(binaries: RuntimeBinaries) -> None:
+    binaries.mark_all()
+    assert binaries.paths == []
+    binaries.update()
+
+
+def test_one_file_with_two_names_is_marked(group: FakeGroup, binaries: RuntimeBinaries, bin_: Path) -> None:
+    install(bin_ / "runc")
+    (bin_ / "docker-runc").symlink_to("runc")
+    binaries.mark_all()
+    assert group.marks == {inode_of(bin_ / "runc"): FAN_OPEN_EXEC_PERM}
+    assert len(binaries.paths) == 1
+
+
+def test_further_binaries_whatever_their_name(group: FakeGroup, bin_: Path, tmp_path: Path) -> None:
+    extra = install(tmp_path / "opt/my-runtime")
+    binaries = RuntimeBinaries(group, [str(extra)])
+    binaries.mark_all()
+    assert binaries.paths == [str(extra)]
+    binaries.close()
+
+
+def test_a_runtime_that_is_installed_later(group: FakeGroup, binaries: RuntimeBinaries, bin_: Path) -> None:
+    binaries.mark_all()
+    path = install(bin_ / "runc")
+    install(bin_ / "bash")
+    binaries.update()
+    assert binaries.paths == [str(path)]
+    assert group.marks == {inode_of(path): FAN_OPEN_EXEC_PERM}
+
+
+def test_an_upgrade_marks_the_new_file_before_it_takes_the_name(
+    group: FakeGroup, binaries: RuntimeBinaries, bin_: Path
+) -> None:
+    install(bin_ / "runc")
+    binaries.mark_all()
+    new = install(bin_ / "runc.dpkg-new")
+    binaries.update()
+    assert inode_of(new) in group.marks
+    new.rename(bin_ / "runc")
+    binaries.update()
+    assert binaries.paths == [str(bin_ / "runc")]
+    assert inode_of(bin_ / "runc") in group.marks
+
+
+def test_a_directory_that_appears_later(group: FakeGroup, binaries: RuntimeBinaries, tmp_path: Path) -> None:
+    binaries.mark_all()
+    path = tmp_path / "later/v1/bin/runc"
+    path.parent.mkdir(parents=True)
+    binaries.update()  # it is told of `later`, and finds the rest
+    install(path)
+    binaries.update()
+    assert binaries.paths == [str(path)]
+
+
+def test_a_network_file_system_is_not_marked(
+    group: FakeGroup,
+    binaries: RuntimeBinaries,
+    bin_: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    install(bin_ / "runc")
+    monkeypatch.setattr(files, "is_foreign", lambda fd: True)
+    binaries.mark_all()
+    assert (binaries.paths, group.marks) == ([], {})
+    assert "not watched" in caplog.text
+
+
+def test_a_mark_that_fails_is_an_error_at_first_and_a_message_later(
+    group: FakeGroup, binaries: RuntimeBinaries, bin_: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    binaries.mark_all()
+    group.mark_error = OSError(28, "No space left on device")
+    install(bin_ / "runc")
+    binaries.update()
+    assert "is not watched" in caplog.text
+    with pytest.raises(OSError, match="No space left"):
+        binaries.mark_all()
+
+
+def test_a_directory_that_can_not_be_watched(
+    binaries: RuntimeBinaries,
+    bin_: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    path = install(bin_ / "runc")
+
+    def refuse(directory: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(binaries._inotify, "watch", refuse)
+    binaries.mark_all()
+    assert binaries.paths == [str(path)]
+    assert f"appear in {bin_} are not noticed" in caplog.text
+
+
+def test_something_to_poll(binaries: RuntimeBinaries) -> None:
+    os.fstat(binaries.fileno())
+
+
+@pytest.mark.parametrize(
+    ("pattern", "existing"),
+    [("/nope/*/bin", "/"), ("/nope/a/b", "/"), ("{}/*/bin", "{}"), ("{}/a/*/b", "{}")],
+)
+def test_the_deepest_directory_that_exists(bin_: Path, pattern: str, existing: str) -> None:
+    assert find._existing_part(pattern.format(bin_)) == existing.format(bin_)

@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from startgate.gates.inits import by_exec, by_pid_file, by_state
+from startgate.hold import Hold, Released
+from startgate.kernel.process import ProcessId
+from startgate.lifecycle import Entry
+from startgate.runtimes.commandline import Command
+from tests.unit.fakes import FakeGroup, FakeHost, make_entry
+
+RUNTIME = ProcessId(100, 1000)
+INIT = 200
+
+
+@pytest.fixture(autouse=True)
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """How long was waited; nobody really waits."""
+    pauses: list[float] = []
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    return pauses
+
+
+def keep_state(host: FakeHost, pid: int, start_time: int, identity: str = "c1") -> None:
+    directory = host.root / "run/runc" / identity
+    directory.mkdir(parents=True, exist_ok=True)
+    state = {"init_process_pid": pid, "init_process_start": start_time}
+    (directory / "state.json").write_text(json.dumps(state))
+
+
+def test_the_runtimes_state_names_the_init(host: FakeHost) -> None:
+    entry = make_entry()
+    assert by_state(host.proc, entry) is None
+    keep_state(host, INIT, 1001)
+    assert by_state(host.proc, entry) is None
+    host.process(INIT, start_time=1001)
+    assert by_state(host.proc, entry) == INIT
+
+
+# The pid file
+
+
+def pid_in_file(host: FakeHost, group: FakeGroup, path: Path, content: bytes) -> int | None:
+    path.write_bytes(content)
+    with Hold(group, os.open(path, os.O_RDONLY)) as hold:
+        return by_pid_file(host.proc, make_entry(runtime=RUNTIME), hold)
+
+
+@pytest.mark.parametrize("content", [b"200", b"200\n", b" 200 ", b"200".ljust(32)])
+def test_the_pid_file_names_the_init(
+    host: FakeHost, group: FakeGroup, tmp_path: Path, content: bytes
+) -> None:
+    host.process(INIT, start_time=1001)
+    assert pid_in_file(host, group, tmp_path / "pid", content) == INIT
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\n", b"x", b"-200", b"200 201", b"0x10", b"2" * 33, b"200".ljust(33), b"\xff"]
+)
+def test_a_pid_file_that_holds_something_else(
+    host: FakeHost, group: FakeGroup, tmp_path: Path, content: bytes
+) -> None:
+    host.process(INIT, start_time=1001)
+    assert pid_in_file(host, group, tmp_path / "pid", content) is None
+
+
+def test_a_pid_file_that_names_nobody(host: FakeHost, group: FakeGroup, tmp_path: Path) -> None:
+    assert pid_in_file(host, group, tmp_path / "pid", b"200") is None
+
+
+@pytest.mark.parametrize(("start_time", "found"), [(999, None), (1000, INIT), (1001, INIT)])
+def test_a_pid_file_that_is_left_over(
+    host: FakeHost, group: FakeGroup, tmp_path: Path, start_time: int, found: int | None
+) -> None:
+    host.process(INIT, start_time=start_time)
+    assert pid_in_file(host, group, tmp_path / "pid", b"200") == found
+
+
+def test_reading_does_not_move_the_readers_offset(host: FakeHost, group: FakeGroup, tmp_path: Path) -> None:
+    host.process(INIT, start_time=1001)
+    (tmp_path / "pid").write_text("200")
+    with Hold(group, os.open(tmp_path / "pid", os.O_RDONLY)) as hold, hold.fd() as fd:
+        by_pid_file(host.proc, make_entry(runtime=RUNTIME), hold)
+        assert os.lseek(fd, 0, os.SEEK_CUR) == 0
+
+
+def test_a_hold_that_was_answered_meanwhile(host: FakeHost, group: FakeGroup) -> None:
+    hold = group.hold()
+    hold.allow()
+    with pytest.raises(Released):
+        by_pid_file(host.proc, make_entry(), hold)
+
+
+# The first exec
+
+
+def creating(identity: str, runtime_pid: int = 100, pid: int | None = None) -> Entry:
+    return make_entry(identity, command=Command.RUN, runtime=ProcessId(runtime_pid, 1000), pid=pid)
+
+
+def test_a_pid_that_is_known_already(host: FakeHost) -> None:
+    one, two = creating("1", 101, pid=201), creating("2", 102, pid=202)
+    assert by_exec(host.proc, [one, two], 202) is two
+    assert by_exec(host.proc, [one, two], 203) is None
+
+
+@pytest.mark.parametrize("generations", [1, 2, 3, 4])
+def test_the_init_descends_from_the_runtime(host: FakeHost, generations: int) -> None:
+    """runc's init is a child of the runtime; crun run --detach forks once more."""
+    host.process(100)
+    parent = 100
+    for pid in range(300, 299 + generations):
+        host.process(pid, ppid=parent, namespaces={"mnt": 1})
+        parent = pid
+    host.process(INIT, ppid=parent, namespaces={"mnt": 2})
+    entry = creating("c1")
+    assert by_exec(host.proc, [entry], INIT) is (entry if generations <= 3 else None)
+
+
+def test_a_hook_is_not_the_init(host: FakeHost) -> None:
+    host.process(100, namespaces={"mnt": 1})
+    host.process(INIT, ppid=100, namespaces={"mnt": 1})
+    assert by_exec(host.proc, [creating("c1")], INIT) is None
+
+
+def test_an_init_whose_runtime_is_gone_is_told_by_the_state(host: FakeHost) -> None:
+    host.process(1, namespaces={"mnt": 1})
+    host.process(INIT, ppid=1, namespaces={"mnt": 2}, start_time=1001)
+    entry = creating("c1")
+    assert by_exec(host.proc, [entry], INIT) is None
+    keep_state(host, INIT, 1001)
+    assert by_exec(host.proc, [entry], INIT) is entry
+
+
+def test_the_state_may_be_written_while_the_init_is_held(
+    host: FakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """crun run --detach: its parent has left, its child has not written the state yet."""
+    host.process(1, namespaces={"mnt": 1})
+    host.process(50, ppid=1, namespaces={"mnt": 1})
+    host.process(INIT, ppid=50, namespaces={"mnt": 2}, start_time=1001)
+    slept: list[float] = []
+
+    def sleep(pause: float) -> None:
+        slept.append(pause)
+        if len(slept) == 5:
+            keep_state(host, INIT, 1001)
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    entry = creating("c1")
+    assert by_exec(host.proc, [entry], INIT) is entry
+    assert len(slept) == 5
+
+
+def test_nobody_waits_long_for_a_state(host: FakeHost, pauses: list[float]) -> None:
+    host.process(50, ppid=1, namespaces={"mnt": 1})
+    host.process(INIT, ppid=50, namespaces={"mnt": 2})
+    assert by_exec(host.proc, [creating("c1")], INIT) is None
+    assert 0.1 < sum(pauses) < 1
+
+
+def test_a_stranger_executes_the_same_program(host: FakeHost) -> None:
+    host.process(1, namespaces={"mnt": 1})
+    host.process(999, ppid=1, namespaces={"mnt": 3})
+    keep_state(host, INIT, 1001)
+    host.process(INIT, start_time=1001, namespaces={"mnt": 2})
+    assert by_exec(host.proc, [creating("c1")], 999) is None
+
+
+def test_the_right_one_of_two_containers(host: FakeHost) -> None:
+    host.process(102, namespaces={"mnt": 1})
+    host.process(INIT, ppid=102, namespaces={"mnt": 2})
+    one, two = creating("1", 101), creating("2", 102)
+    assert by_exec(host.proc, [one, two], INIT) is two
+
+
+def test_a_process_that_is_gone(host: FakeHost) -> None:
+    assert by_exec(host.proc, [creating("c1")], INIT) is None
+    host.process(INIT, ppid=555)
+    assert by_exec(host.proc, [creating("c1")], INIT) is None

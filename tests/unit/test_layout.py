@@ -1,0 +1,174 @@
+"""bpf/exec_record.h is the only definition of the record: the mirror must not drift from it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import struct
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from startgate.records import layout
+from startgate.records.bpf import BpfEnds
+from startgate.records.record import ExecRecord
+
+BPF = Path(__file__).parent.parent.parent / "bpf"
+FIELDS = "argv tid tgid ppid euid userns_level flags argc args_size comm".split()
+CODES = re.findall(r"\d*[A-Za-z]", layout.HEADER.format)
+
+
+def field_offsets() -> dict[str, tuple[int, int]]:
+    """Return (offset, size) of each field as the struct format has it."""
+    sizes = [struct.calcsize("=" + code) for code in CODES]
+    return {name: (sum(sizes[:index]), sizes[index]) for index, name in enumerate(FIELDS)}
+
+
+@pytest.fixture(scope="module")
+def header(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[int]]:
+    """What a C compiler makes of exec_record.h."""
+    compiler = shutil.which("clang") or shutil.which("cc")
+    assert compiler, "a C compiler is needed: apt-get install clang"
+    lines = "".join(
+        f'printf("{name} %zu %zu\\n", offsetof(struct exec_record, {name}),'
+        f" sizeof(((struct exec_record *)0)->{name}));\n"
+        for name in [*FIELDS, "args"]
+    )
+    program = f"""
+        #include <linux/types.h>
+        #include <stddef.h>
+        #include <stdio.h>
+        #include "exec_record.h"
+        int main(void) {{
+            {lines}
+            printf("struct %zu\\n", sizeof(struct exec_record));
+            printf("end %zu %zu %zu\\n", sizeof(struct exec_end), offsetof(struct exec_end, tgid),
+                   offsetof(struct exec_end, status));
+            printf("limits %d %d\\n", EXEC_ARGS_SIZE, EXEC_ARG_SIZE);
+            printf("bits %d %d\\n", EXEC_TRUNCATED, EXEC_INCOMPLETE);
+            return 0;
+        }}"""
+    output = tmp_path_factory.mktemp("layout") / "layout"
+    subprocess.run(
+        [compiler, "-Wall", "-Werror", f"-I{BPF}", "-xc", "-", "-o", output],
+        input=program.encode(),
+        env=os.environ | {"TMPDIR": str(output.parent)},
+        check=True,
+    )
+    printed = subprocess.run([output], check=True, capture_output=True, text=True).stdout
+    return {
+        name: [int(number) for number in numbers] for name, *numbers in map(str.split, printed.splitlines())
+    }
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_a_field_is_where_the_header_puts_it(header: dict[str, list[int]], name: str) -> None:
+    assert tuple(header[name]) == field_offsets()[name]
+
+
+def test_there_are_no_other_fields(header: dict[str, list[int]]) -> None:
+    assert len(CODES) == len(FIELDS)
+    assert header["args"] == [layout.HEADER.size, layout.ARGS_SIZE]
+    assert header["struct"] == [layout.SIZE]
+    assert sum(header["limits"]) == layout.ARGS_SIZE
+
+
+def test_the_flags_are_the_headers(header: dict[str, list[int]]) -> None:
+    assert header["bits"] == [layout.TRUNCATED, layout.INCOMPLETE]
+
+
+def test_the_end_of_a_process_is_where_the_header_puts_it(header: dict[str, list[int]]) -> None:
+    assert BpfEnds._END.format == "=Ii"
+    assert header["end"] == [BpfEnds._END.size, 0, 4]
+
+
+def record(
+    *arguments: bytes,
+    argv: int = 0x7FFE_0000_1000,
+    tid: int = 11,
+    tgid: int = 10,
+    euid: int = 0,
+    level: int = 0,
+    flags: int = 0,
+) -> bytes:
+    strings = b"".join(argument + b"\0" for argument in arguments)
+    numbers = (argv, tid, tgid, 9, euid, level, flags, len(arguments), len(strings))
+    return (layout.HEADER.pack(*numbers, b"bash") + strings).ljust(layout.SIZE, b"\xaa")
+
+
+def test_a_record_is_decoded() -> None:
+    assert layout.decode(record(b"runc", b"run", b"c1", argv=0x1234)) == ExecRecord(
+        tid=11, tgid=10, ppid=9, trusted=True, arguments=[b"runc", b"run", b"c1"], complete=True, argv=0x1234
+    )
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_any_buffer_will_do(kind: type) -> None:
+    decoded = layout.decode(kind(record(b"runc")))
+    assert decoded is not None
+    assert decoded.arguments == [b"runc"]
+    assert type(decoded.arguments[0]) is bytes  # the buffer is used again for the next record
+
+
+def test_what_lies_behind_the_arguments_is_not_read() -> None:
+    decoded = layout.decode(record(b"runc", b"", b"") + b"left over")
+    assert decoded is not None
+    assert decoded.arguments == [b"runc", b"", b""]
+
+
+def test_a_buffer_of_just_the_right_size() -> None:
+    decoded = layout.decode(record(b"runc", b"run")[: layout.HEADER.size + 9])
+    assert decoded is not None
+    assert decoded.arguments == [b"runc", b"run"]
+
+
+@pytest.mark.parametrize(("euid", "level"), [(1000, 0), (0, 1), (1000, 1)])
+def test_only_root_of_the_initial_user_namespace_is_trusted(euid: int, level: int) -> None:
+    decoded = layout.decode(record(b"runc", euid=euid, level=level))
+    assert decoded is not None
+    assert not decoded.trusted
+
+
+@pytest.mark.parametrize("flags", [layout.TRUNCATED, layout.INCOMPLETE, layout.TRUNCATED | layout.INCOMPLETE])
+def test_a_flagged_record_is_not_complete(flags: int) -> None:
+    decoded = layout.decode(record(b"runc", flags=flags))
+    assert decoded is not None
+    assert not decoded.complete
+
+
+def test_a_record_of_nothing_known() -> None:
+    empty = layout.HEADER.pack(0, 77, *[0] * 7, b"")
+    assert layout.decode(empty) is None
+    assert layout.tid_of(empty) == 77
+
+
+@pytest.mark.parametrize("size", [0, 1, layout.HEADER.size - 1, layout.HEADER.size + 4])
+def test_a_short_buffer(size: int) -> None:
+    with pytest.raises(ValueError, match="exec record of"):
+        layout.decode(record(b"runc")[:size])
+
+
+u32 = st.integers(0, 2**32 - 1)
+headers = st.tuples(st.integers(0, 2**64 - 1), *[u32] * 6, u32, st.integers(0, 64), st.binary(max_size=16))
+
+
+@given(
+    st.binary(max_size=200) | st.builds(lambda h, rest: layout.HEADER.pack(*h) + rest, headers, st.binary())
+)
+def test_junk_is_a_value_error_or_a_record(data: bytes) -> None:
+    try:
+        decoded = layout.decode(data)
+    except ValueError:
+        return
+    assert decoded is None or b"\0" not in b"".join(decoded.arguments)
+
+
+@given(st.lists(st.binary(max_size=100).map(lambda word: word.replace(b"\0", b"")), max_size=50))
+def test_arguments_come_back(arguments: list[bytes]) -> None:
+    decoded = layout.decode(record(*arguments))
+    assert decoded is not None
+    assert decoded.arguments == arguments

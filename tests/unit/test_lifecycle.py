@@ -1,0 +1,299 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
+from msgspec.structs import replace
+
+from startgate.hold import Hold
+from startgate.kernel.process import ProcessId
+from startgate.lifecycle import End, Entry, Key, Lifecycle, State
+from tests.unit.fakes import FakeGroup, make_entry
+
+EXIT_3 = End(3 << 8)
+KEY = Key("/run/runc", "c1")
+
+
+@pytest.fixture
+def lifecycle() -> Lifecycle:
+    return Lifecycle()
+
+
+@pytest.fixture
+def entry(lifecycle: Lifecycle) -> Entry:
+    entry = make_entry("c1")
+    lifecycle.begin(entry)
+    return entry
+
+
+@pytest.fixture
+def hold(group: FakeGroup) -> Iterator[Hold]:
+    with group.hold() as hold:
+        yield hold
+
+
+def claim(lifecycle: Lifecycle, entry: Entry) -> bool:
+    return lifecycle.claim(entry, replace(entry.container, pid=4242))
+
+
+def test_a_start_is_found_by_its_key(lifecycle: Lifecycle, entry: Entry) -> None:
+    assert lifecycle.find(KEY) is entry
+    assert lifecycle.find(Key("/run/crun", "c1")) is None
+    assert lifecycle.find(Key("/run/runc", "c2")) is None
+    assert lifecycle.containers() == [entry]
+
+
+def test_a_whole_life(lifecycle: Lifecycle, entry: Entry) -> None:
+    states = [entry.state]
+    assert claim(lifecycle, entry)
+    states.append(entry.state)
+    assert entry.container.pid == 4242
+    assert lifecycle.passed(entry) == ([], None)
+    assert lifecycle.started(entry)
+    states.append(entry.state)
+    assert lifecycle.find(KEY) is entry
+    assert lifecycle.stopped(entry, EXIT_3)
+    states.append(entry.state)
+    assert states == [State.CREATING, State.CREATED, State.RUNNING, State.STOPPED]
+    assert lifecycle.find(KEY) is None
+    assert lifecycle.containers() == []
+
+
+def test_a_claim_is_won_once(lifecycle: Lifecycle, entry: Entry) -> None:
+    assert claim(lifecycle, entry)
+    assert not lifecycle.claim(entry, replace(entry.container, pid=1))
+    assert entry.container.pid == 4242
+
+
+def test_a_claim_is_won_once_by_many_threads(lifecycle: Lifecycle, entry: Entry) -> None:
+    ready, wins = threading.Barrier(16), []
+
+    def run(pid: int) -> None:
+        ready.wait()
+        if lifecycle.claim(entry, replace(entry.container, pid=pid)):
+            wins.append(pid)
+
+    threads = [threading.Thread(target=run, args=(pid,)) for pid in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert wins == [entry.container.pid]
+
+
+def test_the_end_is_told_once(lifecycle: Lifecycle, entry: Entry) -> None:
+    assert lifecycle.stopped(entry, EXIT_3)
+    assert not lifecycle.stopped(entry, EXIT_3)
+
+
+def test_a_start_that_failed_can_not_be_claimed(lifecycle: Lifecycle, entry: Entry) -> None:
+    lifecycle.stopped(entry, EXIT_3)
+    assert not claim(lifecycle, entry)
+    assert not lifecycle.started(entry)
+    assert lifecycle.find(KEY) is None
+
+
+@pytest.mark.parametrize("running", [False, True])
+def test_an_end_during_the_gate_is_told_after_it(lifecycle: Lifecycle, entry: Entry, running: bool) -> None:
+    claim(lifecycle, entry)
+    if running:
+        lifecycle.started(entry)
+    assert not lifecycle.stopped(entry, EXIT_3)
+    assert entry.state is not State.STOPPED
+    assert lifecycle.find(KEY) is entry
+    assert lifecycle.passed(entry) == ([], EXIT_3)
+    assert lifecycle.stopped(entry, EXIT_3)
+    assert lifecycle.passed(entry) == ([], None)
+
+
+def test_it_runs_once(lifecycle: Lifecycle, entry: Entry) -> None:
+    assert not lifecycle.started(entry)
+    claim(lifecycle, entry)
+    assert lifecycle.started(entry)
+    assert not lifecycle.started(entry)
+
+
+def test_start_waits_while_the_gate_is_passed(lifecycle: Lifecycle, entry: Entry, hold: Hold) -> None:
+    claim(lifecycle, entry)
+    assert lifecycle.wait(entry, hold)
+    assert lifecycle.passed(entry) == ([hold], None)
+    assert lifecycle.passed(entry) == ([], None)
+
+
+def test_start_does_not_wait_for_a_gate_that_is_passed(
+    lifecycle: Lifecycle, entry: Entry, hold: Hold
+) -> None:
+    claim(lifecycle, entry)
+    lifecycle.passed(entry)
+    assert not lifecycle.wait(entry, hold)
+
+
+def test_start_does_not_wait_for_a_container_that_nobody_claimed(
+    lifecycle: Lifecycle, entry: Entry, hold: Hold
+) -> None:
+    assert not lifecycle.wait(entry, hold)
+    lifecycle.stopped(entry, EXIT_3)
+    assert not lifecycle.wait(entry, hold)
+
+
+def test_what_is_known_grows_until_it_is_created(lifecycle: Lifecycle, entry: Entry) -> None:
+    assert lifecycle.describe(entry, replace(entry.container, name="web"))
+    assert entry.container.name == "web"
+    claim(lifecycle, entry)
+    assert not lifecycle.describe(entry, replace(entry.container, name="late"))
+    assert entry.container.name == "web"
+
+
+def test_a_kill_is_remembered(lifecycle: Lifecycle, entry: Entry) -> None:
+    lifecycle.signal(KEY, 15)
+    assert entry.requested_signal is None  # not created yet: the runtime refuses
+    claim(lifecycle, entry)
+    lifecycle.signal(KEY, 15)
+    lifecycle.signal(KEY, 9)
+    lifecycle.signal(Key("/run/crun", "c1"), 1)
+    assert entry.requested_signal == 9
+
+
+# A start whose id is in use
+
+
+def second(runtime: ProcessId) -> Entry:
+    return make_entry("c1", runtime=runtime)
+
+
+def test_a_start_with_the_same_id_does_not_replace_the_one_that_runs(
+    lifecycle: Lifecycle, entry: Entry
+) -> None:
+    claim(lifecycle, entry)
+    other = second(ProcessId(200, 2000))
+    lifecycle.begin(other)
+    lifecycle.signal(KEY, 9)
+    assert (entry.requested_signal, other.requested_signal) == (9, None)
+    assert lifecycle.containers() == [other, entry]
+    assert lifecycle.stopped(other, EXIT_3)  # the runtime refused it
+    assert lifecycle.find(KEY) is entry
+
+
+def test_the_end_of_an_old_container_leaves_the_new_one(lifecycle: Lifecycle, entry: Entry) -> None:
+    claim(lifecycle, entry)
+    lifecycle.passed(entry)
+    new = second(ProcessId(200, 2000))
+    lifecycle.begin(new)
+    claim(lifecycle, new)
+    assert lifecycle.stopped(entry, EXIT_3)
+    assert lifecycle.find(KEY) is new
+
+
+def test_two_starts_with_one_id_at_once(lifecycle: Lifecycle, entry: Entry) -> None:
+    other = second(ProcessId(200, 2000))
+    lifecycle.begin(other)
+    assert lifecycle.find(KEY) is other
+    claim(lifecycle, entry)
+    assert lifecycle.find(KEY) is other
+    lifecycle.stopped(other, EXIT_3)
+    assert lifecycle.find(KEY) is entry
+
+
+@pytest.mark.parametrize("end", [True, False])
+def test_a_process_that_tries_again_is_not_forgotten_with_its_first_try(
+    lifecycle: Lifecycle, entry: Entry, end: bool
+) -> None:
+    again = second(entry.runtime)
+    lifecycle.begin(again)
+    if end:
+        lifecycle.stopped(entry, EXIT_3)
+    else:
+        claim(lifecycle, entry)
+    assert again in lifecycle.containers()
+    assert lifecycle.find(KEY) is again
+
+
+class LifecycleMachine(RuleBasedStateMachine):
+    """Any order of calls, with few ids: compared with what each entry went through."""
+
+    entries = Bundle("entries")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lifecycle = Lifecycle()
+        self.known: list[Entry] = []
+        self.told: list[Entry] = []
+
+    @rule(target=entries, identity=st.sampled_from("ab"))
+    def begin(self, identity: str) -> Entry:
+        entry = make_entry(identity, runtime=ProcessId(len(self.known), 1))
+        self.lifecycle.begin(entry)
+        self.known.append(entry)
+        assert self.lifecycle.find(entry.key) is entry
+        return entry
+
+    @rule(entry=entries)
+    def claim(self, entry: Entry) -> None:
+        before = entry.state
+        won = self.lifecycle.claim(entry, entry.container)
+        assert won == (before is State.CREATING)
+        assert entry.state is (State.CREATED if won else before)
+
+    @rule(entry=entries)
+    def start(self, entry: Entry) -> None:
+        before = entry.state
+        assert self.lifecycle.started(entry) == (before is State.CREATED)
+
+    @rule(entry=entries)
+    def pass_gate(self, entry: Entry) -> None:
+        if entry.state not in (State.CREATED, State.RUNNING):
+            return  # only who won the claim passes the gate
+        _, end = self.lifecycle.passed(entry)
+        if end:
+            assert self.lifecycle.stopped(entry, end)
+            self.told.append(entry)
+
+    @rule(entry=entries)
+    def stop(self, entry: Entry) -> None:
+        gate_is_being_passed = entry.state in (State.CREATED, State.RUNNING) and not entry.passed
+        expected = not gate_is_being_passed and entry.state is not State.STOPPED
+        assert self.lifecycle.stopped(entry, EXIT_3) == expected
+        if expected:
+            self.told.append(entry)
+
+    @rule(entry=entries)
+    def kill(self, entry: Entry) -> None:
+        before = {id(e): e.requested_signal for e in self.known}
+        number = len(self.known) + 1
+        self.lifecycle.signal(entry.key, number)
+        changed = [e for e in self.known if e.requested_signal != before[id(e)]]
+        assert len(changed) <= 1
+        assert all(e.key == entry.key and e.state is not State.CREATING for e in changed)
+
+    @invariant()
+    def every_end_is_told_once(self) -> None:
+        assert [e for e in self.known if e.state is State.STOPPED] == [
+            e for e in self.known if e in self.told
+        ]
+        assert len(self.told) == len(set(map(id, self.told)))
+
+    @invariant()
+    def every_start_is_listed_until_it_ends(self) -> None:
+        listed = self.lifecycle.containers()
+        assert len(listed) == len(set(map(id, listed)))
+        assert not any(e.state is State.STOPPED for e in listed)
+        starting = [e for e in self.known if e.state is State.CREATING]
+        assert [e for e in listed if e.state is State.CREATING] == starting
+
+    @invariant()
+    def the_newest_start_is_found(self) -> None:
+        for identity in "ab":
+            found = self.lifecycle.find(Key("/run/runc", identity))
+            starting = [e for e in self.known if e.key.id == identity and e.state is State.CREATING]
+            if starting:
+                assert found is starting[-1]
+            else:
+                assert found is None or found.state in (State.CREATED, State.RUNNING)
+
+
+LifecycleMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=30)
+TestLifecycleMachine = LifecycleMachine.TestCase

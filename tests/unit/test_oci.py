@@ -1,0 +1,356 @@
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from startgate.errors import BundleError
+from startgate.events import Container, Event, Mount, Process
+from startgate.runtimes import oci
+from startgate.runtimes.oci import decode_config, decode_process, describe
+
+ALL = frozenset(oci.CAPABILITIES)
+DENY_ALL = {"allow": False, "access": "rwm"}
+ALLOW_ALL = {"allow": True, "access": "rwm"}
+
+DOCKER: dict[str, Any] = {
+    "ociVersion": "1.0.2-dev",
+    "process": {
+        "terminal": True,
+        "user": {"uid": 0, "gid": 0, "additionalGids": [0, 10]},
+        "args": ["nginx", "-g", "daemon off;"],
+        "env": ["PATH=/usr/bin", "TERM=xterm"],
+        "cwd": "/srv",
+        "capabilities": {
+            "bounding": ["CAP_KILL", "CAP_CHOWN"],
+            "effective": ["CAP_KILL", "CAP_CHOWN"],
+            "permitted": ["CAP_KILL", "CAP_CHOWN"],
+        },
+        "apparmorProfile": "docker-default",
+        "oomScoreAdj": 0,
+    },
+    "root": {"path": "/var/lib/docker/overlay2/x/merged", "readonly": False},
+    "hostname": "web",
+    "mounts": [
+        {"destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec"]},
+        {"destination": "/sbin/docker-init", "type": "bind", "source": "/usr/bin/tini", "options": ["ro"]},
+    ],
+    "annotations": {"io.example": "yes"},
+    "hooks": {"prestart": [{"path": "/proc/1/exe", "args": ["libnetwork-setkey"]}]},
+    "linux": {
+        "resources": {"devices": [DENY_ALL, {"allow": True, "type": "c", "major": 1, "minor": 5}]},
+        "namespaces": [{"type": "mount"}, {"type": "network", "path": "/var/run/netns/x"}],
+        "seccomp": {"defaultAction": "SCMP_ACT_ERRNO"},
+        "maskedPaths": ["/proc/kcore"],
+    },
+}
+
+
+def config(**changes: Any) -> oci.Config:
+    return decode_config(json.dumps(DOCKER | changes).encode())
+
+
+def described(document: Any, bundle: str | None = "/run/bundle") -> Container:
+    return describe(Container(id="c", bundle=bundle), decode_config(json.dumps(document).encode()), ALL)
+
+
+def test_an_engines_config_is_described() -> None:
+    assert described(DOCKER) == Container(
+        id="c",
+        bundle="/run/bundle",
+        rootfs="/var/lib/docker/overlay2/x/merged",
+        annotations={"io.example": "yes"},
+        hostname="web",
+        args=("nginx", "-g", "daemon off;"),
+        capabilities=("CAP_CHOWN", "CAP_KILL"),
+        seccomp=True,
+        apparmor="docker-default",
+        mounts=(
+            Mount("proc", "/proc", "proc", ("nosuid", "noexec")),
+            Mount("/usr/bin/tini", "/sbin/docker-init", "bind", ("ro",)),
+        ),
+    )
+
+
+def test_what_was_known_before_stays() -> None:
+    known = Container(id="c", name="web", engine="docker", pid=7, uid=0, bundle="/b")
+    after = describe(known, config(), ALL)
+    assert (after.name, after.engine, after.pid, after.uid) == ("web", "docker", 7, 0)
+
+
+def test_an_empty_config_says_nothing() -> None:
+    assert described({}) == Container(id="c", bundle="/run/bundle", rootfs="/run/bundle/rootfs")
+
+
+def test_nulls_say_nothing() -> None:
+    process = {"args": None, "env": None, "capabilities": None, "apparmorProfile": None}
+    linux = {"namespaces": None, "resources": None, "seccomp": None}
+    nulls = {"process": process, "linux": linux, "mounts": None, "annotations": None, "hostname": None}
+    assert described(nulls) == described({})
+    assert described({"process": None, "linux": None, "root": None}) == described({})
+    assert described({"linux": {"resources": {"devices": None}}}) == described({})
+
+
+def test_the_effective_capabilities_are_told() -> None:
+    capabilities = {"bounding": ["CAP_KILL", "CAP_CHOWN"], "effective": ["CAP_KILL", "CAP_KILL"]}
+    assert described({"process": {"capabilities": capabilities}}).capabilities == ("CAP_KILL",)
+    bounding_only = {"bounding": ["CAP_KILL", "CAP_CHOWN"]}
+    assert described({"process": {"capabilities": bounding_only}}).capabilities == ("CAP_CHOWN", "CAP_KILL")
+
+
+# privileged
+
+
+def privileged(*, bounding: Any = oci.CAPABILITIES, devices: Any = (ALLOW_ALL,), seccomp: Any = None) -> bool:
+    document = {
+        "process": {"capabilities": {"bounding": bounding, "effective": bounding}},
+        "linux": {"resources": {"devices": devices}, "seccomp": seccomp},
+    }
+    return described(document).privileged
+
+
+def test_docker_run_privileged() -> None:
+    assert privileged()
+
+
+@pytest.mark.parametrize(
+    "devices",
+    [
+        [{"allow": True, "type": "a", "access": "rwm"}],
+        [{"allow": True, "type": "", "access": "rwm"}],
+        [{"allow": True, "type": "a", "major": None, "minor": None, "access": "rwm"}],
+        [DENY_ALL, ALLOW_ALL],
+    ],
+)
+def test_other_spellings_of_all_devices(devices: Any) -> None:
+    assert privileged(devices=devices)
+
+
+@pytest.mark.parametrize(
+    "devices",
+    [
+        None,
+        [],
+        [DENY_ALL],
+        [{"access": "rwm"}],
+        [DENY_ALL, {"allow": True, "type": "c", "major": 1, "minor": 3, "access": "rwm"}],
+        [{"allow": True, "type": "c", "access": "rwm"}],
+        [{"allow": True, "type": "b", "access": "rwm"}],
+        [{"allow": True, "type": "a", "major": 10, "access": "rwm"}],
+        [{"allow": True, "minor": 10, "access": "rwm"}],
+    ],
+)
+def test_some_devices_are_not_privileged(devices: Any) -> None:
+    assert not privileged(devices=devices)
+
+
+@pytest.mark.parametrize(
+    "devices",
+    [
+        [{"allow": True, "access": "r"}],
+        [ALLOW_ALL, DENY_ALL],
+        [ALLOW_ALL, {"allow": False, "type": "b", "major": 8, "access": "rwm"}],
+    ],
+)
+def test_devices_that_are_not_all_there_in_the_end(devices: Any) -> None:
+    assert not privileged(devices=devices)
+
+
+def test_a_seccomp_filter_is_not_privileged() -> None:
+    assert not privileged(seccomp={"defaultAction": "SCMP_ACT_ALLOW"})
+
+
+def test_a_missing_capability_is_not_privileged() -> None:
+    assert not privileged(bounding=[name for name in oci.CAPABILITIES if name != "CAP_SYS_ADMIN"])
+    assert not privileged(bounding=None)
+    assert not privileged(bounding=[])
+
+
+def test_privileged_is_all_that_the_host_can_give() -> None:
+    document = {
+        "process": {"capabilities": {"bounding": ["CAP_KILL", "CAP_CHOWN"]}},
+        "linux": {"resources": {"devices": [ALLOW_ALL]}},
+    }
+    decoded = decode_config(json.dumps(document).encode())
+    container = Container(id="c")
+    assert describe(container, decoded, frozenset({"CAP_KILL"})).privileged
+    assert not describe(container, decoded, frozenset({"CAP_KILL", "CAP_BPF"})).privileged
+
+
+def test_capability_names() -> None:
+    assert oci.capability_names(0) == frozenset()
+    assert oci.capability_names(1 << 21 | 1) == {"CAP_CHOWN", "CAP_SYS_ADMIN"}
+    assert oci.capability_names(0x1FF_FFFF_FFFF) == ALL
+    assert len(oci.CAPABILITIES) == 41
+
+
+# root file system and bind mounts
+
+
+@pytest.mark.parametrize(
+    ("root", "expected"),
+    [
+        ({"path": "rootfs"}, "/b/rootfs"),
+        ({"path": "/abs/root"}, "/abs/root"),
+        ({"path": "../other/./fs"}, "/other/fs"),
+        ({"path": "."}, "/b"),
+        ({}, "/b/rootfs"),
+        (None, "/b/rootfs"),
+    ],
+)
+def test_the_rootfs_is_relative_to_the_bundle(root: Any, expected: str) -> None:
+    assert oci.rootfs_path("/b", config(root=root)) == expected
+
+
+def bind(destination: str, source: str, *options: str) -> dict[str, Any]:
+    return {"destination": destination, "source": source, "type": "bind", "options": ["ro", *options]}
+
+
+@pytest.mark.parametrize(
+    ("mounts", "path", "source"),
+    [
+        ([bind("/x", "/host/x")], "/x", "/host/x"),
+        ([bind("/x", "/host/x")], "/x/y/z", "/host/x/y/z"),
+        ([bind("/x/", "/host/x/")], "/x/y", "/host/x/y"),
+        ([bind("x", "/host/x")], "/x/y", "/host/x/y"),
+        ([bind("/a/../x", "/host/x")], "/x/y", "/host/x/y"),
+        ([bind("/", "/host")], "/x/y", "/host/x/y"),
+        ([bind("/x", "relative")], "/x/y", "relative/y"),
+        ([bind("/x", "/host/x")], "/xy", None),
+        ([bind("/x", "/host/x")], "/", None),
+        ([bind("/x/y", "/host/y")], "/x", None),
+        ([], "/x", None),
+        (None, "/x", None),
+        ([bind("/x", "/1"), bind("/x", "/2")], "/x/y", "/2/y"),
+        ([bind("/x/y", "/1"), bind("/x", "/2")], "/x/y/z", "/2/y/z"),
+        ([bind("/x", "/1"), bind("/x/y", "/2")], "/x/y/z", "/2/z"),
+        ([bind("/x", "/1"), {"destination": "/x", "type": "tmpfs"}], "/x/y", None),
+        ([{"destination": "/x", "type": "tmpfs"}, bind("/x/y", "/1")], "/x/y", "/1"),
+        ([{"destination": "/x", "source": "/h", "options": ["rbind"]}], "/x/y", "/h/y"),
+        ([{"destination": "/x", "source": "/h", "type": "none", "options": ["bind"]}], "/x/y", "/h/y"),
+        ([{"destination": "/x", "source": "/h", "options": ["ro"]}], "/x/y", None),
+    ],
+)
+def test_what_a_bind_mount_puts_at_a_path(mounts: Any, path: str, source: str | None) -> None:
+    assert oci.bind_source(path, config(mounts=mounts)) == source
+
+
+# exec's process file
+
+
+def test_a_process_file_is_described() -> None:
+    process = decode_process(json.dumps(DOCKER["process"]).encode())
+    assert oci.describe_process(process) == Process(
+        argv=("nginx", "-g", "daemon off;"), user="0:0", cwd="/srv", tty=True
+    )
+
+
+def test_a_process_with_a_user_name() -> None:
+    process = decode_process(b'{"user": {"uid": 3, "gid": 4, "username": "ContainerUser"}}')
+    assert oci.describe_process(process) == Process(argv=(), user="ContainerUser", cwd="/", tty=False)
+
+
+def test_a_process_without_args() -> None:
+    assert oci.describe_process(decode_process(b'{"args": null, "user": {"uid": 3}}')).argv == ()
+    assert oci.describe_process(decode_process(b'{"user": {"uid": 3}}')).user == "3:0"
+
+
+# junk
+
+JUNK = [
+    b"",
+    b"{",
+    b"null",
+    b"[]",
+    b'"text"',
+    b'{"process": []}',
+    b'{"process": {"args": "sh"}}',
+    b'{"process": {"args": [1]}}',
+    b'{"hostname": 1}',
+    b'{"annotations": {"a": 1}}',
+    b'{"mounts": [{}]}',
+    b'{"hostname": "\xff"}',
+    b'{"hostname": "\\ud800"}',
+    b'{"process": {"user": {"uid": ' + b"9" * 5000 + b"}}}",
+    b'{"linux": {"seccomp": ' + b'{"a":' * 100_000,
+    b'{"linux": {"seccomp": {"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}}}",
+    b'{"unknown": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    b"\xff\xfe{\0}\0",
+    b"{}garbage",
+]
+
+
+@pytest.mark.parametrize("data", JUNK, ids=range(len(JUNK)))
+def test_junk_is_a_bundle_error(data: bytes) -> None:
+    with pytest.raises(BundleError, match=r"config\.json is not what the OCI runtime-spec says"):
+        decode_config(data)
+
+
+def test_a_junk_process_file_is_a_bundle_error() -> None:
+    with pytest.raises(BundleError, match="the process file is not"):
+        decode_process(b'{"args": 1}')
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda values: st.lists(values, max_size=3) | st.dictionaries(st.text(max_size=8), values, max_size=3),
+    max_leaves=8,
+)
+
+
+def places(node: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Yield the path to each value of a JSON document."""
+    yield path
+    children = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, child in children:
+        yield from places(child, (*path, key))
+
+
+def replaced(path: tuple[Any, ...], value: Any) -> Any:
+    if not path:
+        return value
+    document = copy.deepcopy(DOCKER)
+    node: Any = document
+    for key in path[:-1]:
+        node = node[key]
+    node[path[-1]] = value
+    return document
+
+
+def check(data: bytes) -> None:
+    """Whatever it says: it is refused in a sentence, or the event can be written as JSON."""
+    try:
+        decoded = decode_config(data)
+    except BundleError:
+        return
+    container = describe(Container(id="c", bundle="/b"), decoded, ALL)
+    assert json.loads(Event(type="creating", gate="command", container=container).to_json())
+    oci.bind_source("/sbin/docker-init", decoded)
+
+
+@given(st.binary(max_size=100))
+def test_random_bytes(data: bytes) -> None:
+    check(data)
+
+
+@given(json_values)
+def test_random_json(value: Any) -> None:
+    check(json.dumps(value).encode())
+
+
+@given(st.sampled_from(list(places(DOCKER))), json_values)
+def test_a_config_in_which_one_value_is_replaced(path: tuple[Any, ...], value: Any) -> None:
+    check(json.dumps(replaced(path, value)).encode())
+
+
+@given(st.integers(0, 2000), st.binary(max_size=3))
+def test_a_config_that_is_damaged(at: int, damage: bytes) -> None:
+    data = json.dumps(DOCKER).encode()
+    at %= len(data)
+    check(data[:at])
+    check(data[:at] + damage + data[at + len(damage) :])

@@ -1,0 +1,262 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from startgate.events import Event, Reason
+from startgate.hold import Hold
+from startgate.kernel.fanotify import FAN_ALLOW, FAN_DENY
+from startgate.listeners import Deny, Listeners
+from startgate.passage import Passage, denied
+from startgate.testing import make_event
+from tests.unit.fakes import FakeGroup
+
+PATIENCE = 10.0
+CREATED, STARTED = make_event("created"), make_event("started")
+Journal = list[tuple[str, object]]
+
+
+class Journaling(Listeners):
+    """Writes down what is published, in one journal with the answers."""
+
+    def __init__(self, journal: Journal) -> None:
+        super().__init__()
+        self.journal = journal
+        self.published: list[Event] = []
+
+    def publish(self, event: Event) -> None:
+        self.journal.append(("publish", event.type))
+        self.published.append(event)
+
+
+class Scene:
+    """A hold, its listeners, and a journal of all that happens."""
+
+    def __init__(self) -> None:
+        self.journal: Journal = []
+        self.group = FakeGroup(self.journal)
+        self.hold: Hold = self.group.hold()
+        self.listeners = Journaling(self.journal)
+
+    def passage(self, *drafts: Event) -> Passage:
+        return Passage(self.hold, self.listeners, drafts, lambda: self.journal.append(("passed", None)))
+
+    def on(self, event: Event, act: Callable[[], object]) -> None:
+        def callback(event: Event) -> object:
+            self.journal.append(("callback", event.type))
+            return act()
+
+        self.listeners.on(event.type, callback)
+
+
+@pytest.fixture
+def scene() -> Scene:
+    return Scene()
+
+
+def test_first_the_callback_then_the_event_then_the_answer(scene: Scene) -> None:
+    scene.on(CREATED, lambda: None)
+    assert scene.passage(CREATED).run([CREATED]) is None
+    assert scene.journal == [
+        ("callback", "created"),
+        ("publish", "created"),
+        ("answer", FAN_ALLOW),
+        ("passed", None),
+    ]
+    (event,) = scene.listeners.published
+    assert (event.held_us is not None, event.reason) == (True, None)
+
+
+def test_two_events_pass_one_after_the_other(scene: Scene) -> None:
+    scene.on(CREATED, lambda: None)
+    scene.on(STARTED, lambda: None)
+    scene.passage(CREATED, STARTED).run([CREATED, STARTED])
+    assert scene.journal == [
+        ("callback", "created"),
+        ("publish", "created"),
+        ("callback", "started"),
+        ("publish", "started"),
+        ("answer", FAN_ALLOW),
+        ("passed", None),
+    ]
+
+
+def test_the_completed_events_are_published_not_the_drafts(scene: Scene) -> None:
+    passage = scene.passage(make_event("created", name="draft"))
+    passage.run([make_event("created", name="complete")])
+    assert [event.container.name for event in scene.listeners.published if event.container] == ["complete"]
+
+
+def test_a_failing_callback_allows(scene: Scene) -> None:
+    scene.on(CREATED, lambda: 1 / 0)
+    assert scene.passage(CREATED).run([CREATED]) is None
+    assert scene.group.answers == [FAN_ALLOW]
+    assert [event.type for event in scene.listeners.published] == ["created"]
+
+
+# Deny
+
+
+def test_a_deny_is_answered_and_told_instead(scene: Scene) -> None:
+    scene.on(CREATED, lambda: Deny("not here", "rule 7"))
+    scene.on(STARTED, lambda: pytest.fail("called"))
+    assert scene.passage(CREATED, STARTED).run([CREATED, STARTED]) == Deny("not here", "rule 7")
+    assert scene.journal == [
+        ("callback", "created"),
+        ("answer", FAN_DENY),
+        ("publish", "denied"),
+        ("passed", None),
+    ]
+    (event,) = scene.listeners.published
+    assert event.reason == Reason("not here", "rule 7")
+    assert (event.gate, event.container) == (CREATED.gate, CREATED.container)
+    assert event.held_us is not None
+
+
+def test_a_deny_of_the_second_event(scene: Scene) -> None:
+    scene.on(STARTED, lambda: Deny("no"))
+    scene.passage(CREATED, STARTED).run([CREATED, STARTED])
+    assert [event.type for event in scene.listeners.published] == ["created", "denied"]
+    assert scene.group.answers == [FAN_DENY]
+
+
+def test_after_a_deny_the_deadline_changes_nothing(scene: Scene) -> None:
+    scene.on(CREATED, lambda: Deny("no"))
+    scene.passage(CREATED, STARTED).run([CREATED, STARTED])
+    scene.hold.expire()
+    assert [event.type for event in scene.listeners.published] == ["denied"]
+    assert scene.group.answers == [FAN_DENY]
+
+
+def test_where_nothing_can_be_denied_the_caller_gets_the_verdict(scene: Scene) -> None:
+    scene.on(CREATED, lambda: Deny("no"))
+    assert scene.passage(CREATED).run([CREATED], deniable=False) == Deny("no")
+    assert scene.journal == [("callback", "created"), ("publish", "created")]
+    assert not scene.hold.answered
+    scene.hold.allow()
+
+
+def test_what_denied_says() -> None:
+    event = denied(CREATED, Deny("no", "rule"), 12)
+    assert (event.type, event.held_us, event.reason) == ("denied", 12, Reason("no", "rule"))
+    assert event.container == CREATED.container
+
+
+# The deadline
+
+
+def expired(event: Event) -> bool:
+    return event.reason is not None and "the deadline of" in event.reason.message
+
+
+def test_the_deadline_passes_in_a_callback(scene: Scene) -> None:
+    scene.on(CREATED, scene.hold.expire)
+    assert scene.passage(CREATED).run([CREATED]) is None
+    assert scene.journal == [
+        ("callback", "created"),
+        ("publish", "created"),
+        ("passed", None),
+        ("answer", FAN_ALLOW),
+    ]
+    assert expired(scene.listeners.published[0])
+
+
+def test_what_is_known_by_then_is_told_when_the_deadline_passes(scene: Scene) -> None:
+    scene.on(CREATED, scene.hold.expire)
+    scene.passage(make_event("created", name="draft")).run([make_event("created", name="complete")])
+    assert [event.container.name for event in scene.listeners.published if event.container] == ["complete"]
+
+
+def test_the_deadline_passes_before_anything_is_known(scene: Scene) -> None:
+    passage = scene.passage(make_event("creating", name="draft"))
+    scene.hold.expire()
+    assert passage.run([make_event("creating", name="complete")]) is None
+    (event,) = scene.listeners.published
+    assert expired(event)
+    assert event.container is not None
+    assert event.container.name == "draft"
+    assert scene.group.answers == [FAN_ALLOW]
+
+
+def test_the_deadline_passes_between_two_events(scene: Scene) -> None:
+    scene.on(STARTED, scene.hold.expire)
+    scene.passage(CREATED, STARTED).run([CREATED, STARTED])
+    assert [(event.type, expired(event)) for event in scene.listeners.published] == [
+        ("created", False),
+        ("started", True),
+    ]
+
+
+def test_all_that_is_left_is_published_when_the_deadline_passes(scene: Scene) -> None:
+    scene.on(CREATED, scene.hold.expire)
+    scene.passage(CREATED, STARTED).run([CREATED, STARTED])
+    assert [(event.type, expired(event)) for event in scene.listeners.published] == [
+        ("created", True),
+        ("started", True),
+    ]
+    assert scene.journal.count(("passed", None)) == 1
+
+
+def test_a_deny_that_comes_too_late(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+    def late() -> Deny:
+        scene.hold.expire()
+        return Deny("too late")
+
+    scene.on(CREATED, late)
+    assert scene.passage(CREATED).run([CREATED]) is None
+    assert scene.group.answers == [FAN_ALLOW]
+    assert [(event.type, expired(event)) for event in scene.listeners.published] == [("created", True)]
+    assert "denied too late: too late" in caplog.text
+
+
+def test_a_verdict_after_the_deadline_is_still_the_callers_where_it_can_not_be_denied(scene: Scene) -> None:
+    def late() -> Deny:
+        scene.hold.expire()
+        return Deny("no")
+
+    scene.on(CREATED, late)
+    assert scene.passage(CREATED).run([CREATED], deniable=False) == Deny("no")
+    assert len(scene.listeners.published) == 1
+
+
+def test_how_long_it_was_held_is_told(scene: Scene) -> None:
+    scene.hold.since -= 2_500_000_000
+    scene.passage(CREATED)
+    scene.hold.expire()
+    (event,) = scene.listeners.published
+    assert event.reason is not None
+    assert event.reason.message.startswith("the deadline of 2.5 s passed")
+    assert event.held_us is not None
+    assert 2_500_000 <= event.held_us < 3_500_000
+
+
+def test_closing_the_watcher_in_a_callback_publishes_all_the_same(scene: Scene) -> None:
+    scene.on(CREATED, scene.hold.allow)  # as Deadlines.close() does
+    scene.passage(CREATED).run([CREATED])
+    assert [(event.type, expired(event)) for event in scene.listeners.published] == [("created", False)]
+    assert scene.group.answers == [FAN_ALLOW]
+
+
+@pytest.mark.parametrize("deny", [False, True])
+def test_whoever_wins_each_event_is_published_once(deny: bool) -> None:
+    for _ in range(30):
+        scene, ready = Scene(), threading.Barrier(2)
+        scene.on(STARTED, lambda: Deny("no") if deny else None)
+        passage = scene.passage(CREATED, STARTED)
+
+        def expire(scene: Scene = scene, ready: threading.Barrier = ready) -> None:
+            ready.wait(PATIENCE)
+            scene.hold.expire()
+
+        thread = threading.Thread(target=expire)
+        thread.start()
+        ready.wait(PATIENCE)
+        passage.run([CREATED, STARTED])
+        thread.join(PATIENCE)
+        types = [event.type for event in scene.listeners.published]
+        assert types[0] == "created"
+        assert types[1:] in (["started"], ["denied"])
+        assert scene.group.answers == [FAN_DENY if types[1] == "denied" else FAN_ALLOW]
+        assert scene.journal.count(("passed", None)) == 1

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from startgate.errors import NotReadable
+from startgate.events import Event as ContainerEvent
+from startgate.gates.context import Context, Job
+from startgate.gates.reader import Reader
+from startgate.hold import Hold
+from startgate.kernel.fanotify import FAN_ALLOW, FAN_DENY, FAN_NOFD, FAN_OPEN_EXEC_PERM, FAN_Q_OVERFLOW, Event
+from tests.unit.fakes import FakeGroup, any_fd, make_context, running
+
+PATIENCE = 10.0
+Decide = Callable[[Event, Hold], Job | None]
+
+
+@pytest.fixture
+def group() -> Iterator[FakeGroup]:
+    group = FakeGroup()
+    group.open()
+    yield group
+    group.close()
+
+
+@pytest.fixture
+def context(group: FakeGroup) -> Iterator[Context]:
+    yield from running(make_context(group))
+
+
+@pytest.fixture
+def reading(group: FakeGroup, context: Context) -> Iterator[Callable[[Decide], Reader]]:
+    readers: list[Reader] = []
+
+    def start(decide: Decide) -> Reader:
+        readers.append(Reader("test", group, context, decide))
+        readers[-1].start()
+        return readers[-1]
+
+    yield start
+    for reader in readers:
+        reader.close()
+
+
+def held() -> Event:
+    return Event(FAN_OPEN_EXEC_PERM, any_fd(), 42)
+
+
+def nothing(event: Event, hold: Hold) -> None:
+    return None
+
+
+def test_what_concerns_nobody_is_let_go(group: FakeGroup, reading: Callable[[Decide], Reader]) -> None:
+    reading(nothing)
+    group.raise_event(held())
+    assert group.answered.wait(PATIENCE)
+    assert group.answers == [FAN_ALLOW]
+
+
+def test_a_job_decides(group: FakeGroup, reading: Callable[[Decide], Reader]) -> None:
+    reading(lambda event, hold: hold.deny)
+    group.raise_event(held())
+    assert group.answered.wait(PATIENCE)
+    assert group.answers == [FAN_DENY]
+
+
+@pytest.mark.parametrize("error", [NotReadable("gone"), OSError(2, "gone"), ZeroDivisionError()])
+def test_where_deciding_fails_the_task_is_let_go(
+    group: FakeGroup, reading: Callable[[Decide], Reader], error: Exception
+) -> None:
+    def fail(event: Event, hold: Hold) -> None:
+        raise error
+
+    reading(fail)
+    for _ in range(2):  # and the thread goes on
+        group.answered.clear()
+        group.raise_event(held())
+        assert group.answered.wait(PATIENCE)
+    assert group.answers == [FAN_ALLOW] * 2
+
+
+def test_where_handing_over_fails_the_task_is_let_go(
+    group: FakeGroup, context: Context, reading: Callable[[Decide], Reader], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise ValueError
+
+    monkeypatch.setattr(context.deadlines, "add", fail)
+    reading(lambda event, hold: hold.deny)
+    group.raise_event(held())
+    assert group.answered.wait(PATIENCE)
+    assert group.answers == [FAN_ALLOW]
+
+
+def next_event(group: FakeGroup, context: Context, raised: Event | OSError) -> ContainerEvent | None:
+    events = context.listeners.subscribe(10)
+    group.raise_event(raised)
+    return events.get(timeout=PATIENCE)
+
+
+@pytest.mark.parametrize(
+    ("raised", "said"),
+    [
+        (Event(FAN_Q_OVERFLOW, FAN_NOFD, 0), "test: the kernel's event queue overflowed"),
+        (OSError(24, "Too many open files"), "test: an access was denied by the kernel"),
+    ],
+)
+def test_what_was_not_seen_is_told(
+    group: FakeGroup,
+    context: Context,
+    reading: Callable[[Decide], Reader],
+    raised: Event | OSError,
+    said: str,
+) -> None:
+    reading(nothing)
+    event = next_event(group, context, raised)
+    assert event is not None
+    assert event.reason is not None
+    assert event.type == "lost"
+    assert event.reason.message.startswith(said)
+    group.raise_event(held())  # and the thread goes on
+    assert group.answered.wait(PATIENCE)
+
+
+def test_a_reader_that_was_never_started_is_closed(group: FakeGroup, context: Context) -> None:
+    Reader("test", group, context, nothing).close()
+    assert group.answers == []

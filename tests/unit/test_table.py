@@ -1,0 +1,228 @@
+from __future__ import annotations
+
+import io
+import os
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from startgate.cli.table import Table, describe_exit, row
+from startgate.events import EVENT_TYPES, Caller, Container, Event, EventType, Exit, Process, Reason
+from startgate.listeners import lost
+from startgate.testing import make_event
+
+HEX_ID = "0123456789abcdef" * 4
+TIME = "2026-11-22T13:01:02.120345678Z"
+
+
+@pytest.fixture(autouse=True)
+def _utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return 1
+
+
+def written(*events: Event) -> list[str]:
+    stream = io.StringIO()
+    table = Table(stream)
+    for event in events:
+        table.row(event)
+    return stream.getvalue().splitlines()
+
+
+def event(event_type: EventType, **container: Any) -> Event:
+    return replace(make_event(event_type, **container), time=TIME)
+
+
+def test_the_header_comes_once_with_the_first_event() -> None:
+    lines = written(event("creating"), event("created"))
+    assert len(lines) == 3
+    assert lines[0].split() == ["TIME", "EVENT", "CONTAINER", "PID", "HELD", "WHAT"]
+
+
+def test_nothing_is_written_before_the_first_event() -> None:
+    assert written() == []
+
+
+@pytest.mark.parametrize(
+    ("shown", "line"),
+    [
+        (
+            event("creating", id="web", pid=None, args=("nginx", "-g"), started_by=Caller(1, "conmon")),
+            "13:01:02.120 creating web                                   runc by conmon: nginx -g",
+        ),
+        (
+            replace(event("created", id="web", args=("nginx",)), held_us=812),
+            "13:01:02.120 created  web                     4242   0.8ms  pidfile gate: nginx",
+        ),
+        (
+            event("started", id=HEX_ID, name=None),
+            "13:01:02.120 started  0123456789ab            4242          first-exec gate: -",
+        ),
+        (
+            replace(event("exec", id=HEX_ID, name="shop"), process=Process(argv=("ls", "-l"))),
+            "13:01:02.120 exec     shop                    4242          ls -l",
+        ),
+        (
+            replace(event("stopped", id="web"), exit=Exit(code=3)),
+            "13:01:02.120 stopped  web                     4242          exit 3",
+        ),
+        (
+            replace(event("denied", id="web", pid=None), reason=Reason("not here", "no-web")),
+            "13:01:02.120 denied   web                                   no-web: not here",
+        ),
+        (
+            replace(lost("3 events were dropped"), time=TIME),
+            "13:01:02.120 lost                                           3 events were dropped",
+        ),
+        (
+            replace(event("created", id="web"), held_us=2_000_000, reason=Reason("too late")),
+            "13:01:02.120 created  web                     4242 2000.0ms  pidfile gate: - (too late)",
+        ),
+    ],
+    ids=lambda value: value.type if isinstance(value, Event) else "",
+)
+def test_lines(shown: Event, line: str) -> None:
+    assert row(shown) == line
+
+
+def test_a_long_name_keeps_its_ends() -> None:
+    assert "buildah-bui…l1234567" in row(event("created", id="buildah-buildah-al1234567"))
+    assert " exactly-twenty-chars " in row(event("created", id="exactly-twenty-chars"))
+
+
+@pytest.mark.parametrize(
+    ("identity", "shown"),
+    [
+        (HEX_ID, " 0123456789ab "),
+        ("deadbeefdeadbeef", " deadbeefdeadbeef "),
+        ("z" * 64, " zzzzzzzzzzz…zzzzzzzz "),
+        ("A" * 64, " AAAAAAAAAAA…AAAAAAAA "),
+    ],
+)
+def test_hex_ids_are_cut_as_engines_do(identity: str, shown: str) -> None:
+    assert shown in row(event("created", id=identity))
+
+
+def test_each_line_is_seen_at_once(tmp_path: Path) -> None:
+    with (tmp_path / "out").open("w") as stream:
+        Table(stream).row(event("created"))
+        assert len((tmp_path / "out").read_text().splitlines()) == 2
+
+
+def test_an_event_that_lacks_everything() -> None:
+    for event_type in EVENT_TYPES:
+        bare = Event(type=event_type, gate="none", container=None)
+        assert event_type in row(bare)
+
+
+def test_a_time_that_is_none() -> None:
+    assert row(replace(event("created"), time="yesterday")).startswith("yesterday    created")
+
+
+@pytest.mark.parametrize(
+    ("exit", "words"),
+    [
+        (Exit(), "ended"),
+        (Exit(code=0), "exit 0"),
+        (Exit(code=137, signal=None, oom_killed=False), "exit 137"),
+        (Exit(signal=9), "killed by SIGKILL"),
+        (Exit(signal=9, oom_killed=True), "killed by SIGKILL, out of memory"),
+        (Exit(signal=15, requested_signal=15), "killed by SIGTERM, asked by SIGTERM"),
+        (Exit(code=0, requested_signal=15), "exit 0, asked by SIGTERM"),
+        (Exit(signal=9, oom_killed=False, requested_signal=9), "killed by SIGKILL, asked by SIGKILL"),
+        (Exit(signal=63), "killed by signal 63"),
+        (Exit(requested_signal=0), "ended, asked by signal 0"),
+    ],
+)
+def test_exits_in_words(exit: Exit, words: str) -> None:
+    assert describe_exit(exit) == words
+
+
+# What goes to the stream
+
+
+@pytest.mark.parametrize(
+    "text", ["\033[2J", "\r", "\n", "\0", "\x07", "\x9b31m", "\u202e", "\u2028", "\x7f", "\ufeff", "\ue000"]
+)
+def test_control_characters_do_not_reach_the_terminal(text: str) -> None:
+    (_, line) = written(event("created", id=f"a{text}b", args=("x", text)))
+    assert text not in line
+    assert line.isprintable()
+    assert "?" in line
+
+
+def test_a_line_fits_100_columns() -> None:
+    (_, line) = written(event("created", id="c", args=("word",) * 100))
+    assert len(line) == 100
+
+
+words = st.text(max_size=150)
+
+
+@given(words, words, words, st.sampled_from(EVENT_TYPES), st.none() | st.integers(0, 10**15), words)
+def test_whatever_an_event_says_it_is_one_line(
+    name: str, word: str, comm: str, event_type: EventType, held: int | None, message: str
+) -> None:
+    container = Container(id=name, args=(word, word), started_by=Caller(1, comm), runtime=word, pid=held)
+    shown = Event(
+        type=event_type,
+        time=TIME,
+        gate="command",
+        held_us=held,
+        container=container,
+        process=Process(argv=(word,)),
+        reason=Reason(message, word),
+    )
+    stream = io.StringIO()
+    Table(stream).row(shown)
+    (_, line) = stream.getvalue().split("\n")[:-1]
+    assert len(line) <= 100
+    assert line.isprintable()
+
+
+def on_terminal(monkeypatch: pytest.MonkeyPatch, width: int, *events: Event) -> list[str]:
+    monkeypatch.setattr(os, "get_terminal_size", lambda fd: os.terminal_size((width, 24)))
+    stream = Terminal()
+    table = Table(stream)
+    for shown in events:
+        table.row(shown)
+    return stream.getvalue().splitlines()
+
+
+def test_colours_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    lines = on_terminal(monkeypatch, 100, *(event(event_type) for event_type in EVENT_TYPES))
+    assert all(re.fullmatch(r"\033\[[0-9;]+m[^\033]+\033\[0m", line) for line in lines[1:])
+    assert lines[7].startswith("\033[1;31m")
+    assert "denied" in lines[7]
+
+
+def test_no_colours_where_they_are_not_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\033" not in "".join(on_terminal(monkeypatch, 100, event("denied")))
+    assert "\033" not in "".join(written(event("denied")))
+
+
+@pytest.mark.parametrize(("width", "expected"), [(80, 80), (200, 200), (20, 60), (0, 60)])
+def test_lines_fit_the_terminal(monkeypatch: pytest.MonkeyPatch, width: int, expected: int) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    (_, line) = on_terminal(monkeypatch, width, event("created", args=("word",) * 100))
+    assert len(line) == expected

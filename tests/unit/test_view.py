@@ -1,0 +1,301 @@
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from startgate.errors import BundleError, NotReadable
+from startgate.gates.view import View, open_program_of
+from startgate.kernel import files
+from startgate.runtimes.oci import Config, decode_config
+from tests.unit.fakes import FakeHost, inode_of
+
+TID = 42
+
+
+@pytest.fixture
+def caller(tmp_path: Path) -> Path:
+    """The root directory of the caller."""
+    root = tmp_path / "root"
+    (root / "work/bundle/rootfs/bin").mkdir(parents=True)
+    return root
+
+
+@pytest.fixture
+def view(host: FakeHost, caller: Path) -> Iterator[View]:
+    host.process(TID, root=caller, cwd=caller / "work")
+    with View(host.proc, TID) as view:
+        yield view
+
+
+def program(path: Path, mode: int = 0o755) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("#!/bin/true\n")
+    path.chmod(mode)
+    return path
+
+
+def config(args: list[str] | None, **rest: Any) -> Config:
+    process = {"args": args, "cwd": "/", "env": ["PATH=/bin:/usr/bin"]} | rest.pop("process", {})
+    return decode_config(json.dumps({"process": process, "root": {"path": "rootfs"}} | rest).encode())
+
+
+# Paths
+
+
+@pytest.mark.parametrize(
+    ("path", "base", "expected"),
+    [
+        ("bundle", None, "/work/bundle"),
+        (".", None, "/work"),
+        ("/abs", None, "/abs"),
+        ("../x", None, "/x"),
+        ("init.pid", "/b", "/b/init.pid"),
+        ("/abs", "/b", "/abs"),
+        ("../../..", None, "/"),
+    ],
+)
+def test_paths_are_the_callers(view: View, path: str, base: str | None, expected: str) -> None:
+    assert view.cwd == "/work"
+    assert view.absolute(path, base) == expected
+
+
+def test_a_caller_in_our_own_root(host: FakeHost, tmp_path: Path) -> None:
+    host.process(TID, root=Path("/"), cwd=tmp_path)
+    with View(host.proc, TID) as view:
+        assert view.cwd == str(tmp_path)
+
+
+def test_a_caller_in_its_root_directory(host: FakeHost, caller: Path) -> None:
+    host.process(TID, root=caller, cwd=caller)
+    with View(host.proc, TID) as view:
+        assert view.cwd == "/"
+
+
+def test_a_caller_whose_working_directory_is_beside_its_root(host: FakeHost, caller: Path) -> None:
+    beside = caller.parent / "root2"
+    beside.mkdir()
+    host.process(TID, root=caller, cwd=beside)
+    with View(host.proc, TID) as view:
+        assert view.cwd == str(beside)
+
+
+def test_a_caller_that_is_gone(host: FakeHost) -> None:
+    with pytest.raises(NotReadable, match="caller 42 is gone"):
+        View(host.proc, TID)
+
+
+# config.json
+
+
+def test_a_config_is_read_below_the_callers_root(view: View, caller: Path) -> None:
+    (caller / "work/bundle/config.json").write_text('{"hostname": "web"}')
+    assert view.read_config("/work/bundle/config.json").hostname == "web"
+
+
+def test_links_stay_below_the_callers_root(view: View, caller: Path, tmp_path: Path) -> None:
+    (tmp_path / "secret.json").write_text('{"hostname": "outside"}')
+    (caller / "secret.json").write_text('{"hostname": "inside"}')
+    (caller / "work/absolute").symlink_to("/secret.json")
+    (caller / "work/relative").symlink_to("../../secret.json")
+    assert view.read_config("/work/absolute").hostname == "inside"
+    assert view.read_config("/work/relative").hostname == "inside"
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("missing", "No such file"),
+        ("directory", "not a regular file"),
+        ("fifo", "not a regular file"),
+        ("large", "larger than"),
+        ("junk", "OCI runtime-spec"),
+        ("loop", "symbolic links"),
+    ],
+)
+def test_a_config_that_is_none(view: View, caller: Path, kind: str, said: str) -> None:
+    path = caller / "work/config.json"
+    match kind:
+        case "directory":
+            path.mkdir()
+        case "fifo":
+            os.mkfifo(path)
+        case "large":
+            path.touch()
+            os.truncate(path, (16 << 20) + 1)
+        case "junk":
+            path.write_text("junk")
+        case "loop":
+            path.symlink_to("config.json")
+    with pytest.raises(BundleError, match=said) as error:
+        view.read_config("/work/config.json")
+    assert str(error.value).startswith("/work/config.json")
+
+
+def test_a_file_that_tells_no_size_is_limited_too() -> None:
+    root = os.open("/", os.O_PATH)
+    try:
+        with pytest.raises(OSError, match="larger than 4 bytes"):
+            files.read_regular(root, "/proc/self/status", 4)
+    finally:
+        os.close(root)
+
+
+# The pid file's directory
+
+
+def test_the_directory_of_a_pid_file(view: View, caller: Path) -> None:
+    fd = view.open_pid_directory("/work")
+    try:
+        assert inode_of(f"/proc/self/fd/{fd}") == inode_of(caller / "work")
+    finally:
+        os.close(fd)
+
+
+@pytest.mark.parametrize("path", ["/", "/etc", "/usr/bin", "/dev", "/proc", "/sys"])
+def test_directories_of_the_system_are_not_marked(host: FakeHost, path: str) -> None:
+    host.process(TID, root=Path("/"))
+    with View(host.proc, TID) as view, pytest.raises(BundleError, match="directory of the system"):
+        view.open_pid_directory(path)
+
+
+def test_a_link_into_a_directory_of_the_system(host: FakeHost, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("/etc")
+    host.process(TID, root=Path("/"))
+    with View(host.proc, TID) as view, pytest.raises(BundleError, match="directory of the system"):
+        view.open_pid_directory(str(tmp_path / "link"))
+
+
+def test_a_file_system_that_may_never_answer(view: View, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "is_foreign", lambda fd: True)
+    with pytest.raises(BundleError, match="network or FUSE"):
+        view.open_pid_directory("/work")
+
+
+@pytest.mark.parametrize("path", ["/nope", "/work/file"])
+def test_a_directory_that_is_none(view: View, caller: Path, path: str) -> None:
+    (caller / "work/file").touch()
+    with pytest.raises(OSError, match=r"No such file|Not a directory"):
+        view.open_pid_directory(path)
+
+
+# The first program
+
+
+def opened(view: View, document: Config) -> tuple[int, int]:
+    fd = view.open_program("/work/bundle", document)
+    try:
+        return inode_of(f"/proc/self/fd/{fd}")
+    finally:
+        os.close(fd)
+
+
+@pytest.mark.parametrize("word", ["sh", "/usr/bin/sh", "./sh", "../bin/sh"])
+def test_the_program_as_execvp_finds_it(view: View, caller: Path, word: str) -> None:
+    expected = program(caller / "work/bundle/rootfs/usr/bin/sh")
+    document = config([word], process={"cwd": "/usr/bin"})
+    assert opened(view, document) == inode_of(expected)
+
+
+def test_what_can_not_be_executed_is_passed_over(view: View, caller: Path) -> None:
+    rootfs = caller / "work/bundle/rootfs"
+    program(rootfs / "bin/sh", mode=0o644)
+    expected = program(rootfs / "usr/bin/sh")
+    assert opened(view, config(["sh"])) == inode_of(expected)
+    (rootfs / "bin/dir").mkdir()
+    with pytest.raises(BundleError, match="'dir' is not found"):
+        opened(view, config(["dir"]))
+
+
+@pytest.mark.parametrize(
+    ("env", "found"),
+    [
+        (["PATH=/opt", "PATH=/usr/bin"], True),
+        (["PATH=/usr/bin", "PATH=/opt"], False),
+        ([], True),
+        (None, True),
+        (["PATH="], False),
+        (["PATH=usr/bin"], True),
+    ],
+)
+def test_the_path_of_the_process_counts(view: View, caller: Path, env: Any, found: bool) -> None:
+    expected = program(caller / "work/bundle/rootfs/usr/bin/sh")
+    document = config(["sh"], process={"env": env})
+    if found:
+        assert opened(view, document) == inode_of(expected)
+    else:
+        with pytest.raises(BundleError):
+            opened(view, document)
+
+
+def test_links_in_the_rootfs_stay_in_the_rootfs(view: View, caller: Path) -> None:
+    program(caller / "bin/busybox")
+    expected = program(caller / "work/bundle/rootfs/bin/busybox")
+    (caller / "work/bundle/rootfs/bin/sh").symlink_to("/bin/busybox")
+    (caller / "work/bundle/rootfs/bin/ls").symlink_to("../../../../../../../bin/busybox")
+    assert opened(view, config(["/bin/sh"])) == inode_of(expected)
+    assert opened(view, config(["/bin/ls"])) == inode_of(expected)
+
+
+@pytest.mark.parametrize("source", ["/usr/bin/tini", "../../usr/bin/tini"])
+def test_a_program_that_is_bound_in_from_the_host(view: View, caller: Path, source: str) -> None:
+    """docker run --init."""
+    expected = program(caller / "usr/bin/tini")
+    program(caller / "work/bundle/rootfs/sbin/docker-init")
+    mount = {"destination": "/sbin/docker-init", "source": source, "type": "bind"}
+    assert opened(view, config(["/sbin/docker-init"], mounts=[mount])) == inode_of(expected)
+
+
+def test_a_program_in_a_directory_that_is_bound_in(view: View, caller: Path) -> None:
+    expected = program(caller / "srv/tools/run")
+    mount = {"destination": "/tools", "source": "/srv/tools", "options": ["rbind"]}
+    assert opened(view, config(["/tools/run"], mounts=[mount])) == inode_of(expected)
+
+
+@pytest.mark.parametrize("document", [config(None), config([]), decode_config(b"{}"), config(["nope"])])
+def test_a_container_without_program(view: View, document: Config) -> None:
+    with pytest.raises(BundleError):
+        opened(view, document)
+
+
+def test_a_bundle_without_rootfs(view: View) -> None:
+    with pytest.raises(FileNotFoundError):
+        opened(view, config(["sh"], root={"path": "nope"}))
+
+
+def test_a_program_on_a_file_system_that_may_never_answer(
+    view: View, caller: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program(caller / "work/bundle/rootfs/bin/sh")
+    monkeypatch.setattr(files, "is_foreign", lambda fd: True)
+    with pytest.raises(BundleError, match="not found"):
+        opened(view, config(["sh"]))
+
+
+def test_the_program_of_a_created_container(host: FakeHost, caller: Path) -> None:
+    expected = program(caller / "usr/bin/sh")
+    host.process(7, root=caller)
+    fd = open_program_of(host.proc, 7, config(["sh"]))
+    try:
+        assert inode_of(f"/proc/self/fd/{fd}") == inode_of(expected)
+    finally:
+        os.close(fd)
+    with pytest.raises(BundleError, match="not found"):
+        open_program_of(host.proc, 7, config(["nope"]))
+    with pytest.raises(OSError, match="No such file"):
+        open_program_of(host.proc, 8, config(["sh"]))
+
+
+def test_the_program_of_a_created_container_can_be_executed(host: FakeHost, caller: Path) -> None:
+    program(caller / "bin/sh", mode=0o644)
+    expected = program(caller / "usr/bin/sh")
+    host.process(7, root=caller)
+    fd = open_program_of(host.proc, 7, config(["sh"]))
+    try:
+        assert inode_of(f"/proc/self/fd/{fd}") == inode_of(expected)
+    finally:
+        os.close(fd)
