@@ -40,7 +40,8 @@ _host_root = click.option(
 @click.option("--verbose", "-v", is_flag=True, help="Tell more on stderr.")
 def app(verbose: bool) -> None:
     """See every container start and stop on this host, before the container runs."""
-    log.configure(logging.DEBUG if verbose else logging.WARNING)
+    if verbose:
+        logging.getLogger().setLevel(logging.DEBUG)
 
 
 @app.command()
@@ -107,6 +108,7 @@ def doctor(output: str, host_root: str) -> None:
 
 def main() -> None:
     """Run the command line. Exit codes: 1 failure, 2 usage, 3 the host can't."""
+    log.configure(logging.WARNING)
     try:
         app(prog_name="startgate")
     except KernelUnsupported as error:
