@@ -31,7 +31,7 @@ class Options:
 
 
 def _options_of(valued: str, flags: str, gnu: str) -> Options:
-    always = {"--help", "--usage", "--version"}
+    always = {"--help", "--usage", "--version", "-h", "-v", "-V", "-?"}
     return Options(
         frozenset(valued.split()), frozenset(flags.split()) | always, frozenset(gnu.split()) | always
     )
@@ -50,7 +50,7 @@ _START = _options_of(
     valued="--bundle -b --pid-file --console-socket --preserve-fds --user-log --config -f --image-path "
     "--work-path --parent-path --manage-cgroups-mode --empty-ns --page-server --status-fd --lsm-profile "
     "--lsm-mount-context --keep-fd --log-fd",
-    flags="--detach --keep --no-pivot --no-new-keyring --no-subreaper --tcp-established --ext-unix-sk "
+    flags="-d --detach --keep --no-pivot --no-new-keyring --no-subreaper --tcp-established --ext-unix-sk "
     "--shell-job --file-locks --auto-dedup --lazy-pages --tcp-close",
     gnu="--bundle --config --console-socket --detach --keep --no-new-keyring --no-pivot --no-subreaper "
     "--pid-file --preserve-fds",
@@ -58,11 +58,11 @@ _START = _options_of(
 _EXEC = _options_of(
     valued="--console-socket --cwd --env -e --user -u --additional-gids -g --process -p --pid-file "
     "--process-label --apparmor --cap -c --preserve-fds --cgroup --internal-pid-file",
-    flags="--tty --detach --no-new-privs --ignore-paused --clear-groups",
+    flags="-t --tty -d --detach --no-new-privs --ignore-paused --clear-groups",
     gnu="--apparmor --cap --cgroup --console-socket --cwd --detach --env --no-new-privs --pid-file "
     "--preserve-fds --process --process-label --tty --user",
 )
-_KILL = _options_of(valued="--signal -s", flags="--all --regex", gnu="--all --regex")
+_KILL = _options_of(valued="--signal -s", flags="-a --all -r --regex", gnu="--all --regex")
 _START_COMMAND = _options_of(valued="", flags="", gnu="")
 _OPTIONS: dict[str, Options] = {
     "create": _START,
@@ -181,16 +181,21 @@ def _split(word: str, level: Options) -> list[tuple[str, str | None]]:
         return [("-" + name, attached)]  # Go's flag package (runc, runsc): -root is --root
     if equals and len(name) == 2:
         return [(name, attached)]
-    return _cluster(word, level.valued)
+    return _cluster(word, level) or [(name, attached)]
 
 
-def _cluster(word: str, valued: frozenset[str]) -> list[tuple[str, str | None]]:
-    """Split -dbBUNDLE, as getopt does: flags, then one option with the rest as its value."""
+def _cluster(word: str, level: Options) -> list[tuple[str, str | None]]:
+    """Split -dbBUNDLE, as getopt does: flags, then one option with the rest as its value.
+
+    Empty when a letter is none of the options: then it is a long one with one dash.
+    """
     found: list[tuple[str, str | None]] = []
     for index, letter in enumerate(word[1:], 2):
         option = "-" + letter
-        if option in valued:
+        if option in level.valued:
             return [*found, (option, word[index:] or None)]
+        if option not in level.flags:
+            return []
         found.append((option, None))
     return found
 
