@@ -62,7 +62,7 @@ def main() -> int:
 def run(kernel: str, select: str) -> int:
     """Run the kernel tests on a kernel, and keep the results."""
     RESULTS.mkdir(parents=True, exist_ok=True)
-    report = RESULTS / f"{kernel}.xml"
+    report = RESULTS / f"{kernel}{'-selected' if select else ''}.xml"
     report.unlink(missing_ok=True)
     tests = [".venv/bin/python", "-m", "pytest", "-q", "tests/kernel", "--tb=short", "--timeout=300"]
     tests += ["-p", "no:cacheprovider", f"--junitxml={report}", *(["-m", select] if select else [])]

@@ -15,6 +15,8 @@ from startgate.testing import make_bundle, write_config
 from tests.kernel.conftest import Watching
 from tests.kernel.support import SLOWNESS, Runtime, marks, read_as_an_engine, types
 
+pytestmark = pytest.mark.portable
+
 
 def missing(config: Path) -> None:
     """No config.json at all."""

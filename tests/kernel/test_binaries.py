@@ -7,8 +7,12 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from tests.kernel.conftest import Watching
 from tests.kernel.support import Runtime, eventually, marks, types
+
+pytestmark = pytest.mark.portable
 
 
 def test_an_upgrade_by_rename(

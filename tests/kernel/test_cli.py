@@ -16,6 +16,8 @@ import pytest
 
 from tests.kernel.support import PATIENCE, SLOWNESS, Runtime
 
+pytestmark = pytest.mark.portable
+
 STARTGATE = [sys.executable, "-c", "from startgate.cli import main; main()"]
 
 

@@ -12,6 +12,8 @@ import pytest
 from tests.kernel.conftest import Watching
 from tests.kernel.support import PATIENCE, SLOWNESS
 
+pytestmark = pytest.mark.portable
+
 ROUNDS = 200
 
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 from click.testing import CliRunner
 
-from startgate.cli import app, main
+from startgate.cli import app, log, main
 from startgate.errors import BundleError, KernelUnsupported
 from startgate.watcher import Watcher
 
@@ -46,6 +46,7 @@ def test_usage_errors(arguments: str, said: str) -> None:
 
 def run_main(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int | str | None:
     monkeypatch.setattr(sys, "argv", ["startgate", *arguments])
+    monkeypatch.setattr(log, "configure", lambda level: None)
     with pytest.raises(SystemExit) as left:
         main()
     return left.value.code
