@@ -87,6 +87,14 @@ def test_signals_end_it_cleanly(number: signal.Signals) -> None:
         assert process.stderr and process.stderr.read() == ""
 
 
+def test_ctrl_z_does_not_stop_it(runc: Runtime, bundle: Path, name: str) -> None:
+    """Stopped, it would keep all runtime commands of the host waiting."""
+    with watching("--output", "json", "--count", "1") as process:
+        process.send_signal(signal.SIGTSTP)
+        assert runc("run", "-b", str(bundle), name, check=False).returncode == 7
+        assert process.wait(PATIENCE) == 0
+
+
 def test_a_reader_that_leaves(runc: Runtime, bundle: Path, name: str) -> None:
     with watching("--output", "json") as process:
         assert process.stdout

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 import pytest
 
 from startgate import records
+from startgate.errors import NotReadable
 from startgate.exits import Exits, PidfdExits, RingExits
 from startgate.kernel import features
 from startgate.kernel.process import Proc
@@ -164,3 +165,16 @@ def test_forgetting_is_not_confused_by_reused_fds() -> None:
             with following(exits):
                 assert told.get(timeout=PATIENCE) == 2 << 8
         assert told.empty()
+
+
+def test_a_pid_that_was_reused_is_not_watched() -> None:
+    """The process that was meant has another start time."""
+    exits = PidfdExits(Proc())
+    try:
+        with child("exit 0") as process:
+            meant = Proc().identify(process.pid)
+            with pytest.raises(NotReadable):
+                exits.watch(meant._replace(start_time=meant.start_time - 1), lambda status: None)
+            go(process)
+    finally:
+        exits.close()

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from startgate import records
-from startgate.errors import NotReadable
-from startgate.kernel import features
+from startgate.errors import KernelUnsupported, NotReadable
+from startgate.kernel import bpf, features
 from startgate.kernel.fanotify import FAN_ALLOW, FAN_OPEN_EXEC_PERM, Event, Group
 from startgate.kernel.process import Proc
 from startgate.records import ExecRecord, procfs
@@ -226,3 +226,16 @@ def test_the_event_thread_is_found_in_the_group(source: str, program: Path) -> N
     finally:
         taken.close()
         group.close()
+
+
+def test_a_verifier_rejection_shows_its_log(tmp_path: Path) -> None:
+    source, output = tmp_path / "bad.c", tmp_path / "bad.o"
+    source.write_text(
+        'char LICENSE[] __attribute__((section("license"))) = "GPL";\n'
+        '__attribute__((section("tracepoint/sched/sched_process_exec"))) int bad(long *ctx)\n'
+        "{ long *nowhere = (long *)ctx[1]; return *nowhere; }\n"
+    )
+    subprocess.run(["clang", "-O2", "-g", "-target", "bpf", "-c", source, "-o", output], check=True)
+    with pytest.raises(KernelUnsupported, match="refused the BPF programs") as caught:
+        bpf.Object(output, ["bad"])
+    assert "invalid mem access" in caught.value.details
