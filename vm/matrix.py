@@ -33,16 +33,20 @@ ROWS = {
     "exit codes of reaped processes, PIDFD_GET_INFO": r"test_exits::test_reaped_before",
     "exit codes of reaped processes, BPF": r"test_exits::test_the_bpf_program",
     "first exec held": r"test_ways::test_a_first_program",
-    "from a child pid namespace, `table`": r"test_pid_namespace::test_the_hosts.*\[table",
-    "from a child pid namespace, `queue`": r"test_pid_namespace::test_the_hosts.*\[queue",
+    "from a child pid namespace and a container: `table`": r"test_pid_namespace::test_the_hosts.*\[table",
+    "from a child pid namespace and a container: `queue`": r"test_pid_namespace::test_the_hosts.*\[queue",
 }
 
 
+LOAD = "test_records::test_in_step_under_load[{}]"
+
+
 class Case(NamedTuple):
-    """One test, and how it went: passed, failed or skipped."""
+    """One test, how it went (passed, failed or skipped), and what it measured."""
 
     name: str
     outcome: str
+    measured: str
 
 
 def main() -> int:
@@ -104,7 +108,8 @@ def read(report: Path) -> list[Case]:
         failed = kinds & {"failure", "error"}
         outcome = "failed" if failed else "skipped" if "skipped" in kinds else "passed"
         module = case.get("classname", "").rpartition(".")[2]
-        cases.append(Case(f"{module}::{case.get('name')}", outcome))
+        measured = [p.get("value", "") for p in case.iter("property") if p.get("name") == "load"]
+        cases.append(Case(f"{module}::{case.get('name')}", outcome, "".join(measured)))
     return cases
 
 
@@ -122,6 +127,12 @@ def table(results: dict[str, list[Case]]) -> str:
     for title, pattern in ROWS.items():
         cells = " | ".join(cell(cases, pattern) for cases in results.values())
         lines.append(f"| {title} | {cells} |")
+    for source in ("table", "queue", "procfs"):
+        name = LOAD.format(source)
+        cells = " | ".join(
+            next((c.measured for c in cases if c.name == name), "") or "-" for cases in results.values()
+        )
+        lines.append(f"| `{source}` under load: 16 runc commands at a time | {cells} |")
     for outcome in ("passed", "failed", "skipped"):
         counts = (str(sum(case.outcome == outcome for case in cases)) for cases in results.values())
         lines.append(f"| tests {outcome} | {' | '.join(counts)} |")

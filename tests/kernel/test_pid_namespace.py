@@ -12,10 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from startgate.testing import write_config
+from startgate.kernel.process import Proc
+from startgate.runtimes import oci
+from startgate.testing import make_bundle, write_config
 from tests.kernel.support import PATIENCE, Runtime, read_as_an_engine, types_of
 
 MAIN = "from startgate.cli import main; main()"
+WATCH = ["watch", "-o", "json"]
 # A container's view: its own pid, mount and cgroup namespaces, the host's root below a directory.
 ENTER = """
 set -e
@@ -28,10 +31,41 @@ exec unshare --kill-child --pid --fork --mount-proc --cgroup "$@"
 
 @contextmanager
 def inside(host: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """Run startgate in namespaces of its own; the host's root is at `host`."""
     command = ["unshare", "-m", "sh", "-c", ENTER.format(host=host), "sh", sys.executable, "-c", MAIN]
-    with subprocess.Popen(
-        [*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+    with popen([*command, *arguments]) as process:
+        yield process
+
+
+@contextmanager
+def in_container(runc: Runtime, directory: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """Run startgate in a privileged container; the host's root is at /host."""
+    bundle = make_bundle(directory / "agent", [sys.executable, "-c", MAIN, *arguments])
+    everything = list(oci.capability_names(int(Proc().status(os.getpid())["CapBnd"], 16)))
+    config = json.loads((bundle / "config.json").read_text())
+    config["process"]["capabilities"] = dict.fromkeys(("bounding", "permitted", "effective"), everything)
+    config["process"]["cwd"] = os.getcwd()
+    config["process"]["env"] = [
+        f"{name}={os.environ[name]}" for name in ("PATH", "HOME") if name in os.environ
+    ]
+    config["linux"]["namespaces"].append({"type": "cgroup"})
+    own = {"proc", "dev", "sys", "run", "tmp", "host"}
+    for name in sorted(set(os.listdir("/")) - own):
+        if os.path.isdir(f"/{name}"):
+            bind = {"destination": f"/{name}", "source": f"/{name}", "options": ["rbind"]}
+            config["mounts"].append(bind)
+    config["mounts"].append({"destination": "/sys", "type": "sysfs", "source": "sysfs"})  # BTF
+    config["mounts"].append({"destination": "/host", "source": "/", "options": ["rbind"]})
+    (bundle / "config.json").write_text(json.dumps(config))
+    name = f"agent-{os.getpid()}"
+    with popen([*runc.prefix, "run", "--bundle", str(bundle), name]) as process:
+        yield process
+        subprocess.run([*runc.prefix, "kill", name, "KILL"], capture_output=True, check=False)
+
+
+@contextmanager
+def popen(command: list[str]) -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             yield process
         finally:
@@ -44,22 +78,37 @@ def test_the_hosts_containers(
 ) -> None:
     if sources[source_name]:
         pytest.skip(sources[source_name])
+    host = tmp_path / "host"
+    with inside(host, *WATCH, "--host-root", str(host), "--exec-records", source_name) as process:
+        _check(process, runc, bundle, name)
+
+
+@pytest.mark.parametrize("source_name", ["table", "queue"])
+def test_the_hosts_containers_from_a_container(
+    source_name: str, sources: dict[str, str], runc: Runtime, bundle: Path, name: str, tmp_path: Path
+) -> None:
+    if sources[source_name]:
+        pytest.skip(sources[source_name])
+    with in_container(runc, tmp_path, *WATCH, "--host-root=/host", "--exec-records", source_name) as process:
+        _check(process, runc, bundle, name)
+
+
+def _check(process: subprocess.Popen[str], runc: Runtime, bundle: Path, name: str) -> None:
+    """Start containers on the host, and compare what the watcher tells with what the host knows."""
+    pid_file = bundle.parent / "pid"
     write_config(bundle, ["/bin/sleep", "1000"])
-    host, pid_file = tmp_path / "host", tmp_path / "pid"
-    watch = ["watch", "-o", "json", "--host-root", str(host), "--exec-records", source_name, "--count", "9"]
-    with inside(host, *watch) as process:
-        assert process.stderr and process.stdout
-        ready = process.stderr.readline()
-        assert ready.startswith("watching "), ready + process.stderr.read()
-        runc("create", "-b", str(bundle), "--pid-file", str(pid_file), f"{name}-1", detached=True)
-        pid = int(read_as_an_engine(pid_file))
-        namespace, cgroup = os.stat(f"/proc/{pid}/ns/mnt").st_ino, Path(f"/proc/{pid}/cgroup").read_text()
-        runc("start", f"{name}-1")
-        runc("exec", f"{name}-1", "true")
-        runc("kill", f"{name}-1", "KILL")
-        write_config(bundle, ["/bin/sh", "-c", "exit 7"])
-        runc("run", "-b", str(bundle), f"{name}-2", check=False)
-        events = [json.loads(process.stdout.readline()) for _ in range(8)]
+    assert process.stderr and process.stdout
+    ready = process.stderr.readline()
+    assert ready.startswith("watching "), ready + process.stderr.read()
+    runc("create", "-b", str(bundle), "--pid-file", str(pid_file), f"{name}-1", detached=True)
+    pid = int(read_as_an_engine(pid_file))
+    namespace, cgroup = os.stat(f"/proc/{pid}/ns/mnt").st_ino, Path(f"/proc/{pid}/cgroup").read_text()
+    runc("start", f"{name}-1")
+    runc("exec", f"{name}-1", "true")
+    runc("kill", f"{name}-1", "KILL")
+    write_config(bundle, ["/bin/sh", "-c", "exit 7"])
+    runc("run", "-b", str(bundle), f"{name}-2", check=False)
+    events = [json.loads(process.stdout.readline()) for _ in range(8)]
     first = [e for e in events if e["container"]["id"] == f"{name}-1"]
     second = [e for e in events if e["container"]["id"] == f"{name}-2"]
     assert types_of(first) == ["creating", "created", "exec", "stopped"]

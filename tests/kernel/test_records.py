@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import select
+import shutil
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from startgate.kernel import bpf, features
 from startgate.kernel.fanotify import FAN_ALLOW, FAN_OPEN_EXEC_PERM, Event, Group
 from startgate.kernel.process import Proc
 from startgate.records import ExecRecord, procfs
-from tests.kernel.support import PATIENCE, SLOWNESS
+from tests.kernel.support import PATIENCE, Runtime
 
 Tap = Callable[[Callable[[], object]], list[ExecRecord]]
 
@@ -39,6 +40,13 @@ def program(tmp_path: Path) -> Path:
 @pytest.fixture
 def tap(source: str, program: Path) -> Iterator[Tap]:
     """Run something that executes the program, and return the records of it."""
+    with tapping(source, program) as listen:
+        yield listen
+
+
+@contextmanager
+def tapping(source: str, program: Path) -> Iterator[Tap]:
+    """Give what runs an action, and returns the records of the program's executions."""
     group = features.open_group(report_tid=True)
     taken = records.choose(source, group)
     group.mark(FAN_OPEN_EXEC_PERM, str(program))
@@ -180,27 +188,36 @@ def test_a_task_killed_in_its_execve(tap: Tap, program: Path, source: str) -> No
     tap(kill_them)
 
 
-def test_in_step_under_load(tap: Tap, program: Path, source: str) -> None:
-    """200 commands, 16 at a time, with unrelated execs beside them: each record is its event's."""
-    total = 200 if SLOWNESS <= 4 else 60
-    counting = "n=0; trap 'echo $n; exit' TERM; while :; do /bin/true; n=$((n+1)); done"
-    noise = subprocess.Popen(["/bin/sh", "-c", counting], stdout=subprocess.PIPE, text=True)
-    began = time.monotonic()
+UNRELATED = 2000
+
+
+def test_in_step_under_load(
+    source: str, runc: Runtime, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    """200 runc commands, 16 at a time, again and again beside 2000 unrelated execs."""
+    binary = tmp_path / "runc"
+    shutil.copy(runc.prefix[-1], binary)
+    loop = f"n=0; while [ $n -lt {UNRELATED // 2} ]; do /bin/true; n=$((n+1)); done"
+    started: list[int] = []
 
     def load() -> None:
+        noise = [subprocess.Popen(["/bin/sh", "-c", loop]) for _ in range(2)]
         with ThreadPoolExecutor(16) as pool:
-            list(pool.map(lambda n: _run(str(program), f"number-{n}"), range(total)))
+            while not started or any(process.poll() is None for process in noise):
+                wave = range(len(started), len(started) + 200)
+                started.extend(wave)
+                list(pool.map(lambda n: _run(str(binary), "--root", f"/none/{n}", "list", "-q"), wave))
+        for process in noise:
+            process.wait()
 
-    try:
+    began = time.monotonic()
+    with tapping(source, binary) as tap:
         found = tap(load)
-    finally:
-        took = time.monotonic() - began
-        noise.terminate()
-        others = noise.communicate()[0].strip()
-    print(
-        f"{source}: {len(found)} records of {total} events in {took:.1f} s, {others} other execs beside them"
-    )
-    assert sorted(int(r.arguments[1].split(b"-")[1]) for r in found) == list(range(total))
+    took = time.monotonic() - began
+    told = f"{len(found)} records of {len(started)} commands, {UNRELATED} other execs, {took:.1f} s"
+    record_property("load", told)
+    print(f"{source}: {told}")
+    assert sorted(int(r.arguments[2].split(b"/")[2]) for r in found) == started
 
 
 def test_callers_that_are_not_root_are_told_apart(tap: Tap, program: Path, tmp_path: Path) -> None:

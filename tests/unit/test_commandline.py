@@ -101,7 +101,6 @@ def test_long_flags_with_one_dash(flag: str) -> None:
     assert (called.command, called.id, called.bundle) == (Command.RESTORE, "ID", "/b")
 
 
-@pytest.mark.xfail(strict=True, reason="split into letters: -f is --config, -h asks for help")
 @pytest.mark.parametrize("flag", ["-no-mount-fallback", "-a-future-hyphenated-flag"])
 def test_long_flags_that_are_in_no_list_with_one_dash(flag: str) -> None:
     """A cluster of short options holds no dash. runc 1.2 has --no-mount-fallback."""

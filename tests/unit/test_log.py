@@ -34,8 +34,8 @@ class BrokenPipe(io.StringIO):
         raise BrokenPipeError
 
 
-@pytest.fixture
-def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+def stopped_terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    """Not a fixture: pytest sets sys.stderr anew when a test begins."""
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     return terminal
@@ -61,15 +61,17 @@ def written(handler: QueuedHandler, terminal: Terminal) -> list[str]:
     return terminal.getvalue().splitlines()
 
 
-def test_lines_are_written_in_their_order(handler: QueuedHandler, terminal: Terminal) -> None:
+def test_lines_are_written_in_their_order(handler: QueuedHandler, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = stopped_terminal(monkeypatch)
     for text in "abc":
         handler.emit(record(text))
     assert written(handler, terminal) == ["a", "b", "c"]
 
 
 def test_a_terminal_that_is_stopped_stops_nobody(
-    handler: QueuedHandler, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+    handler: QueuedHandler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    terminal = stopped_terminal(monkeypatch)
     monkeypatch.setattr(log, "_BACKLOG", 2)
     handler.emit(record("0"))
     assert terminal.reached.wait(PATIENCE)
@@ -78,9 +80,8 @@ def test_a_terminal_that_is_stopped_stops_nobody(
     assert written(handler, terminal) == ["0", "1", "2"]
 
 
-def test_lines_that_were_dropped_are_counted(
-    handler: QueuedHandler, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_lines_that_were_dropped_are_counted(handler: QueuedHandler, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = stopped_terminal(monkeypatch)
     handler.emit(record("first"))
     assert terminal.reached.wait(PATIENCE)
     monkeypatch.setattr(log, "_BACKLOG", 0)
