@@ -6,13 +6,10 @@ import asyncio
 import inspect
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar, Unpack
 
 from startgate.events import Event, EventType
-from startgate.watcher import Watcher
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from startgate.watcher import Watcher, WatcherOptions
 
 F = TypeVar("F", bound=Callable[[Event], object])
 
@@ -27,18 +24,9 @@ class AsyncWatcher:
                 ...
     """
 
-    def __init__(
-        self,
-        *,
-        runtimes: Sequence[str] = (),
-        exec_records: str = "auto",
-        hold_timeout: float = 2.0,
-        backlog: int = 10_000,
-    ) -> None:
-        """See `Watcher`."""
-        self._watcher = Watcher(
-            runtimes=runtimes, exec_records=exec_records, hold_timeout=hold_timeout, backlog=backlog
-        )
+    def __init__(self, **options: Unpack[WatcherOptions]) -> None:
+        """Takes the options of `Watcher`."""
+        self._watcher = Watcher(**options)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._queue: asyncio.Queue[Event | None] = asyncio.Queue()
 

@@ -6,7 +6,7 @@ import logging
 import resource
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from typing import TypeVar, overload
+from typing import TypedDict, TypeVar, overload
 
 from startgate import records
 from startgate.errors import KernelUnsupported, StartgateError
@@ -34,6 +34,16 @@ HOLD_TIMEOUT_LIMIT = 3600
 """Seconds: the longest `hold_timeout`."""
 
 F = TypeVar("F", bound=Callback)
+
+
+class WatcherOptions(TypedDict, total=False):
+    """The options of `Watcher`, for those who pass them on."""
+
+    runtimes: Sequence[str]
+    exec_records: str
+    hold_timeout: float
+    backlog: int
+    host_root: str
 
 
 class Watcher:

@@ -74,6 +74,27 @@ class ExecBpf:
         self.object.close()
 
 
+class BpfSource:
+    """What the exec record sources that use BPF have in common: see ExecRecordSource."""
+
+    def __init__(self, group: Group, *, kprobes: bool = False) -> None:
+        """Raises KernelUnsupported, which says what the kernel lacks."""
+        self.bpf = ExecBpf(group, kprobes=kprobes)
+        self._group = group
+
+    def host_pid(self, event: Event, group: Group) -> int:
+        """See ExecRecordSource."""
+        return self.bpf.host_pid(event, group)
+
+    def exits(self) -> BpfExits:
+        """See ExecRecordSource."""
+        return BpfExits(self.bpf)
+
+    def close(self) -> None:
+        """See ExecRecordSource."""
+        self.bpf.close()
+
+
 class BpfEnds:
     """The ends of processes, from the ring buffer `ends`: see exits.EndRing."""
 

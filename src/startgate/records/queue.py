@@ -5,25 +5,23 @@ each time we take an event off our group's queue; we pop one per event.
 from __future__ import annotations
 
 from startgate.errors import KernelUnsupported
-from startgate.exits import ExitMemory
 from startgate.kernel.fanotify import Event, Group
 from startgate.records import layout
-from startgate.records.bpf import BpfExits, ExecBpf
+from startgate.records.bpf import BpfSource
 from startgate.records.record import ExecRecord
 
 _STRAYS = 64
 
 
-class Queue:
+class Queue(BpfSource):
     """Pops the records that the kprobes push."""
 
     name = "queue"
 
     def __init__(self, group: Group) -> None:
         """Raises KernelUnsupported in one sentence, e.g. on a kernel without kprobes."""
-        self._group = group
         try:
-            self.bpf = ExecBpf(group, kprobes=True)
+            super().__init__(group, kprobes=True)
         except KernelUnsupported as error:
             raise KernelUnsupported(
                 f"the exec record source `queue` needs kprobes on fsnotify_remove_first_event: {error}",
@@ -50,15 +48,3 @@ class Queue:
             if len(self._strays) > _STRAYS:
                 del self._strays[next(iter(self._strays))]
         return self._strays.pop(wanted, None)
-
-    def host_pid(self, event: Event, group: Group) -> int:
-        """See ExecRecordSource."""
-        return self.bpf.host_pid(event, group)
-
-    def exits(self) -> ExitMemory:
-        """See ExecRecordSource."""
-        return BpfExits(self.bpf)
-
-    def close(self) -> None:
-        """See ExecRecordSource."""
-        self.bpf.close()
