@@ -216,11 +216,11 @@ class RingExits(Exits):
         self.also(self._ends.fileno(), self._read)
 
     def watch(self, process: ProcessId, ended: Ended) -> Watch:
-        """See Exits."""
+        """See Exits. `ended` may have been called too, when NotReadable is raised."""
         watch = Watch(process, -1, ended)
+        self._memory.expect(process.pid)
         with self._lock:
             self._watched.setdefault(process.pid, []).append(watch)
-        self._memory.expect(process.pid)
         # From here on its end is told. It may have come before: then nobody tells.
         if self._proc.is_alive(process):
             return watch

@@ -26,7 +26,7 @@ class Workers:
     def __init__(self, limit: int = 128, spare: int = 8) -> None:
         """`spare` threads stay when they are idle."""
         self._limit = limit
-        self._spare = spare
+        self._spare = max(1, spare)  # somebody has to wait for jobs
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._threads = 0

@@ -40,14 +40,14 @@ def _options_of(valued: str, flags: str, gnu: str) -> Options:
 # runc 1.0-1.5, crun 1.x, youki and runsc. An option that is in no list takes no value: so it
 # is with all others of these programs.
 _GLOBAL = _options_of(
-    valued="--root --log --log-format --criu --rootless --cgroup-manager --log-level --debug-log "
+    valued="--root -r --log -l --log-format --criu --rootless --cgroup-manager --log-level --debug-log "
     "--debug-log-format --platform --network --overlay2 --file-access --panic-log --debug-command "
     "--strace-syscalls --strace-log-size --user-log --host-uds --num-network-channels --watchdog-action",
     flags="--debug --systemd-cgroup --overlay --strace --alsologtostderr --allow-packet-socket-write",
     gnu="--cgroup-manager --debug --log --log-format --log-level --root --rootless --systemd-cgroup",
 )
 _START = _options_of(
-    valued="--bundle -b --pid-file --console-socket --preserve-fds --user-log --config -f --image-path "
+    valued="--bundle -b --pid-file -p --console-socket --preserve-fds --user-log --config -f --image-path "
     "--work-path --parent-path --manage-cgroups-mode --empty-ns --page-server --status-fd --lsm-profile "
     "--lsm-mount-context --keep-fd --log-fd",
     flags="-d --detach --keep --no-pivot --no-new-keyring --no-subreaper --tcp-established --ext-unix-sk "
@@ -227,11 +227,11 @@ def _invocation(
     return Invocation(
         command=command,
         id=names[0],
-        root=flags.get("--root"),
-        log=flags.get("--log"),
+        root=flags.get("--root", flags.get("-r")),  # -r, -l, -p: youki
+        log=flags.get("--log", flags.get("-l")),
         bundle=given.get("--bundle", given.get("-b")),
         config=given.get("--config", given.get("-f")),
-        pid_file=given.get("--pid-file") or None,
+        pid_file=given.get("--pid-file", given.get("-p") if command.starts else None) or None,
         detach="--detach" in given or "-d" in given,
         signal=given.get("--signal", given.get("-s", names[1] if len(names) > 1 else None))
         if command is Command.KILL

@@ -190,7 +190,7 @@ def _allows_all_devices(rules: Iterable[DeviceRule]) -> bool:
     """Rules apply in their order: a later one may take away what an earlier one gave."""
     allowed = False
     for rule in rules:
-        every = rule.type in (None, "", "a") and not rule.major and not rule.minor
+        every = rule.type in (None, "", "a") and {rule.major, rule.minor} <= {None, 0, -1}
         if every and rule.allow:
             allowed = allowed or set(rule.access or "rwm") >= set("rwm")
         elif not rule.allow:
