@@ -5,6 +5,7 @@ How it works, from the kernel to the listener:
 - `startgate.kernel`: fanotify, BPF, pidfds, /proc; the only code that talks to the kernel.
 - `startgate.records`: how the arguments of a held execve come to user space.
 - `startgate.runtimes`: the runtimes' binaries, command lines and files.
+- `startgate.engines`: what container engines know: names, images, pods.
 - `startgate.gates`: where a start is held, and what is done meanwhile.
 - `startgate.hold`, `startgate.passage`: one answer for each held task, within its deadline.
 - `startgate.lifecycle`: the state of each container. `startgate.exits`: its end.

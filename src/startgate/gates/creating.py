@@ -8,6 +8,7 @@ import posixpath
 
 from msgspec.structs import replace
 
+from startgate import engines
 from startgate.errors import BundleError, NotReadable
 from startgate.events import Caller, Container, Event, printable
 from startgate.gates.context import Context, event, key_of
@@ -75,7 +76,7 @@ class Creating:
     def _arm(self, entry: Entry, record: ExecRecord) -> bool:
         """Complete the record, arm the gates. False: no gate is left that could tell the pid."""
         self._watch_runtime(entry)
-        with View(self._context.proc, record.tid) as view:
+        with View(self._context.proc, record.tid, record.ppid) as view:
             bundle = view.absolute(entry.invocation.bundle or ".")
             self._describe(entry, view, bundle)
             pid_file = self._arm_pid_file(entry, view, bundle)
@@ -93,6 +94,7 @@ class Creating:
             name = view.absolute(entry.invocation.config or "config.json", bundle)
             entry.config = view.read_config(name)
             container = oci.describe(container, entry.config, self._context.capabilities)
+            container = engines.identify(container, entry.key.root, view.read_small, view.caller_arguments)
         except BundleError as error:
             log.warning("container %s: %s", container.id, printable(str(error)))
         self._context.lifecycle.describe(entry, container)

@@ -20,8 +20,10 @@ _SHARED_DIRECTORIES = ("/etc", "/usr", "/bin", "/sbin", "/lib", "/lib64", "/boot
 class View:
     """Owns an fd of a held caller's root directory. Use it on a worker: all of it may wait."""
 
-    def __init__(self, proc: Proc, tid: int) -> None:
-        """Raises NotReadable when the task is gone."""
+    def __init__(self, proc: Proc, tid: int, parent: int = 0) -> None:
+        """`parent` is the runtime's. Raises NotReadable when the task is gone."""
+        self._proc = proc
+        self._parent = parent
         base = f"{proc.root}/{tid}"
         try:
             self.root = os.open(f"{base}/root", os.O_PATH | os.O_CLOEXEC)
@@ -39,6 +41,14 @@ class View:
     def read(self, path: str, limit: int) -> bytes:
         """Read a regular file. Raises OSError."""
         return files.read_regular(self.root, path, limit)
+
+    def read_small(self, path: str) -> bytes:
+        """Read a file of an engine. Raises OSError."""
+        return self.read(path, oci.CONFIG_LIMIT)
+
+    def caller_arguments(self) -> list[str]:
+        """Return the command line of the runtime's parent; empty when it is gone."""
+        return self._proc.command_line(self._parent)
 
     def read_config(self, path: str) -> oci.Config:
         """Read and decode a config.json. Raises BundleError, which names the path."""

@@ -133,6 +133,17 @@ class Proc:
             self._hierarchies = parse_cgroup_mounts(text, self.host)
         return self._hierarchies[kind]
 
+    def command_line(self, pid: int) -> list[str]:
+        """Return what the process was executed with, empty when it is gone.
+
+        It is in the process's memory, which may be slow to fault in: not on a reading thread.
+        """
+        try:
+            data = self._read(pid, "cmdline")
+        except NotReadable:
+            return []
+        return [os.fsdecode(word) for word in data.split(b"\0")[:-1]]
+
     def arguments(self, tid: int) -> list[bytes]:
         """Return the arguments of the execve in which the thread is held.
 

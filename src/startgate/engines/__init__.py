@@ -1,0 +1,54 @@
+"""What container engines know of a container: its name, image, labels, pod.
+
+Learnt from files and annotations, never from an engine's socket: the engine may hold a lock
+for the very start that we hold. Each engine is a module with `describe`; the first that
+knows the container tells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from msgspec.structs import replace
+
+from startgate.engines import containerd, docker, podman
+from startgate.engines.facts import Facts, Known
+from startgate.events import Container, printable
+
+__all__ = ["Engine", "Facts", "identify"]
+
+
+class Engine(Protocol):
+    """One container engine."""
+
+    def __call__(self, facts: Facts) -> Known | None:
+        """Return what the engine knows of the container; None: it is not this engine's."""
+
+
+ENGINES: tuple[Engine, ...] = (docker.describe, containerd.describe, podman.describe)
+
+
+def identify(
+    container: Container,
+    state_root: str,
+    read: Callable[[str], bytes],
+    caller: Callable[[], list[str]],
+) -> Container:
+    """Return the container with what its engine knows.
+
+    `read` reads a file on the host (raising OSError), `caller` gives the command line of the
+    process that executed the runtime. Runs on a worker: both may wait.
+    """
+    facts = Facts(container, state_root, read, caller)
+    for engine in ENGINES:
+        if known := engine(facts):
+            return replace(
+                container,
+                engine=known.engine,
+                name=printable(known.name) if known.name else container.name,
+                image=printable(known.image) if known.image else container.image,
+                labels={printable(k): printable(v) for k, v in known.labels.items()},
+                kubernetes=known.kubernetes,
+            )
+    return container

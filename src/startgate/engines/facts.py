@@ -1,0 +1,44 @@
+"""What an engine module may look at, and what it tells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import msgspec
+
+from startgate.events import Container, Kubernetes
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """A container as its config.json describes it, and the files around it."""
+
+    container: Container
+    state_root: str
+    """The runtime's state directory (``--root``): containerd and Docker have their own."""
+    read: Callable[[str], bytes]
+    """Read a file as the runtime's caller sees it. Raises OSError."""
+    caller: Callable[[], list[str]]
+    """The command line of the process that executed the runtime; empty if it is gone."""
+
+    def decode(self, path: str, decoder: msgspec.json.Decoder[T]) -> T | None:
+        """Read and decode a JSON file; None when it is not there, or not what it should be."""
+        try:
+            return decoder.decode(self.read(path))
+        except (OSError, msgspec.MsgspecError, RecursionError):
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What an engine knows of a container."""
+
+    engine: str
+    name: str | None = None
+    image: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    kubernetes: Kubernetes | None = None
