@@ -57,10 +57,12 @@ def in_container(runc: Runtime, directory: Path, *arguments: str) -> Iterator[su
     config["mounts"].append({"destination": "/sys", "type": "sysfs", "source": "sysfs"})  # BTF
     config["mounts"].append({"destination": "/host", "source": "/", "options": ["rbind"]})
     (bundle / "config.json").write_text(json.dumps(config))
-    name = f"agent-{os.getpid()}"
-    with popen([*runc.prefix, "run", "--bundle", str(bundle), name]) as process:
-        yield process
-        subprocess.run([*runc.prefix, "kill", name, "KILL"], capture_output=True, check=False)
+    name = f"agent-{bundle.parent.name}"
+    try:
+        with popen([*runc.prefix, "run", "--bundle", str(bundle), name]) as process:
+            yield process
+    finally:
+        runc("delete", "-f", name, check=False)
 
 
 @contextmanager
