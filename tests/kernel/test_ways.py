@@ -13,7 +13,7 @@ import pytest
 
 from startgate import Event
 from startgate.kernel import features
-from startgate.testing import write_config
+from startgate.testing import make_bundle, write_config
 from tests.kernel.conftest import Watching
 from tests.kernel.support import Runtime, Watched, boottime, read_as_an_engine, types
 
@@ -296,6 +296,23 @@ def test_an_id_in_use_does_not_replace_the_container_that_runs(
     assert first.container
     stops = [e for e in watched.of(name) if e.type == "stopped"]
     assert [e.container and e.container.pid for e in stops] == [None, first.container.pid]
+    runtime("delete", "-f", name)
+
+
+def test_an_id_in_use_is_not_taken_for_a_start_that_no_gate_holds(
+    runtime: Runtime, bundle: Path, name: str, watching: Watching, tmp_path: Path
+) -> None:
+    """No first exec can be armed: the state directory is asked, and names the other container."""
+    write_config(bundle, ["/bin/sleep", "1000"])
+    other = make_bundle(tmp_path / "other", ["/bin/does-not-exist"])
+    with watching() as watched:
+        runtime("run", "-d", "-b", str(bundle), name, detached=True)
+        watched.wait_for("created", name)
+        assert runtime("run", "-b", str(other), name, check=False).returncode != 0
+        watched.wait_for("stopped", name)
+        runtime("kill", name, "KILL")
+        watched.wait(lambda events: types(events).count("stopped") == 2)
+    assert types(watched.of(name)).count("created") == 1
     runtime("delete", "-f", name)
 
 

@@ -27,9 +27,16 @@ def by_state(proc: Proc, entry: Entry) -> int | None:
     root = os.open(proc.host, os.O_PATH | os.O_CLOEXEC)
     try:
         kind = state.flavour(entry.container.runtime or "")
-        return state.init_pid(proc, root, entry.key.root, entry.key.id, kind)
+        pid = state.init_pid(proc, root, entry.key.root, entry.key.id, kind)
     finally:
         os.close(root)
+    return pid if pid is not None and _is_newer(proc, pid, entry) else None
+
+
+def _is_newer(proc: Proc, pid: int, entry: Entry) -> bool:
+    """Did the process start after the runtime did? Else it is of another start of that id."""
+    start = proc.start_time(pid)
+    return start is not None and start >= entry.runtime.start_time
 
 
 def by_pid_file(proc: Proc, entry: Entry, hold: Hold) -> int | None:
@@ -41,9 +48,7 @@ def by_pid_file(proc: Proc, entry: Entry, hold: Hold) -> int | None:
         data = os.pread(fd, _PID_FILE_LIMIT + 1, 0)
     if len(data) <= _PID_FILE_LIMIT and data.strip().isdigit():
         pid = int(data)
-        start = proc.start_time(pid)
-        # Left over from another start, the file may name anybody.
-        if start is not None and start >= entry.runtime.start_time:
+        if _is_newer(proc, pid, entry):
             return pid
     log.warning("container %s: its pid file holds %r, not its init: ignored", entry.container.id, data)
     return None
