@@ -113,6 +113,18 @@ static __always_inline void read_arguments(struct exec_record *rec, const char *
 	rec->flags |= EXEC_TRUNCATED;
 }
 
+#define CAP_SYS_ADMIN 21
+
+static __always_inline int able(struct task_struct *task)
+{
+	const struct cred *cred = BPF_CORE_READ(task, cred);
+	__u64 caps = 0;
+
+	bpf_probe_read_kernel(&caps, sizeof(caps),
+			      (void *)cred + bpf_core_field_offset(struct cred, cap_effective));
+	return caps >> CAP_SYS_ADMIN & 1;
+}
+
 static __always_inline int record_exec(const char *const *argv)
 {
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
@@ -128,7 +140,7 @@ static __always_inline int record_exec(const char *const *argv)
 	rec->ppid = BPF_CORE_READ(task, real_parent, tgid);
 	rec->euid = BPF_CORE_READ(task, cred, euid.val);
 	rec->userns_level = BPF_CORE_READ(task, cred, user_ns, level);
-	rec->flags = 0;
+	rec->flags = able(task) ? 0 : EXEC_UNABLE;
 	rec->argc = 0;
 	rec->args_size = 0;
 	bpf_get_current_comm(rec->comm, sizeof(rec->comm));
@@ -285,7 +297,7 @@ int pending_tid(struct bpf_raw_tracepoint_args *ctx)
 	head = (void *)group +
 	       bpf_core_field_offset(struct fsnotify_group, fanotify_data) +
 	       bpf_core_field_offset(struct fanotify_group_private_data, access_list);
-	at = BPF_CORE_READ(head, next);
+	at = BPF_CORE_READ(head, prev); /* the kernel appends: ours is the last */
 	for (int i = 0; i < PENDING_MAX; i++) {
 		struct fanotify_perm_event *event;
 
@@ -296,7 +308,7 @@ int pending_tid(struct bpf_raw_tracepoint_args *ctx)
 			bpf_core_field_offset(struct fsnotify_event, list);
 		if (BPF_CORE_READ(event, fd) == wanted)
 			return BPF_CORE_READ(event, fae.pid, numbers[0].nr);
-		at = BPF_CORE_READ(at, next);
+		at = BPF_CORE_READ(at, prev);
 	}
 	return 0;
 }

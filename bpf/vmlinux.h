@@ -12,7 +12,7 @@
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
 struct list_head {
-	struct list_head *next;
+	struct list_head *next, *prev;
 };
 
 struct upid {
@@ -66,8 +66,13 @@ struct user_namespace {
 	int level;
 };
 
+typedef struct {
+	__u64 val; /* cap[2] before Linux 6.3: the same bytes */
+} kernel_cap_t;
+
 struct cred {
 	kuid_t euid;
+	kernel_cap_t cap_effective;
 	struct user_namespace *user_ns;
 };
 

@@ -54,22 +54,27 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("action", choices=["run", "table"])
     parser.add_argument("kernels", nargs="*", default=KERNELS, help="default: all")
-    parser.add_argument("--select", default="", help="a pytest -m expression")
+    parser.add_argument("--all", action="store_true", help="portable tests too: no kernel changes them")
     given = parser.parse_args()
     if given.action == "table":
         write_table()
         return 0
-    statuses = [run(kernel, given.select) for kernel in given.kernels]
+    statuses = [run(kernel, everything=given.all) for kernel in given.kernels]
     return max(statuses)
 
 
-def run(kernel: str, select: str) -> int:
+def run(kernel: str, *, everything: bool) -> int:
     """Run the kernel tests on a kernel, and keep the results."""
     RESULTS.mkdir(parents=True, exist_ok=True)
-    report = RESULTS / f"{kernel}{'-selected' if select else ''}.xml"
+    report = RESULTS / f"{kernel}.xml"
     report.unlink(missing_ok=True)
     tests = [".venv/bin/python", "-m", "pytest", "-q", "tests/kernel", "--tb=short", "--timeout=300"]
-    tests += ["-p", "no:cacheprovider", f"--junitxml={report}", *(["-m", select] if select else [])]
+    tests += [
+        "-p",
+        "no:cacheprovider",
+        f"--junitxml={report}",
+        *([] if everything else ["-m", "not portable"]),
+    ]
     if kernel == NATIVE:
         return subprocess.run(tests, cwd=ROOT, check=False).returncode
     print(f"== kernel {kernel}", flush=True)

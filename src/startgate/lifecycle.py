@@ -69,6 +69,8 @@ class Entry:
     """Its config.json, once read."""
     runtime_watch: Watch | None = None
     init_watch: Watch | None = None
+    told: bool = False
+    """Its `creating` was published, or denied: only then may `stopped` follow."""
     end: End | None = None
     """How its init ended while the created gate was not passed yet."""
 
@@ -122,6 +124,15 @@ class Lifecycle:
             end, entry.end = entry.end, None
             return waiting, end
 
+    def told(self, entry: Entry) -> End | None:
+        """`creating` was told; return an end that came before, unless a gate is being passed."""
+        with self._lock:
+            entry.told = True
+            if entry.state is State.CREATED and not entry.passed:
+                return None
+            end, entry.end = entry.end, None
+            return end
+
     def started(self, entry: Entry) -> bool:
         """CREATED -> RUNNING. False unless it was created and has not run before."""
         with self._lock:
@@ -138,7 +149,7 @@ class Lifecycle:
         with self._lock:
             if entry.state is State.STOPPED:
                 return False
-            if entry.state is not State.CREATING and not entry.passed:
+            if not entry.told or (entry.state is not State.CREATING and not entry.passed):
                 entry.end = end
                 return False
             entry.state = State.STOPPED

@@ -8,9 +8,12 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from startgate.events import EVENT_TYPES, Event, EventType, Reason, timestamp
+from startgate.events import Event, EventType, Reason, timestamp
 
 log = logging.getLogger(__name__)
+
+CALLBACK_TYPES: tuple[EventType, ...] = ("creating", "created", "started", "exec", "stopped")
+"""The types of events that callbacks may be registered for; the others are iterated only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +96,9 @@ class Listeners:
         self._lock = threading.Lock()
 
     def on(self, event_type: EventType, callback: Callback) -> None:
-        """Register a callback. Raises ValueError for an event type that is none."""
-        if event_type not in EVENT_TYPES:
-            raise ValueError(f"no event type {event_type!r}: {', '.join(EVENT_TYPES)}")
+        """Register a callback. Raises ValueError for a type that has none."""
+        if event_type not in CALLBACK_TYPES:
+            raise ValueError(f"no callbacks for {event_type!r}: {', '.join(CALLBACK_TYPES)}")
         with self._lock:
             self._callbacks[event_type] = (*self._callbacks.get(event_type, ()), callback)
 

@@ -37,6 +37,7 @@ class Passage:
         self._expired = False
         self._lock = threading.Lock()
         hold.before_expiry = self._expire
+        self._late = hold.answered  # its time was up before this began: nobody calls _expire
 
     def run(self, events: Sequence[Event], *, deniable: bool = True) -> Deny | None:
         """Run the callbacks of `events` (the drafts, completed), publish them, answer.
@@ -52,15 +53,22 @@ class Passage:
             if verdict and (refused := self._refuse(event, verdict, deniable)):
                 return refused
             self._publish(event)
-        if self._hold.allow():
-            self._passed()
+        self._hold.allow()
+        self.finish()
         return None
+
+    def finish(self) -> None:
+        """The gate is passed: tell it, once."""
+        with self._lock:
+            passed, self._passed = self._passed, _nothing
+        passed()
 
     def _publish(self, event: Event) -> None:
         with self._lock:
             if not self._expired:
                 del self._drafts[0]
-                self._listeners.publish(replace(event, held_us=self._hold.held_us))
+                reason = Reason("the task was let go before this was looked at") if self._late else None
+                self._listeners.publish(replace(event, held_us=self._hold.held_us, reason=reason))
 
     def _refuse(self, event: Event, verdict: Deny, deniable: bool) -> Deny | None:
         if not deniable:
@@ -72,7 +80,7 @@ class Passage:
         with self._lock:
             self._drafts.clear()
             self._listeners.publish(denied(event, verdict, self._hold.held_us))
-        self._passed()
+        self.finish()
         return verdict
 
     def _expire(self) -> None:
@@ -84,7 +92,11 @@ class Passage:
             for draft in self._drafts:
                 self._listeners.publish(replace(draft, held_us=held, reason=reason))
             self._drafts.clear()
-        self._passed()
+        self.finish()
+
+
+def _nothing() -> None:
+    """Also lets go of what `passed` referred to: holds are remembered for a while."""
 
 
 def denied(event: Event, verdict: Deny, held_us: int) -> Event:

@@ -30,6 +30,9 @@ from startgate.workers import Workers
 
 log = logging.getLogger(__name__)
 
+_CONTAINER_READERS = 4
+"""read(2) opens the file: on overlayfs above a FUSE server that hangs, that reader hangs too."""
+
 HOLD_TIMEOUT_LIMIT = 3600
 """Seconds: the longest `hold_timeout`."""
 
@@ -86,6 +89,7 @@ class Watcher:
         self._listeners = Listeners()
         self._events: Subscription | None = None
         self._parts = ExitStack()
+        self._running = False
         self._source = "none"
         self._binaries: RuntimeBinaries | None = None
 
@@ -134,15 +138,19 @@ class Watcher:
         """Begin to hold. When it returns, no start is missed any more.
 
         Raises KernelUnsupported, in one sentence, where this host can't hold containers,
-        and UsageError for an unknown exec record source.
+        UsageError for an unknown exec record source, StartgateError when it is started already.
         """
+        if self._running:
+            raise StartgateError("the watcher is started already")
         with ExitStack() as parts:
             self._assemble(parts)
             self._parts = parts.pop_all()
+        self._running = True
 
     def close(self) -> None:
         """Let every held task go, and stop. Safe to call twice."""
         self._parts.close()
+        self._running = False
         if self._events:
             self._events.close()
 
@@ -172,12 +180,15 @@ class Watcher:
         parts.callback(self._binaries.close)
         context.exits.also(self._binaries.fileno(), self._binaries.update)
         self._events = self._listeners.subscribe(self._backlog)
-        parts.callback(context.deadlines.close)
         # Right after the readers end: from then on nobody would answer. (BPF takes its time.)
         parts.callback(containers.close)
         parts.callback(commands.close)
+        parts.callback(context.deadlines.close)  # while the groups can still be answered
         for reader in (
-            Reader("pid files", containers, context, container_gate.decide),
+            *(
+                Reader("pid files", containers, context, container_gate.decide)
+                for _ in range(_CONTAINER_READERS)
+            ),
             Reader("commands", commands, context, command_gate.decide),
         ):
             reader.start()
@@ -193,6 +204,7 @@ class Watcher:
             listeners=self._listeners,
             exits=exits,
             workers=Workers(),
+            housekeeping=Workers(limit=32, spare=2),
             deadlines=Deadlines(),
             pid_files=PidFiles(containers),
             programs=Programs(containers),
@@ -201,8 +213,9 @@ class Watcher:
         )
         parts.callback(context.pid_files.close)
         parts.callback(context.exits.close)
-        context.workers.start()
-        parts.callback(context.workers.close)
+        for workers in (context.workers, context.housekeeping):
+            workers.start()
+            parts.callback(workers.close)
         return context
 
     def _mark(self, binaries: RuntimeBinaries) -> None:

@@ -37,11 +37,16 @@ class FakeGroup(Group):
         self.mark_error: OSError | None = None
         self.answered = threading.Event()
         self._waiting: queue.SimpleQueue[Event | OSError] = queue.SimpleQueue()
+        self._closing = threading.Lock()
         self._fd = -1
 
     def open(self) -> None:
         """Be ready for events; `close` undoes it."""
         self._fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK | os.EFD_SEMAPHORE)
+
+    def close(self) -> None:
+        """Close the fd: there is no kernel that would have to be told."""
+        self.abandon()
 
     def raise_event(self, event: Event | OSError) -> None:
         """Let the next `read` return, or raise, this."""
@@ -135,6 +140,7 @@ class FakeHost:
         (directory / "stat").write_bytes(stat_line(pid, comm=comm, ppid=ppid, start_time=start_time))
         (directory / "status").write_text(
             f"Name:\t{comm}\nTgid:\t{pid}\nPid:\t{pid}\nPPid:\t{ppid}\nUid:\t{uid}\t{uid}\t{uid}\t{uid}\n"
+            f"CapEff:\t{0 if uid else 0x1FF_FFFF_FFFF:016x}\n"
         )
         for name, inode in ({"mnt": 4026531841} | dict(namespaces or {})).items():
             (directory / "ns" / f"{name}:[{inode}]").touch()  # the links of /proc lead somewhere
@@ -160,6 +166,7 @@ def make_entry(
         runtime=runtime,
         container=Container(id=identity, runtime=runtime_name, pid=pid),
         command=Hold(FakeGroup(), -1),
+        told=True,
     )
 
 
@@ -203,6 +210,7 @@ def make_context(group: FakeGroup, proc: Proc | None = None, *, hold_timeout: fl
         listeners=Listeners(),
         exits=cast(Exits, FakeExits()),
         workers=Workers(),
+        housekeeping=Workers(),
         deadlines=Deadlines(),
         pid_files=PidFiles(group),
         programs=Programs(group),
@@ -214,8 +222,10 @@ def make_context(group: FakeGroup, proc: Proc | None = None, *, hold_timeout: fl
 def running(context: Context) -> Iterator[Context]:
     """Start the threads of a context; end them. The body of a fixture."""
     context.workers.start()
+    context.housekeeping.start()
     context.deadlines.start()
     yield context
     context.deadlines.close()
     context.workers.close()
+    context.housekeeping.close()
     context.pid_files.close()

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import pytest
 
+from startgate.errors import NotReadable
 from startgate.events import Container
 from startgate.gates.command import CommandGate, Repeats
 from startgate.gates.context import Context
@@ -175,7 +176,8 @@ def test_kill_is_remembered(scene: Scene, word: str, number: int | None) -> None
 
 def test_a_task_that_can_not_be_told(scene: Scene) -> None:
     scene.source.pid = 0
-    assert scene.decide(None) is None
+    with pytest.raises(NotReadable, match="not found in the fanotify group"):
+        scene.decide(None)
 
 
 def test_arguments_that_are_missing_are_read_on_a_worker(scene: Scene) -> None:

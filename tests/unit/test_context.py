@@ -76,7 +76,7 @@ def test_what_went_wrong_is_logged(
 
     context.submit(group.hold(), fail)
     assert group.answered.wait(PATIENCE)
-    assert "a start was let go unexamined: process 7 is gone" in caplog.text
+    assert "a runtime command was let go unexamined: process 7 is gone" in caplog.text
 
 
 def test_a_job_whose_hold_was_answered_meanwhile_is_no_failure(

@@ -60,9 +60,16 @@ def test_who_is_held(host: FakeHost, uid: int, user_namespace: int) -> None:
     assert procfs.identify(host.proc, 42) == ExecRecord(42, 42, 41, trusted, [], complete=False)
 
 
+def test_root_of_a_container_is_not_trusted(host: FakeHost) -> None:
+    """It has uid 0 and the initial user namespace, but could start no container."""
+    process = host.process(42, namespaces={"user": OWN_USER_NAMESPACE})
+    (process / "status").write_text("Tgid:\t42\nPPid:\t1\nUid:\t0\t0\t0\t0\nCapEff:\ta80425fb\n")
+    assert not procfs.identify(host.proc, 42).trusted
+
+
 def test_a_thread_is_told_from_its_process(host: FakeHost) -> None:
     process = host.process(42, namespaces={"user": OWN_USER_NAMESPACE})
-    (process / "status").write_text("Tgid:\t40\nPPid:\t1\nUid:\t1000\t0\t0\t0\n")
+    (process / "status").write_text("Tgid:\t40\nPPid:\t1\nUid:\t1000\t0\t0\t0\nCapEff:\t200000\n")
     record = procfs.identify(host.proc, 42)
     assert (record.tid, record.tgid, record.trusted) == (42, 40, True)  # the effective uid counts
 

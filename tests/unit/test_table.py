@@ -221,7 +221,7 @@ def test_no_colours_where_they_are_not_wanted(monkeypatch: pytest.MonkeyPatch) -
     assert "\033" not in "".join(written(event("denied")))
 
 
-@pytest.mark.parametrize(("width", "expected"), [(80, 80), (200, 200), (20, 60), (0, 60)])
+@pytest.mark.parametrize(("width", "expected"), [(80, 80), (200, 200), (40, 40), (0, 100)])
 def test_lines_fit_the_terminal(monkeypatch: pytest.MonkeyPatch, width: int, expected: int) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
     (_, line) = on_terminal(monkeypatch, width, event("created", args=("word",) * 100))

@@ -45,7 +45,7 @@ def test_callbacks_are_registered_in_two_ways() -> None:
 
 def test_an_event_type_that_is_none() -> None:
     wrong: Any = "create"
-    with pytest.raises(ValueError, match="no event type 'create'"):
+    with pytest.raises(ValueError, match="no callbacks for 'create'"):
         Watcher().on(wrong, print)
 
 

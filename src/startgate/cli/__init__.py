@@ -77,7 +77,11 @@ def watch(
     from startgate.cli.watch import Watch  # noqa: PLC0415  (each command imports what it needs)
     from startgate.watcher import Watcher  # noqa: PLC0415
 
-    Watch(Watcher(**watcher), output, keep=keep, count=count, seconds=seconds).run(
+    try:
+        watched = Watcher(**watcher)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    Watch(watched, output, keep=keep, count=count, seconds=seconds).run(
         demo=demo, end_with_demo=not sys.stdout.isatty()
     )
 
@@ -109,6 +113,8 @@ def doctor(output: str, host_root: str) -> None:
 def main() -> None:
     """Run the command line. Exit codes: 1 failure, 2 usage, 3 the host can't."""
     log.configure(logging.WARNING)
+    if sys.stdout is None:
+        _fail("standard output is closed", 1)
     try:
         app(prog_name="startgate")
     except KernelUnsupported as error:
@@ -116,7 +122,7 @@ def main() -> None:
         _fail(f"{error} (startgate doctor tells more){details}", 3)
     except UsageError as error:
         _fail(str(error), 2)
-    except StartgateError as error:
+    except (StartgateError, OSError) as error:
         _fail(str(error), 1)
 
 

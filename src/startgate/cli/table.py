@@ -29,15 +29,16 @@ class Table:
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._colours = stream.isatty() and "NO_COLOR" not in os.environ
-        self._width = os.get_terminal_size(stream.fileno()).columns if stream.isatty() else _WIDTH
+        columns = os.get_terminal_size(stream.fileno()).columns if stream.isatty() else 0
+        self._width = columns or _WIDTH
         self._headed = False
 
     def row(self, event: Event) -> None:
         """Write one line."""
         if not self._headed:
-            self._stream.write(_HEAD + "\n")
+            self._stream.write(_HEAD[: self._width] + "\n")
             self._headed = True
-        line = _clean(row(event))[: max(self._width, 60)]
+        line = _clean(row(event))[: self._width]
         if self._colours:
             line = f"\033[{_COLOURS.get(event.type, '0')}m{line}\033[0m"
         self._stream.write(line + "\n")

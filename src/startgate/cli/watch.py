@@ -12,9 +12,12 @@ from typing import TextIO
 
 from startgate.cli.demo import DemoContainer
 from startgate.cli.table import Table
+from startgate.errors import UsageError
 from startgate.events import Event
 from startgate.filters import compile_filter
 from startgate.watcher import Watcher
+
+_FOREVER = 10**8
 
 
 class _Ended(BaseException):
@@ -42,6 +45,17 @@ def _ended_by_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+@contextmanager
+def _signals_later() -> Iterator[None]:
+    """Keep signals pending for the length of the block."""
+    numbers = {signal.SIGINT, signal.SIGTERM}
+    signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
+
+
 class Watch:
     """Prints a watcher's events."""
 
@@ -55,6 +69,8 @@ class Watch:
         seconds: float | None = None,
     ) -> None:
         """Raises UsageError when the filter does not compile."""
+        if seconds is not None and not 0 <= seconds <= _FOREVER:
+            raise UsageError(f"--for {seconds}: it must be 0 to {_FOREVER} seconds")
         self._watcher = watcher
         self._keep = compile_filter(keep) if keep else lambda event: True
         self._count = count
@@ -67,7 +83,8 @@ class Watch:
         sys.setswitchinterval(0.0005)
         with _ended_by_signals(), ExitStack() as parts:
             container = parts.enter_context(DemoContainer()) if demo else None
-            parts.enter_context(self._watcher)
+            with _signals_later():  # libbpf's callbacks would swallow them
+                parts.enter_context(self._watcher)
             self._say_ready(sys.stderr)
             until = time.monotonic() + self._seconds if self._seconds is not None else None
             if container:

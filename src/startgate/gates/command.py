@@ -38,7 +38,7 @@ class CommandGate:
         if record is None:
             tid = self._source.host_pid(event, self._group)
             if not tid:
-                return None
+                raise NotReadable("the held task was not found in the fanotify group")
             record = procfs.identify(self._context.proc, tid)
         if not record.trusted:
             return None  # only root may make us open and mark files, or believe an id
@@ -60,8 +60,8 @@ class CommandGate:
             return None
         with hold.fd() as fd:
             path = self._on_host(os.readlink(f"/proc/self/fd/{fd}"))
-        if os.path.basename(path) == "conmon":
-            return None  # it executes the runtime, which is held
+        if os.path.basename(path) in ("conmon", ""):
+            return None  # it executes the runtime, which is held; "/": crun's clone of itself
         if call.command is Command.KILL:
             self._context.lifecycle.signal(key_of(call, path), signal_number(call.signal))
             return None

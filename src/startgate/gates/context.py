@@ -34,6 +34,9 @@ class Context:
     listeners: Listeners
     exits: Exits
     workers: Workers
+    """For all that may run a callback: they may all be stuck."""
+    housekeeping: Workers
+    """For what must go on even then: ends, and log lines of the reading threads."""
     deadlines: Deadlines
     pid_files: PidFiles
     programs: Programs
@@ -56,8 +59,9 @@ class Context:
         except Released:
             log.debug("a hold was answered before its work was done")
         except (NotReadable, OSError) as error:
-            log.warning("a start was let go unexamined: %s", error)
-            hold.allow()
+            if hold.allow():
+                self.listeners.publish(lost(f"a runtime command was let go unexamined: {error}"))
+                log.warning("a runtime command was let go unexamined: %s", error)
         except BaseException:
             hold.allow()
             raise

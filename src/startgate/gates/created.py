@@ -17,7 +17,7 @@ from startgate.gates.ends import Ends
 from startgate.hold import Hold
 from startgate.kernel.process import ProcessId
 from startgate.lifecycle import End, Entry, State
-from startgate.listeners import Deny
+from startgate.listeners import Deny, lost
 from startgate.passage import Passage, denied
 from startgate.runtimes.commandline import Command
 
@@ -91,7 +91,7 @@ class Created:
         """The runtime process ended before any gate told the pid."""
         if entry.state is not State.CREATING:
             return
-        pid = inits.by_state(self._context.proc, entry) if not status else None
+        pid = inits.by_state(self._context.proc, entry)
         if pid is None:
             told = "" if status is None else f" with wait status {status}"
             message = f"the runtime ended{told} before a container was seen"
@@ -99,7 +99,7 @@ class Created:
         elif entry.invocation.command is Command.CREATE or entry.gated:
             self._expect_gate(entry, pid)
         else:
-            self.late(entry, pid)
+            self._context.workers.submit(lambda: self.late(entry, pid))
 
     def _expect_gate(self, entry: Entry, pid: int) -> None:
         """A gate is ahead: `start`, in hours perhaps, or the first exec; or it ends before."""
@@ -121,8 +121,8 @@ class Created:
         verdict = passage.run(events, deniable=deniable)
         if verdict and not deniable:
             self._refuse_first_exec(entry, verdict)
-            if hold.allow():
-                self._passed(entry)
+            hold.allow()
+            passage.finish()
 
     def _passed(self, entry: Entry) -> None:
         waiting, end = self._context.lifecycle.passed(entry)
@@ -148,7 +148,9 @@ class Created:
             finally:
                 os.close(fd)
         except (OSError, BundleError) as error:
-            log.error("container %s could not be denied: %s", entry.container.id, error)
+            message = f"container {entry.container.id} could not be denied: {error}"
+            self._context.listeners.publish(lost(message))
+            log.error("%s", message)
 
     def _adopt(self, entry: Entry, pid: int) -> Container | None:
         """CREATING -> CREATED: complete the record, watch the end. None: another gate did."""

@@ -15,7 +15,7 @@ from startgate.gates.context import Context, event, key_of
 from startgate.gates.created import Created
 from startgate.gates.view import View
 from startgate.hold import Hold
-from startgate.lifecycle import Entry
+from startgate.lifecycle import Entry, State
 from startgate.passage import Passage
 from startgate.records import ExecRecord
 from startgate.runtimes import oci, state
@@ -35,17 +35,24 @@ class Creating:
         """Pass the command gate. Raises NotReadable when the caller is gone."""
         with hold:
             entry = self._begin(call, path, record, hold)
-            passage = Passage(hold, self._context.listeners, [_creating(entry)])
+            passage = Passage(hold, self._context.listeners, [_creating(entry)], lambda: self._told(entry))
             try:
                 entry.gated = self._arm(entry, record)
             except BaseException:
+                self._context.lifecycle.told(entry)
                 self._created.ends.forget(entry)
                 raise
+            if entry.state is State.STOPPED:  # killed meanwhile, and disarmed before it was armed
+                self._created.ends.disarm(entry)
             verdict = passage.run([_creating(entry)])
         if verdict:
             self._created.ends.forget(entry)
         elif not entry.gated:
             self._created.look_for(entry)
+
+    def _told(self, entry: Entry) -> None:
+        if end := self._context.lifecycle.told(entry):
+            self._created.ends.ended(entry, end)
 
     def _begin(self, call: Invocation, path: str, record: ExecRecord, hold: Hold) -> Entry:
         entry = Entry(
@@ -101,7 +108,7 @@ class Creating:
 
     def _watch_runtime(self, entry: Entry) -> None:
         """Its end tells of starts that fail, and of `create`s whose pid file nobody reads."""
-        workers = self._context.workers
+        workers = self._context.housekeeping
         entry.runtime_watch = self._context.exits.watch(
             entry.runtime,
             lambda status: workers.submit(lambda: self._created.runtime_ended(entry, status)),

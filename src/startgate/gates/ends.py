@@ -26,15 +26,17 @@ class Ends:
         """On any thread, never waits: the container's init, or its start, has ended."""
         if self._context.lifecycle.stopped(entry, end):
             denied = entry.command.denied  # no `stopped` follows a `denied` command
-            self._context.workers.submit(lambda: self._disarm(entry) if denied else self._tell(entry, end))
+            self._context.housekeeping.submit(
+                lambda: self.disarm(entry) if denied else self._tell(entry, end)
+            )
 
     def forget(self, entry: Entry) -> None:
         """On a worker: drop a start that was denied, or whose caller is gone."""
         if self._context.lifecycle.stopped(entry, End(None)):
-            self._disarm(entry)
+            self.disarm(entry)
 
     def _tell(self, entry: Entry, end: End) -> None:
-        self._disarm(entry)
+        self.disarm(entry)
         message = end.message or (None if entry.passed else "it ended before its program was started")
         stopped = replace(
             event("stopped", "none", entry.container),
@@ -42,9 +44,11 @@ class Ends:
             reason=Reason(message) if message else None,
         )
         self._context.listeners.publish(stopped)
-        self._context.listeners.call(stopped)
+        if self._context.listeners.wants("stopped"):
+            self._context.workers.submit(lambda: self._context.listeners.call(stopped))
 
-    def _disarm(self, entry: Entry) -> None:
+    def disarm(self, entry: Entry) -> None:
+        """On a worker: take back what waits for the container."""
         self._context.pid_files.remove(entry)
         self._context.programs.remove(entry)
         for watch in (entry.runtime_watch, entry.init_watch):

@@ -27,10 +27,16 @@ def by_state(proc: Proc, entry: Entry) -> int | None:
     root = os.open(proc.host, os.O_PATH | os.O_CLOEXEC)
     try:
         kind = state.flavour(entry.container.runtime or "")
-        pid = state.init_pid(proc, root, entry.key.root, entry.key.id, kind)
+        places = [entry.key.root]
+        if kind is state.CRUN and entry.invocation.root is None:
+            places.append(state.CRUN_OF_LOGIN)
+        for place in places:
+            pid = state.init_pid(proc, root, place, entry.key.id, kind)
+            if pid is not None and _is_newer(proc, pid, entry):
+                return pid
     finally:
         os.close(root)
-    return pid if pid is not None and _is_newer(proc, pid, entry) else None
+    return None
 
 
 def _is_newer(proc: Proc, pid: int, entry: Entry) -> bool:
@@ -45,7 +51,7 @@ def by_pid_file(proc: Proc, entry: Entry, hold: Hold) -> int | None:
     It is read through the event's own fd, which raises no event. Raises Released.
     """
     with hold.fd() as fd:
-        data = os.pread(fd, _PID_FILE_LIMIT + 1, 0)
+        data = os.pread(fd, _PID_FILE_LIMIT + 1, 0) if os.fstat(fd).st_uid == 0 else b""
     if len(data) <= _PID_FILE_LIMIT and data.strip().isdigit():
         pid = int(data)
         if _is_newer(proc, pid, entry):

@@ -16,6 +16,8 @@ from startgate.listeners import lost
 
 log = logging.getLogger(__name__)
 
+_PATIENCE = 1.0
+
 
 class Reader:
     """Calls `decide` with each event and its hold, on a thread of its own.
@@ -46,24 +48,26 @@ class Reader:
         """End the thread; events that wait unread stay with the group."""
         os.eventfd_write(self._stop, 1)
         if self._thread.ident is not None:
-            self._thread.join()
-        os.close(self._stop)
+            self._thread.join(_PATIENCE)
+        if not self._thread.is_alive():  # else it is stuck in the kernel, and would poll another's fd
+            os.close(self._stop)
 
     def _run(self) -> None:
-        poll = select.poll()
-        poll.register(self._group, select.POLLIN)
-        poll.register(self._stop, select.POLLIN)
-        while True:
-            ready = poll.poll()
-            if any(fd == self._stop for fd, _ in ready):
-                return
-            try:
-                event = self._group.read()
-            except OSError as error:  # EMFILE: the kernel denied that access (fanotify_read())
-                self._lost(f"an access was denied by the kernel, its event can't be read: {error}")
-                continue
-            if event:
-                self._dispatch(event)
+        with select.epoll() as poll:
+            # Of several readers of a group, an event wakes one that waits (epoll_ctl(2)).
+            poll.register(self._group, select.EPOLLIN | select.EPOLLEXCLUSIVE)
+            poll.register(self._stop, select.EPOLLIN)
+            while not any(fd == self._stop for fd, _ in poll.poll()):
+                self._read()
+
+    def _read(self) -> None:
+        try:
+            event = self._group.read()
+        except OSError as error:  # EMFILE: the kernel denied that access (fanotify_read())
+            self._lost(f"an access was denied by the kernel, its event can't be read: {error}")
+            return
+        if event:
+            self._dispatch(event)
 
     def _dispatch(self, event: Event) -> None:
         if event.fd == FAN_NOFD:
@@ -74,12 +78,16 @@ class Reader:
             if job := self._decide(event, hold):
                 self._context.submit(hold, job)
                 return
-        except (NotReadable, OSError) as error:
-            log.debug("%s: let go: %s", self._name, error)
-        except Exception:
-            log.exception("%s: deciding on an event failed: let go", self._name)
+        except (NotReadable, OSError) as error:  # the task was killed, most likely
+            self._log(logging.INFO, f"let go: {error}")
+        except Exception as error:
+            self._log(logging.ERROR, f"deciding on an event failed, it was let go: {error!r}")
         hold.allow()
 
     def _lost(self, message: str) -> None:
-        log.error("%s: %s", self._name, message)
         self._context.listeners.publish(lost(f"{self._name}: {message}"))
+        self._log(logging.ERROR, message)
+
+    def _log(self, level: int, message: str) -> None:
+        """Log on a worker: a handler may wait, for its lock or for whoever reads stderr."""
+        self._context.housekeeping.submit(lambda: log.log(level, "%s: %s", self._name, message))

@@ -27,8 +27,12 @@ class View:
         base = f"{proc.root}/{tid}"
         try:
             self.root = os.open(f"{base}/root", os.O_PATH | os.O_CLOEXEC)
+        except OSError as error:
+            raise NotReadable(f"the caller {tid} is gone") from error
+        try:
             cwd, root = os.readlink(f"{base}/cwd"), os.readlink(f"{base}/root")
         except OSError as error:
+            os.close(self.root)
             raise NotReadable(f"the caller {tid} is gone") from error
         # Both links are told from our root: below a chroot, cut what the caller can't see.
         inside = root != "/" and f"{cwd}/".startswith(f"{root}/")

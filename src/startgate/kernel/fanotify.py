@@ -9,6 +9,8 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
+import threading
+import weakref
 from typing import NamedTuple
 
 from startgate.kernel import libc
@@ -30,6 +32,7 @@ _FAN_UNLIMITED_MARKS = 0x20
 _FAN_REPORT_TID = 0x100
 _FAN_MARK_ADD = 0x1
 _FAN_MARK_REMOVE = 0x2
+_FAN_MARK_FLUSH = 0x80
 
 # struct fanotify_event_metadata: event_len, vers, reserved, metadata_len, mask, fd, pid
 _METADATA = struct.Struct("=IBBHQii")
@@ -80,6 +83,18 @@ def decode(record: bytes) -> Event:
     return Event(mask, fd, pid)
 
 
+_open_groups: weakref.WeakSet[Group] = weakref.WeakSet()
+
+
+def _close_in_child() -> None:
+    """A forked child must not keep a group alive: when we die, the kernel is to let all go."""
+    for group in list(_open_groups):
+        group.abandon()
+
+
+os.register_at_fork(after_in_child=_close_in_child)
+
+
 class Group:
     """A fanotify group for permission events. Closing it allows all that is pending."""
 
@@ -92,7 +107,12 @@ class Group:
             | _FAN_UNLIMITED_MARKS
             | (_FAN_REPORT_TID if report_tid else 0)
         )
-        self._fd = _fanotify_init(flags, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_LARGEFILE", 0))
+        self._closing = threading.Lock()
+        # O_NONBLOCK: a read must not wait for the holder of a lease on the file (fcntl(2)).
+        self._fd = _fanotify_init(
+            flags, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | getattr(os, "O_LARGEFILE", 0)
+        )
+        _open_groups.add(self)
 
     def fileno(self) -> int:
         """Return the group's fd: it polls readable while an event waits."""
@@ -114,7 +134,8 @@ class Group:
 
         Raises OSError: ENOENT when no pending event has that fd.
         """
-        os.write(self._fd, _RESPONSE.pack(event_fd, response))
+        with self._closing:  # a closed fd's number may be another file's by now
+            os.write(self._fd, _RESPONSE.pack(event_fd, response))
 
     def mark(self, mask: int, path: str) -> None:
         """Mark the inode that `path` names. Raises OSError (ENOENT, ENOSPC, ...)."""
@@ -129,6 +150,26 @@ class Group:
 
     def close(self) -> None:
         """Close the group; the kernel allows every event that is still pending."""
+        with self._closing:
+            fd, self._fd = self._fd, -1
+            if fd >= 0:
+                self._let_all_go(fd)
+                os.close(fd)
+
+    def abandon(self) -> None:
+        """Close this process's copy of the fd: the group lives on with whom it was forked from."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
+
+    def _let_all_go(self, fd: int) -> None:
+        """A process forked from ours keeps the group alive: leave it nothing to hold."""
+        try:
+            _fanotify_mark(fd, _FAN_MARK_FLUSH, 0, -1, None)
+            while True:
+                event = decode(os.read(fd, _METADATA.size))
+                if event.fd != FAN_NOFD:
+                    os.write(fd, _RESPONSE.pack(event.fd, FAN_ALLOW))
+                    os.close(event.fd)
+        except OSError:  # EAGAIN: none is left
+            return

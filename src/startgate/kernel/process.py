@@ -17,7 +17,8 @@ from startgate.errors import NotReadable
 
 NAMESPACES = ("mnt", "net", "pid", "ipc", "uts", "user", "cgroup")
 _MAX_ARGUMENTS = 1 << 16
-_MAX_ARGUMENT_BYTES = 1 << 21
+_MAX_ARGUMENT_BYTES = 1 << 17  # MAX_ARG_STRLEN
+_MAX_BYTES = 6 << 20
 _PAGE = 4096
 
 
@@ -162,7 +163,7 @@ class Proc:
         except OSError as error:
             raise NotReadable(f"the memory of thread {tid}: {error.strerror}") from error
         try:
-            return [_read_string(fd, address) for address in _read_pointers(fd, argv)]
+            return _read_strings(fd, argv)
         except (OSError, OverflowError) as error:
             raise NotReadable(f"the memory of thread {tid}: {error}") from error
         finally:
@@ -243,6 +244,17 @@ def execve_argv_index(fields: list[bytes]) -> int | None:
         return _EXECVE.get(os.uname().machine, {}).get(int(fields[0]))
     except ValueError:
         return None
+
+
+def _read_strings(mem: int, argv: int) -> list[bytes]:
+    """Read as much as an execve takes: 6 MiB in all (execve(2))."""
+    strings, left = [], _MAX_BYTES
+    for address in _read_pointers(mem, argv):
+        strings.append(_read_string(mem, address))
+        left -= len(strings[-1]) + 9
+        if left < 0:
+            raise OSError("more arguments than an execve takes")
+    return strings
 
 
 def _read_pointers(mem: int, address: int) -> Iterator[int]:

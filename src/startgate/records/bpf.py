@@ -21,6 +21,7 @@ _TRACEPOINTS = (
     "task_exit",
 )
 _KPROBES = ("pick_event", "picked_event")
+_ATTEMPTS = 3
 _ON_DEMAND = ("set_tracer_group", "pending_tid")
 
 
@@ -67,7 +68,10 @@ class ExecBpf:
         """
         if self._initial:
             return event.pid
-        return self.object["pending_tid"].run(group.fileno(), event.fd)
+        for _ in range(_ATTEMPTS):  # answers of other threads may change the list under the walk
+            if pid := self.object["pending_tid"].run(group.fileno(), event.fd):
+                return pid
+        return 0
 
     def close(self) -> None:
         """Detach and unload; safe to call twice."""

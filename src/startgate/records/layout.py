@@ -12,6 +12,7 @@ SIZE = HEADER.size + ARGS_SIZE
 
 TRUNCATED = 1
 INCOMPLETE = 2
+UNABLE = 4
 
 
 def decode(data: bytes | bytearray | memoryview) -> ExecRecord | None:
@@ -31,9 +32,9 @@ def decode(data: bytes | bytearray | memoryview) -> ExecRecord | None:
         tid=tid,
         tgid=tgid,
         ppid=ppid,
-        trusted=euid == 0 and level == 0,
+        trusted=euid == 0 and level == 0 and not flags & UNABLE,
         arguments=strings,
-        complete=not flags,
+        complete=not flags & (TRUNCATED | INCOMPLETE),
         argv=argv,
     )
 

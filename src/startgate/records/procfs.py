@@ -19,6 +19,9 @@ from startgate.records.record import ExecRecord
 _PAUSES = (0.0, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 
 
+_CAP_SYS_ADMIN = 21
+
+
 class Procfs:
     """Knows nothing without waiting: each record is read on a worker."""
 
@@ -54,7 +57,8 @@ def identify(proc: Proc, tid: int) -> ExecRecord:
         tgid, ppid = int(status["Tgid"]), int(status["PPid"])
     except (KeyError, ValueError, IndexError) as error:
         raise NotReadable(f"the status of thread {tid} has an unknown format") from error
-    trusted = euid == 0 and proc.is_initial_user_namespace(tid)
+    able = int(status.get("CapEff", "0"), 16) >> _CAP_SYS_ADMIN & 1  # a container's root has it not
+    trusted = euid == 0 and bool(able) and proc.is_initial_user_namespace(tid)
     return ExecRecord(tid, tgid, ppid, trusted, [], complete=False)
 
 

@@ -73,7 +73,8 @@ class RuntimeBinaries:
         """Mark what is there, and watch for what is not. Raises OSError if marking fails."""
         self._watch()  # first: what appears meanwhile is told
         for path in self._candidates():
-            self._mark(path)
+            if not self._mark(path) and path in self._extra:
+                log.warning("%s is not a file that can be watched (yet)", path)
 
     def update(self) -> None:
         """Mark what appeared. Call it when `fileno` polls readable; never raises."""
@@ -116,20 +117,21 @@ class RuntimeBinaries:
             except OSError as error:
                 log.warning("runtime binaries that appear in %s are not noticed: %s", directory, error)
 
-    def _mark(self, path: str) -> None:
+    def _mark(self, path: str) -> bool:
         try:
             fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
         except OSError:
-            return
+            return False
         try:
             if not files.is_regular(fd):
-                return
+                return False
             if files.is_foreign(fd):
                 log.warning("%s is on a network or FUSE file system: not watched", path)
-                return
+                return False
             # Always: a known inode number may be a new file's by now, and has no mark then.
             self._group.mark(FAN_OPEN_EXEC_PERM, f"/proc/self/fd/{fd}")
             self._remember(fd)
+            return True
         finally:
             os.close(fd)
 

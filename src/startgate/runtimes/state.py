@@ -27,6 +27,8 @@ class Flavour:
 
 RUNC = Flavour("/run/runc", "state.json")
 CRUN = Flavour("/run/crun", "status")
+CRUN_OF_LOGIN = "/run/user/0/crun"
+"""Where crun keeps its state when root's login set XDG_RUNTIME_DIR."""
 
 
 def flavour(runtime: str) -> Flavour:
