@@ -50,7 +50,7 @@ def config(args: list[str] | None, **rest: Any) -> Config:
 @pytest.mark.parametrize(
     ("path", "base", "expected"),
     [
-        ("bundle", None, "/work/bundle"),
+        ("bundle", None, "/dir/bundle"),
         (".", None, "/work"),
         ("/abs", None, "/abs"),
         ("../x", None, "/x"),
@@ -94,7 +94,7 @@ def test_a_caller_that_is_gone(host: FakeHost) -> None:
 
 def test_a_config_is_read_below_the_callers_root(view: View, caller: Path) -> None:
     (caller / "work/bundle/config.json").write_text('{"hostname": "web"}')
-    assert view.read_config("/work/bundle/config.json").hostname == "web"
+    assert view.read_config("/dir/bundle/config.json").hostname == "web"
 
 
 def test_links_stay_below_the_callers_root(view: View, caller: Path, tmp_path: Path) -> None:
@@ -102,8 +102,8 @@ def test_links_stay_below_the_callers_root(view: View, caller: Path, tmp_path: P
     (caller / "secret.json").write_text('{"hostname": "inside"}')
     (caller / "work/absolute").symlink_to("/secret.json")
     (caller / "work/relative").symlink_to("../../secret.json")
-    assert view.read_config("/work/absolute").hostname == "inside"
-    assert view.read_config("/work/relative").hostname == "inside"
+    assert view.read_config("/dir/absolute").hostname == "inside"
+    assert view.read_config("/dir/relative").hostname == "inside"
 
 
 @pytest.mark.parametrize(
@@ -132,8 +132,8 @@ def test_a_config_that_is_none(view: View, caller: Path, kind: str, said: str) -
         case "loop":
             path.symlink_to("config.json")
     with pytest.raises(BundleError, match=said) as error:
-        view.read_config("/work/config.json")
-    assert str(error.value).startswith("/work/config.json")
+        view.read_config("/dir/config.json")
+    assert str(error.value).startswith("/dir/config.json")
 
 
 def test_a_file_that_tells_no_size_is_limited_too() -> None:
@@ -176,7 +176,7 @@ def test_a_file_system_that_may_never_answer(view: View, monkeypatch: pytest.Mon
         view.open_pid_directory("/work")
 
 
-@pytest.mark.parametrize("path", ["/nope", "/work/file"])
+@pytest.mark.parametrize("path", ["/nope", "/dir/file"])
 def test_a_directory_that_is_none(view: View, caller: Path, path: str) -> None:
     (caller / "work/file").touch()
     with pytest.raises(OSError, match=r"No such file|Not a directory"):
@@ -187,7 +187,7 @@ def test_a_directory_that_is_none(view: View, caller: Path, path: str) -> None:
 
 
 def opened(view: View, document: Config) -> tuple[int, int]:
-    fd = view.open_program("/work/bundle", document)
+    fd = view.open_program("/dir/bundle", document)
     try:
         return inode_of(f"/proc/self/fd/{fd}")
     finally:
