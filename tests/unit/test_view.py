@@ -21,13 +21,13 @@ TID = 42
 def caller(tmp_path: Path) -> Path:
     """The root directory of the caller."""
     root = tmp_path / "root"
-    (root / "work/bundle/rootfs/bin").mkdir(parents=True)
+    (root / "srv/bundle/rootfs/bin").mkdir(parents=True)
     return root
 
 
 @pytest.fixture
 def view(host: FakeHost, caller: Path) -> Iterator[View]:
-    host.process(TID, root=caller, cwd=caller / "work")
+    host.process(TID, root=caller, cwd=caller / "srv")
     with View(host.proc, TID) as view:
         yield view
 
@@ -50,8 +50,8 @@ def config(args: list[str] | None, **rest: Any) -> Config:
 @pytest.mark.parametrize(
     ("path", "base", "expected"),
     [
-        ("bundle", None, "/dir/bundle"),
-        (".", None, "/work"),
+        ("bundle", None, "/srv/bundle"),
+        (".", None, "/srv"),
         ("/abs", None, "/abs"),
         ("../x", None, "/x"),
         ("init.pid", "/b", "/b/init.pid"),
@@ -60,7 +60,7 @@ def config(args: list[str] | None, **rest: Any) -> Config:
     ],
 )
 def test_paths_are_the_callers(view: View, path: str, base: str | None, expected: str) -> None:
-    assert view.cwd == "/work"
+    assert view.cwd == "/srv"
     assert view.absolute(path, base) == expected
 
 
@@ -93,17 +93,17 @@ def test_a_caller_that_is_gone(host: FakeHost) -> None:
 
 
 def test_a_config_is_read_below_the_callers_root(view: View, caller: Path) -> None:
-    (caller / "work/bundle/config.json").write_text('{"hostname": "web"}')
-    assert view.read_config("/dir/bundle/config.json").hostname == "web"
+    (caller / "srv/bundle/config.json").write_text('{"hostname": "web"}')
+    assert view.read_config("/srv/bundle/config.json").hostname == "web"
 
 
 def test_links_stay_below_the_callers_root(view: View, caller: Path, tmp_path: Path) -> None:
     (tmp_path / "secret.json").write_text('{"hostname": "outside"}')
     (caller / "secret.json").write_text('{"hostname": "inside"}')
-    (caller / "work/absolute").symlink_to("/secret.json")
-    (caller / "work/relative").symlink_to("../../secret.json")
-    assert view.read_config("/dir/absolute").hostname == "inside"
-    assert view.read_config("/dir/relative").hostname == "inside"
+    (caller / "srv/absolute").symlink_to("/secret.json")
+    (caller / "srv/relative").symlink_to("../../secret.json")
+    assert view.read_config("/srv/absolute").hostname == "inside"
+    assert view.read_config("/srv/relative").hostname == "inside"
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_links_stay_below_the_callers_root(view: View, caller: Path, tmp_path: P
     ],
 )
 def test_a_config_that_is_none(view: View, caller: Path, kind: str, said: str) -> None:
-    path = caller / "work/config.json"
+    path = caller / "srv/config.json"
     match kind:
         case "directory":
             path.mkdir()
@@ -132,8 +132,8 @@ def test_a_config_that_is_none(view: View, caller: Path, kind: str, said: str) -
         case "loop":
             path.symlink_to("config.json")
     with pytest.raises(BundleError, match=said) as error:
-        view.read_config("/dir/config.json")
-    assert str(error.value).startswith("/dir/config.json")
+        view.read_config("/srv/config.json")
+    assert str(error.value).startswith("/srv/config.json")
 
 
 def test_a_file_that_tells_no_size_is_limited_too() -> None:
@@ -149,9 +149,9 @@ def test_a_file_that_tells_no_size_is_limited_too() -> None:
 
 
 def test_the_directory_of_a_pid_file(view: View, caller: Path) -> None:
-    fd = view.open_pid_directory("/work")
+    fd = view.open_pid_directory("/srv")
     try:
-        assert inode_of(f"/proc/self/fd/{fd}") == inode_of(caller / "work")
+        assert inode_of(f"/proc/self/fd/{fd}") == inode_of(caller / "srv")
     finally:
         os.close(fd)
 
@@ -173,12 +173,12 @@ def test_a_link_into_a_directory_of_the_system(host: FakeHost, tmp_path: Path) -
 def test_a_file_system_that_may_never_answer(view: View, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "is_foreign", lambda fd: True)
     with pytest.raises(BundleError, match="network or FUSE"):
-        view.open_pid_directory("/work")
+        view.open_pid_directory("/srv")
 
 
-@pytest.mark.parametrize("path", ["/nope", "/dir/file"])
+@pytest.mark.parametrize("path", ["/nope", "/srv/file"])
 def test_a_directory_that_is_none(view: View, caller: Path, path: str) -> None:
-    (caller / "work/file").touch()
+    (caller / "srv/file").touch()
     with pytest.raises(OSError, match=r"No such file|Not a directory"):
         view.open_pid_directory(path)
 
@@ -187,7 +187,7 @@ def test_a_directory_that_is_none(view: View, caller: Path, path: str) -> None:
 
 
 def opened(view: View, document: Config) -> tuple[int, int]:
-    fd = view.open_program("/dir/bundle", document)
+    fd = view.open_program("/srv/bundle", document)
     try:
         return inode_of(f"/proc/self/fd/{fd}")
     finally:
@@ -196,13 +196,13 @@ def opened(view: View, document: Config) -> tuple[int, int]:
 
 @pytest.mark.parametrize("word", ["sh", "/usr/bin/sh", "./sh", "../bin/sh"])
 def test_the_program_as_execvp_finds_it(view: View, caller: Path, word: str) -> None:
-    expected = program(caller / "work/bundle/rootfs/usr/bin/sh")
+    expected = program(caller / "srv/bundle/rootfs/usr/bin/sh")
     document = config([word], process={"cwd": "/usr/bin"})
     assert opened(view, document) == inode_of(expected)
 
 
 def test_what_can_not_be_executed_is_passed_over(view: View, caller: Path) -> None:
-    rootfs = caller / "work/bundle/rootfs"
+    rootfs = caller / "srv/bundle/rootfs"
     program(rootfs / "bin/sh", mode=0o644)
     expected = program(rootfs / "usr/bin/sh")
     assert opened(view, config(["sh"])) == inode_of(expected)
@@ -223,7 +223,7 @@ def test_what_can_not_be_executed_is_passed_over(view: View, caller: Path) -> No
     ],
 )
 def test_the_path_of_the_process_counts(view: View, caller: Path, env: Any, found: bool) -> None:
-    expected = program(caller / "work/bundle/rootfs/usr/bin/sh")
+    expected = program(caller / "srv/bundle/rootfs/usr/bin/sh")
     document = config(["sh"], process={"env": env})
     if found:
         assert opened(view, document) == inode_of(expected)
@@ -234,9 +234,9 @@ def test_the_path_of_the_process_counts(view: View, caller: Path, env: Any, foun
 
 def test_links_in_the_rootfs_stay_in_the_rootfs(view: View, caller: Path) -> None:
     program(caller / "bin/busybox")
-    expected = program(caller / "work/bundle/rootfs/bin/busybox")
-    (caller / "work/bundle/rootfs/bin/sh").symlink_to("/bin/busybox")
-    (caller / "work/bundle/rootfs/bin/ls").symlink_to("../../../../../../../bin/busybox")
+    expected = program(caller / "srv/bundle/rootfs/bin/busybox")
+    (caller / "srv/bundle/rootfs/bin/sh").symlink_to("/bin/busybox")
+    (caller / "srv/bundle/rootfs/bin/ls").symlink_to("../../../../../../../bin/busybox")
     assert opened(view, config(["/bin/sh"])) == inode_of(expected)
     assert opened(view, config(["/bin/ls"])) == inode_of(expected)
 
@@ -245,7 +245,7 @@ def test_links_in_the_rootfs_stay_in_the_rootfs(view: View, caller: Path) -> Non
 def test_a_program_that_is_bound_in_from_the_host(view: View, caller: Path, source: str) -> None:
     """docker run --init."""
     expected = program(caller / "usr/bin/tini")
-    program(caller / "work/bundle/rootfs/sbin/docker-init")
+    program(caller / "srv/bundle/rootfs/sbin/docker-init")
     mount = {"destination": "/sbin/docker-init", "source": source, "type": "bind"}
     assert opened(view, config(["/sbin/docker-init"], mounts=[mount])) == inode_of(expected)
 
@@ -270,7 +270,7 @@ def test_a_bundle_without_rootfs(view: View) -> None:
 def test_a_program_on_a_file_system_that_may_never_answer(
     view: View, caller: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    program(caller / "work/bundle/rootfs/bin/sh")
+    program(caller / "srv/bundle/rootfs/bin/sh")
     monkeypatch.setattr(files, "is_foreign", lambda fd: True)
     with pytest.raises(BundleError, match="not found"):
         opened(view, config(["sh"]))
