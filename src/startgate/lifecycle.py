@@ -47,7 +47,8 @@ class End(NamedTuple):
 
 @dataclass(eq=False, slots=True)
 class Entry:
-    """One container. Fields change under the lifecycle's lock only."""
+    """One container. What `Lifecycle` decides on changes under its lock only; `gated`, `config`,
+    `verdict` and the watches are the gates' notes, each written by whoever passes a gate."""
 
     key: Key
     invocation: Invocation

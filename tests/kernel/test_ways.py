@@ -316,6 +316,21 @@ def test_an_id_in_use_is_not_taken_for_a_start_that_no_gate_holds(
     runtime("delete", "-f", name)
 
 
+def test_a_runtime_bound_as_a_single_file_into_another_mount_namespace(
+    runtime: Runtime, bundle: Path, name: str, watching: Watching, tmp_path: Path
+) -> None:
+    """The mark is the inode's: the name and the namespace make no difference."""
+    bound = tmp_path / runtime.name
+    bound.touch()
+    binary = shutil.which(runtime.name)
+    script = f"umount /sys/fs/cgroup/unified 2>/dev/null; mount --bind {binary} {bound}; exec {bound} "
+    elsewhere = Runtime(runtime.name, ("unshare", "-m", "sh", "-c", script + '"$@"', "sh"))
+    with watching() as watched:
+        assert elsewhere("run", "-b", str(bundle), name, check=False).returncode == 7
+        watched.wait_for("stopped", name)
+    assert types(watched.of(name)) == ["creating", "created", "started", "stopped"]
+
+
 def _seen(watched: Watched) -> list[str]:
     return types(watched.events)
 

@@ -68,15 +68,19 @@ def test_a_job_that_fails_lets_the_task_go(context: Context, group: FakeGroup, e
     assert group.answers == [FAN_ALLOW]
 
 
-def test_what_went_wrong_is_logged(
-    context: Context, group: FakeGroup, caplog: pytest.LogCaptureFixture
-) -> None:
-    def fail() -> None:
-        raise NotReadable("process 7 is gone")
+def test_what_went_wrong_is_told(context: Context, group: FakeGroup) -> None:
+    """Jobs work in `with hold`: it is answered by the time the failure comes out."""
+    told = context.listeners.subscribe(10)
+    hold = group.hold()
 
-    context.submit(group.hold(), fail)
-    assert group.answered.wait(PATIENCE)
-    assert "a runtime command was let go unexamined: process 7 is gone" in caplog.text
+    def fail() -> None:
+        with hold:
+            raise NotReadable("process 7 is gone")
+
+    context.submit(hold, fail)
+    event = told.get(PATIENCE)
+    assert event and event.type == "lost" and group.answers == [FAN_ALLOW]
+    assert event.reason and event.reason.message.endswith("let go unexamined: process 7 is gone")
 
 
 def test_a_job_whose_hold_was_answered_meanwhile_is_no_failure(

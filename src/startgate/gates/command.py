@@ -58,10 +58,9 @@ class CommandGate:
         call = commandline.parse(record.arguments)
         if call.command is Command.OTHER:
             return None
-        with hold.fd() as fd:
-            path = self._on_host(os.readlink(f"/proc/self/fd/{fd}"))
-        if os.path.basename(path) in ("conmon", ""):
-            return None  # it executes the runtime, which is held; "/": crun's clone of itself
+        path = self._runtime_path(record, hold)
+        if os.path.basename(path) == "conmon":
+            return None  # it executes the runtime, which is held
         if call.command is Command.KILL:
             self._context.lifecycle.signal(key_of(call, path), signal_number(call.signal))
             return None
@@ -72,7 +71,15 @@ class CommandGate:
         work = self._executing.at_command if call.command is Command.EXEC else self._creating.at_command
         return lambda: work(call, path, record, hold)
 
-    def _on_host(self, path: str) -> str:
+    def _runtime_path(self, record: ExecRecord, hold: Hold) -> str:
+        """Return the binary's path on the host; argv[0] where it has none.
+
+        A file on a detached mount reads as `/`: crun's clone of itself.
+        """
+        with hold.fd() as fd:
+            path = os.readlink(f"/proc/self/fd/{fd}")
+        if path == "/":
+            return os.fsdecode(record.arguments[0])
         host = self._context.proc.host.rstrip("/")
         return path.removeprefix(host) if path.startswith(host + "/") else path
 

@@ -59,9 +59,9 @@ class Context:
         except Released:
             log.debug("a hold was answered before its work was done")
         except (NotReadable, OSError) as error:
-            if hold.allow():
-                self.listeners.publish(lost(f"a runtime command was let go unexamined: {error}"))
-                log.warning("a runtime command was let go unexamined: %s", error)
+            hold.allow()  # often done already: jobs work in `with hold`
+            self.listeners.publish(lost(f"a runtime command was let go unexamined: {error}"))
+            log.warning("a runtime command was let go unexamined: %s", error)
         except BaseException:
             hold.allow()
             raise
