@@ -34,11 +34,11 @@ class AsyncWatcher:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._queue: asyncio.Queue[Event | None] = asyncio.Queue(_AHEAD)
 
-    def on(self, event_type: EventType) -> Callable[[F], F]:
+    def on(self, event_type: EventType, *, fail_closed: bool = False) -> Callable[[F], F]:
         """Decorate a callback, a function or a coroutine function. See `Watcher.on`."""
 
         def register(callback: F) -> F:
-            self._watcher.on(event_type, lambda event: self._call(callback, event))
+            self._watcher.on(event_type, lambda event: self._call(callback, event), fail_closed=fail_closed)
             return callback
 
         return register

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import msgspec
 
 EventType = Literal["creating", "created", "started", "exec", "stopped", "existing", "denied", "lost"]
+NoteAction = Literal["deny", "warn", "audit", "patch", "error"]
 Gate = Literal["command", "pidfile", "start", "first-exec", "exec", "none"]
 
 EVENT_TYPES: tuple[EventType, ...] = (
@@ -133,11 +134,25 @@ class Reason(msgspec.Struct, frozen=True, omit_defaults=True):
     rule: str | None = None
 
 
+class Note(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a rule, a hook or a callback says of a start, whether or not it refuses it.
+
+    `error`: it could not be decided. `patch` are the operations (RFC 6902, JSON Patch)
+    that were made to config.json.
+    """
+
+    message: str
+    rule: str | None = None
+    action: NoteAction = "warn"
+    patch: tuple[dict[str, Any], ...] = ()
+
+
 class Event(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """Something that happened to a container.
 
     `time` is RFC 3339, UTC, with nanoseconds. `held_us`: microseconds for which the gate
     held the start, None where nothing was held. `container` is None only for `lost`.
+    `policy`: all that rules and callbacks had to say.
     """
 
     type: EventType
@@ -148,6 +163,7 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     process: Process | None = None
     exit: Exit | None = None
     reason: Reason | None = None
+    policy: tuple[Note, ...] = ()
 
     def to_json(self) -> bytes:
         """Return one line of JSON, without the newline."""

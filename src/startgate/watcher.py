@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import resource
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import TypedDict, TypeVar, overload
 
@@ -23,7 +23,7 @@ from startgate.kernel import features
 from startgate.kernel.fanotify import Group
 from startgate.kernel.process import Proc
 from startgate.lifecycle import Lifecycle
-from startgate.listeners import Callback, Listeners, Subscription
+from startgate.listeners import Callback, Listeners, Registration, Subscription
 from startgate.runtimes.find import RuntimeBinaries
 from startgate.runtimes.oci import capability_names
 from startgate.workers import Workers
@@ -104,20 +104,28 @@ class Watcher:
         return self._binaries.paths if self._binaries else []
 
     @overload
-    def on(self, event_type: EventType) -> Callable[[F], F]: ...
+    def on(self, event_type: EventType, *, fail_closed: bool = False) -> Callable[[F], F]: ...
     @overload
-    def on(self, event_type: EventType, callback: F) -> F: ...
-    def on(self, event_type: EventType, callback: F | None = None) -> F | Callable[[F], F]:
+    def on(self, event_type: EventType, callback: F, *, fail_closed: bool = False) -> F: ...
+    def on(
+        self, event_type: EventType, callback: F | None = None, *, fail_closed: bool = False
+    ) -> F | Callable[[F], F]:
         """Register a callback for one type of event; also usable as a decorator.
 
         For `creating`, `created`, `started` and `exec` it runs while the task is held, and
-        may return `Deny`. A callback for `started` makes each container's first exec held.
+        may return a `Deny`, a `Note`, at `creating` a `Patch`, or a list of these. With
+        `fail_closed` the start is refused if the callback raises, or has not returned by
+        the deadline. A callback for `started` makes each container's first exec held.
         Raises ValueError for a type that is none.
         """
         if callback is None:
-            return lambda function: self.on(event_type, function)
-        self._listeners.on(event_type, callback)
+            return lambda function: self.on(event_type, function, fail_closed=fail_closed)
+        self._listeners.on(event_type, callback, fail_closed=fail_closed)
         return callback
+
+    def replace(self, old: Iterable[Registration], new: Iterable[Registration]) -> None:
+        """Drop callbacks and register others in one step, as when a configuration is reloaded."""
+        self._listeners.replace(old, new)
 
     def subscribe(self) -> Subscription:
         """Return a further, independent iterator over the events from now on."""

@@ -68,7 +68,9 @@ class CommandGate:
             return self._on_start(call, path, hold)
         if self._repeats.seen(record, hold):
             return None
-        work = self._executing.at_command if call.command is Command.EXEC else self._creating.at_command
+        executing = call.command is Command.EXEC
+        hold.fail_closed = self._context.listeners.fails_closed("exec" if executing else "creating")
+        work = self._executing.at_command if executing else self._creating.at_command
         return lambda: work(call, path, record, hold)
 
     def _runtime_path(self, record: ExecRecord, hold: Hold) -> str:

@@ -51,7 +51,8 @@ class Context:
 
     def _tell_lost(self, hold: Hold) -> None:
         """The deadline passed before the job came to its events."""
-        self.listeners.publish(lost(f"a task was let go after {hold.held_us / 1e6:.1f} s, unexamined"))
+        answer = "denied" if hold.denied else "let go"
+        self.listeners.publish(lost(f"a task was {answer} after {hold.held_us / 1e6:.1f} s, unexamined"))
 
     def _do(self, hold: Hold, job: Job) -> None:
         try:
@@ -59,11 +60,12 @@ class Context:
         except Released:
             log.debug("a hold was answered before its work was done")
         except (NotReadable, OSError) as error:
-            hold.allow()  # often done already: jobs work in `with hold`
-            self.listeners.publish(lost(f"a runtime command was let go unexamined: {error}"))
-            log.warning("a runtime command was let go unexamined: %s", error)
+            hold.release()  # often done already: jobs work in `with hold`
+            message = f"a runtime command was {'denied' if hold.denied else 'let go'} unexamined: {error}"
+            self.listeners.publish(lost(message))
+            log.warning("%s", message)
         except BaseException:
-            hold.allow()
+            hold.release()
             raise
 
 
