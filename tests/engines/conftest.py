@@ -1,0 +1,72 @@
+"""Fixtures: engines that are started once, and the kernel tests' checks that nothing is left."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import pytest
+
+from tests.engines.docker import Docker
+from tests.engines.engine import DockerLike, Engine
+from tests.engines.podman import Podman
+from tests.kernel.conftest import _kernel, _nothing_left, watching
+
+__all__ = ["_kernel", "_nothing_left", "watching"]
+
+_numbers = itertools.count()
+E = TypeVar("E", bound=Engine)
+
+
+@contextmanager
+def _running(engine: E) -> Iterator[E]:
+    """Stop the engine in the end; only then is its directory removed."""
+    try:
+        yield engine
+    finally:
+        engine.stop()
+        shutil.rmtree(engine.directory)
+
+
+@pytest.fixture(scope="session")
+def docker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
+    """Docker with its own containerd."""
+    with _running(Docker(tmp_path_factory.mktemp("docker"))) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def podman_runc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podman]:
+    """Podman, with runc."""
+    with _running(Podman(tmp_path_factory.mktemp("podman-runc"), "runc")) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def podman_crun(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podman]:
+    """Podman, with crun."""
+    with _running(Podman(tmp_path_factory.mktemp("podman-crun"), "crun")) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session", params=["docker", "podman_runc", "podman_crun"])
+def engine(request: pytest.FixtureRequest) -> DockerLike:
+    """Each engine with Docker's command line in turn."""
+    found: DockerLike = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture(scope="session", params=["podman_runc", "podman_crun"])
+def podman(request: pytest.FixtureRequest) -> Podman:
+    """Podman with each runtime in turn."""
+    found: Podman = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture
+def name() -> str:
+    """A container's name that no other test uses."""
+    return f"sg-{next(_numbers)}"
