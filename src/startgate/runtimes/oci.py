@@ -14,6 +14,7 @@ import msgspec
 
 from startgate.errors import BundleError
 from startgate.events import Container, Mount, Process, printable
+from startgate.foreign import UNDECODABLE, Fitting, size
 
 T = TypeVar("T")
 
@@ -128,7 +129,7 @@ def decode_process(data: bytes) -> OciProcess:
 def _decode(decoder: msgspec.json.Decoder[T], data: bytes, what: str) -> T:
     try:
         return decoder.decode(data)
-    except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
+    except UNDECODABLE as error:
         raise BundleError(f"{what} is not what the OCI runtime-spec says: {error}") from error
 
 
@@ -141,17 +142,19 @@ def describe(container: Container, config: Config, all_capabilities: frozenset[s
     linux = config.linux or Linux()
     capabilities = process.capabilities or Capabilities()
     held = capabilities.effective or capabilities.bounding or ()
+    fitting = Fitting()
     return msgspec.structs.replace(
         container,
-        rootfs=rootfs_path(container.bundle or "/", config),
-        annotations=dict(config.annotations or {}),
-        hostname=config.hostname or None,
-        args=process.args or (),
+        rootfs=printable(rootfs_path(container.bundle or "/", config)),
+        annotations=fitting.pairs("annotations", config.annotations or {}),
+        hostname=printable(config.hostname) if config.hostname else None,
+        args=fitting.words("args", process.args or ()),
         privileged=_is_privileged(linux, frozenset(capabilities.bounding or ()), all_capabilities),
-        capabilities=tuple(sorted(set(held))),
+        capabilities=fitting.words("capabilities", sorted(set(held))),
         seccomp=linux.seccomp is not None,
-        apparmor=process.apparmor_profile or None,
-        mounts=tuple(_mount(mount) for mount in config.mounts or ()),
+        apparmor=printable(process.apparmor_profile) if process.apparmor_profile else None,
+        mounts=fitting.items("mounts", map(_mount, config.mounts or ()), _size_of),
+        truncated=fitting.cut,
     )
 
 
@@ -178,7 +181,14 @@ def bind_source(path: str, config: Config) -> str | None:
 def describe_process(process: OciProcess) -> Process:
     """Return the event's view of an OCI process."""
     user = process.user.username or f"{process.user.uid}:{process.user.gid}"
-    return Process(argv=process.args or (), user=user, cwd=process.cwd, tty=process.terminal)
+    fitting = Fitting()
+    return Process(
+        argv=fitting.words("argv", process.args or ()),
+        user=printable(user),
+        cwd=printable(process.cwd),
+        tty=process.terminal,
+        truncated=fitting.cut,
+    )
 
 
 def _is_privileged(linux: Linux, bounding: frozenset[str], everything: frozenset[str]) -> bool:
@@ -201,10 +211,14 @@ def _allows_all_devices(rules: Iterable[DeviceRule]) -> bool:
 def _mount(mount: OciMount) -> Mount:
     return Mount(
         source=mount.source or "",
-        destination=printable(mount.destination),
+        destination=mount.destination,
         type=mount.type or "",
         options=mount.options or (),
     )
+
+
+def _size_of(mount: Mount) -> int:
+    return size(mount.source, mount.destination, mount.type, *mount.options)
 
 
 # <linux/capability.h>, in the order of their numbers
