@@ -40,6 +40,11 @@ def clip(text: str) -> str:
     return utf8(text if len(text) <= TEXT else text[: TEXT - 1] + "…")
 
 
+def one_line(text: str) -> str:
+    """Replace control characters: a terminal obeys them, a log is read by lines."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
+
+
 def size(*texts: str) -> int:
     """Return what texts count in a collection."""
     return sum(map(len, texts)) + OVERHEAD * len(texts)
