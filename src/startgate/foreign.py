@@ -86,6 +86,6 @@ class Fitting:
                 continue
             if name not in self._cut:
                 self._cut.append(name)
-            if not holes or left < OVERHEAD:
+            if not holes or left < SIZE // 16:  # full: what else would fit is not worth looking for
                 break
         return kept

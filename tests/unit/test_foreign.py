@@ -10,7 +10,7 @@ from startgate.events import Container, Event, Mount, printable
 from startgate.foreign import OVERHEAD, SIZE, TEXT, Fitting, size
 from startgate.runtimes import oci
 
-MANY = 100_000
+MANY = 70_000
 
 
 def described(**document: object) -> Container:

@@ -15,9 +15,7 @@ from startgate.runtimes import oci
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-# Decoding 16 MiB takes up to 0.3 s, in which no other thread runs, and 150 MB. Real ones have
-# 10 KB; those above this size take turns, so that many at once cost no more than one.
-_LARGE = 1 << 20
+# Decoding 16 MiB takes 150 MB: large ones take turns, so that many at once cost no more than one.
 _TURN_WAIT = 1.0
 _turn = threading.Semaphore()
 
@@ -73,12 +71,12 @@ class View:
 
     def _decode_config(self, path: str) -> oci.Config:
         try:
-            return oci.decode_config(self.read(path, _LARGE))
+            return oci.decode_config(self.read(path, oci.LARGE))
         except OSError as error:
             if error.errno != errno.EFBIG:
                 raise
         if not _turn.acquire(timeout=_TURN_WAIT):
-            raise BundleError(f"larger than {_LARGE} bytes, and others as large are being read")
+            raise BundleError(f"larger than {oci.LARGE} bytes, and others as large are being read")
         try:
             return oci.decode_config(self.read(path, oci.CONFIG_LIMIT))
         finally:
