@@ -173,6 +173,7 @@ class Watcher:
         """Build from the bottom up; `parts` closes from the top down."""
         _raise_fd_limit()
         features.check_host_root(self._host_root)
+        features.check_other_processes(self._host_root)
         if self._host_root != "/":
             features.join_host_cgroup_namespace(self._host_root)
         commands, containers = _open_group(parts, report_tid=True), _open_group(parts, report_tid=False)
