@@ -19,7 +19,7 @@ from startgate.gates.created import Created
 from startgate.gates.marks import PidFiles, Programs
 from startgate.gates.reader import Reader
 from startgate.hold import Deadlines
-from startgate.kernel import features
+from startgate.kernel import features, spawn
 from startgate.kernel.fanotify import Group
 from startgate.kernel.process import Proc
 from startgate.lifecycle import STARTING_LIMIT, Lifecycle
@@ -172,6 +172,7 @@ class Watcher:
     def _assemble(self, parts: ExitStack) -> None:
         """Build from the bottom up; `parts` closes from the top down."""
         _raise_fd_limit()
+        spawn.keep_gil_free()
         features.check_host_root(self._host_root)
         features.check_other_processes(self._host_root)
         if self._host_root != "/":
