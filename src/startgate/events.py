@@ -154,7 +154,7 @@ class Note(msgspec.Struct, frozen=True, omit_defaults=True):
 
     message: str
     rule: str | None = None
-    action: NoteAction = "warn"
+    action: NoteAction = msgspec.field(default_factory=lambda: "warn")  # so that it is never left out
     patch: tuple[dict[str, Any], ...] = ()
 
 

@@ -6,7 +6,9 @@ tomllib tells no positions of what it has read: keys are looked up in the text a
 from __future__ import annotations
 
 import difflib
+import os
 import re
+import stat
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -109,10 +111,18 @@ def parse(text: str, name: str) -> TomlFile:
         raise UsageError(f"{name}: nested too deeply") from error
 
 
-def read(path: str) -> TomlFile:
-    """Read a file. Raises UsageError: it can't be read, is too large, or is no TOML."""
+def read(path: str, *, trusted: bool = False) -> TomlFile:
+    """Read a file. Raises UsageError: it can't be read, is too large, or is no TOML.
+
+    `trusted`: nobody but root may write it, or put another in its place; else UsageError.
+    """
     try:
         with open(path, "rb") as file:
+            if trusted:
+                _check_owner(path, os.fstat(file.fileno()), 0)
+                _check_owner(
+                    os.path.dirname(path) or ".", os.stat(os.path.dirname(path) or "."), stat.S_ISVTX
+                )
             data = file.read(_LIMIT + 1)
         if len(data) > _LIMIT:
             raise UsageError(f"{path}: larger than {_LIMIT} bytes")
@@ -121,3 +131,13 @@ def read(path: str) -> TomlFile:
         raise UsageError(f"{path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise UsageError(f"{path}: not UTF-8, at byte {error.start}") from error
+
+
+def _check_owner(path: str, status: os.stat_result, unless: int) -> None:
+    """Raises UsageError unless only root may write it; `unless` is a mode bit that makes it safe."""
+    if status.st_uid != 0:
+        raise UsageError(
+            f"{path} belongs to uid {status.st_uid}: it decides what root does, so make it root's"
+        )
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not status.st_mode & unless:
+        raise UsageError(f"{path} may be written by others than root: chmod go-w {path}")
