@@ -17,7 +17,7 @@ INSTALL  = @missing=$$($(call MISSING,$(1))); if [ -n "$$missing" ]; then \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
 	  apt-get install -y -qq --no-install-recommends $$missing >/dev/null; fi
 
-.PHONY: run test setup check bpf apt vm-apt lint types unit kernel test-vm kernel-table clean
+.PHONY: run test fuzz setup check bpf apt vm-apt lint types unit kernel test-vm kernel-table clean
 run: setup ## a live view of this host's containers, with a demo container
 	@$(VENV)/bin/startgate watch --demo
 
@@ -68,6 +68,15 @@ test-vm: setup vm-apt ## the kernel tests on other kernels, in virtual machines;
 kernel-table: ## write README's table from the results of `make test-vm` and a native run
 	$(PY) vm/matrix.py table
 
+SECONDS ?= 60
+TARGETS ?= $(notdir $(wildcard fuzz/corpus/*))
+fuzz: setup ## each fuzz target for SECONDS=60; TARGETS=config for one
+	@$(VENV)/bin/python -c 'import atheris' 2>/dev/null || \
+	  $(VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
+	@mkdir -p .fuzz; for target in $(TARGETS); do echo "== $$target"; \
+	  $(PY) -m fuzz.run $$target $(SECONDS) >.fuzz/$$target.log 2>&1 || \
+	  { tail -n 40 .fuzz/$$target.log; exit 1; }; grep -a number_of_executed .fuzz/$$target.log; done
+
 clean:
-	rm -rf $(VENV) $(BPF) build dist .coverage .hypothesis
+	rm -rf $(VENV) $(BPF) build dist .coverage .hypothesis .fuzz
 	find . -name __pycache__ -prune -exec rm -rf {} +

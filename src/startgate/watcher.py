@@ -22,7 +22,7 @@ from startgate.hold import Deadlines
 from startgate.kernel import features, spawn
 from startgate.kernel.fanotify import Group
 from startgate.kernel.process import Proc
-from startgate.lifecycle import Lifecycle
+from startgate.lifecycle import STARTING_LIMIT, Lifecycle
 from startgate.listeners import Callback, Listeners, Registration, Subscription
 from startgate.runtimes.find import RuntimeBinaries
 from startgate.runtimes.oci import capability_names
@@ -174,6 +174,7 @@ class Watcher:
         _raise_fd_limit()
         spawn.keep_gil_free()
         features.check_host_root(self._host_root)
+        features.check_other_processes(self._host_root)
         if self._host_root != "/":
             features.join_host_cgroup_namespace(self._host_root)
         commands, containers = _open_group(parts, report_tid=True), _open_group(parts, report_tid=False)
@@ -209,7 +210,7 @@ class Watcher:
     def _context(self, parts: ExitStack, containers: Group, proc: Proc, exits: Exits) -> Context:
         context = Context(
             proc=proc,
-            lifecycle=Lifecycle(),
+            lifecycle=Lifecycle(_starting_limit()),
             listeners=self._listeners,
             exits=exits,
             workers=Workers(),
@@ -240,6 +241,11 @@ def _open_group(parts: ExitStack, *, report_tid: bool) -> Group:
     group = features.open_group(report_tid=report_tid)
     parts.callback(group.close)
     return group
+
+
+def _starting_limit() -> int:
+    """A container that is being created costs up to three fds; most are for the holds."""
+    return min(STARTING_LIMIT, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)
 
 
 def _raise_fd_limit() -> None:

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 
 from startgate import Event, Exit
-from tests.engines.engine import DockerLike, Listed, created
+from tests.engines.engine import Engine, Listed, created
 from tests.kernel.support import Watched, boottime, eventually, summary, watch_events
 
 HOLD = 0.2
@@ -98,21 +98,24 @@ def _assert_only_runtimes(programs: set[str]) -> None:
 
 @contextmanager
 def observing(
-    engine: DockerLike | None = None, callbacks: dict[str, Callable[..., object]] | None = None
+    engine: Engine | None = None,
+    callbacks: dict[str, Callable[..., object]] | None = None,
+    seconds: float = HOLD,
 ) -> Iterator[Observed]:
     """Watch, and hold each container. At the end, compare with the engine's own list of starts."""
-    hold = Hold()
+    hold = Hold(seconds)
     with watch_events({"created": hold} | (callbacks or {}), hold_timeout=10) as watched:
         observed = Observed(watched, hold)
         yield observed
         if engine:
+            eventually(lambda: created(watched.events) == engine.started(observed.since))
             assert created(watched.events) == engine.started(observed.since)
     troubles = [summary(e) for e in watched.events if e.type in ("lost", "denied")]
     assert not troubles, troubles
 
 
 def check(
-    engine: DockerLike, observed: Observed, name: str, way: str, record: Record, *, runs: int = 1
+    engine: Engine, observed: Observed, name: str, way: str, record: Record, *, runs: int = 1
 ) -> Listed:
     """Compare a container that has run with what its engine tells of it, and record that."""
     events = observed.events(engine.find(name).id, runs)
@@ -139,14 +142,14 @@ def shell_code(exit: Exit | None) -> int | None:
 
 
 def observe(
-    engine: DockerLike, way: str, listed: Listed, first: Event, stopped: Event, output: str
+    engine: Engine, way: str, listed: Listed, first: Event, stopped: Event, output: str
 ) -> Observation:
     """Return what was seen, and fail where startgate tells otherwise than the engine."""
     container = first.container
     assert container and container.engine == engine.reports
     assert (container.name, container.image) == (listed.name, listed.image)
-    sandbox = container.kubernetes.sandbox_id if container.kubernetes else None
-    assert sandbox == listed.pod
+    pod = container.kubernetes.sandbox_id if container.kubernetes else None
+    assert pod == listed.pod or not listed.pod
     assert shell_code(stopped.exit) == listed.exit_code
     return Observation(
         engine=engine.title,
@@ -155,7 +158,7 @@ def observe(
         name=container.name == listed.name,
         image=container.image == listed.image if listed.image else None,
         labels=listed.labels.items() <= container.labels.items() if listed.labels else None,
-        pod=sandbox == listed.pod if listed.pod else None,
+        pod=pod == listed.pod if listed.pod else None,
         exit_code=shell_code(stopped.exit),
         latency_ms=latency_ms(output, stopped),
     )

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from startgate.errors import NotReadable
+from startgate.errors import NotReadable, Overloaded
 from startgate.events import Container, Event, EventType, Gate, timestamp
 from startgate.exits import Exits
 from startgate.gates.marks import PidFiles, Programs
@@ -59,11 +59,11 @@ class Context:
             job()
         except Released:
             log.debug("a hold was answered before its work was done")
-        except (NotReadable, OSError) as error:
+        except (NotReadable, Overloaded, OSError) as error:
             hold.release()  # often done already: jobs work in `with hold`
-            message = f"a runtime command was {'denied' if hold.denied else 'let go'} unexamined: {error}"
-            self.listeners.publish(lost(message))
-            log.warning("%s", message)
+            answer = "denied" if hold.denied else "let go"
+            self.listeners.publish(lost(f"a runtime command was {answer} unexamined: {error}"))
+            log.warning("a runtime command was %s unexamined: %s", answer, error)
         except BaseException:
             hold.release()
             raise

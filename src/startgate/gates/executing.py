@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from startgate.errors import BundleError
 from startgate.events import Container, Process, printable
+from startgate.foreign import Fitting
 from startgate.gates.context import Context, event, key_of
 from startgate.gates.refusal import explain
 from startgate.gates.view import View
@@ -57,9 +58,11 @@ class Executing:
 def _process_of(call: Invocation) -> Process:
     """What the command line says, where there is no --process file."""
     options = dict(call.options)
+    fitting = Fitting()
     return Process(
-        argv=tuple(printable(word) for word in call.arguments),
+        argv=fitting.words("argv", call.arguments),
         user=printable(options.get("--user") or options.get("-u") or "") or None,
         cwd=printable(options.get("--cwd") or "") or None,
         tty="--tty" in options or "-t" in options,
+        truncated=fitting.cut,
     )

@@ -38,7 +38,10 @@ def open_in_root(root: int, path: str, flags: int) -> int:
     """Open `path` as a process would whose root directory is the fd `root`.
 
     Symbolic links, absolute ones too, stay below that root (openat2(2), Linux 5.6).
+    Raises OSError: EINVAL for a NUL, which JSON may hold, and at which the kernel would stop reading.
     """
+    if "\0" in path:
+        raise OSError(errno.EINVAL, "a NUL character in a path", path)
     how = struct.pack("=QQQ", flags | os.O_CLOEXEC, 0, _RESOLVE_IN_ROOT)
     return libc.syscall(
         _NR_OPENAT2,
