@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, wait
 from functools import partial
 from typing import Any, Self, TypeVar, Unpack, overload
 
@@ -18,7 +18,28 @@ from startgate.watcher import Watcher, WatcherOptions
 # Events that wait in the loop; further ones wait in the subscription, whose backlog is bounded.
 _AHEAD = 100
 
+# Seconds after which a thread that waits for the loop looks whether there still is one.
+_LOOK = 1.0
+
+T = TypeVar("T")
 F = TypeVar("F", bound=Callable[[Event], object])
+
+
+def _run_on(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T]) -> T:
+    """From another thread: run a coroutine on the loop, and return its result.
+
+    Raises RuntimeError when the loop has ended: what was given to it right before is
+    forgotten without a word.
+    """
+    try:
+        future = asyncio.run_coroutine_threadsafe(coroutine, loop)
+        while not wait([future], _LOOK).done:
+            if loop.is_closed():
+                raise RuntimeError("the event loop has ended")
+        return future.result()
+    except RuntimeError:
+        coroutine.close()  # it may never have run
+        raise
 
 
 class AsyncSubscription:
@@ -40,11 +61,9 @@ class AsyncSubscription:
 
     def _put(self, event: Event | None) -> bool:
         """Hand an event to the loop; waits while it is behind. False: the loop has ended."""
-        waiting = self._queue.put(event)
         try:
-            asyncio.run_coroutine_threadsafe(waiting, self._loop).result()
+            _run_on(self._loop, self._queue.put(event))
         except (RuntimeError, CancelledError):
-            waiting.close()
             return False
         return True
 
@@ -131,10 +150,7 @@ class AsyncWatcher:
             coroutine.close()
             return None
         try:
-            return asyncio.run_coroutine_threadsafe(coroutine, loop).result()
-        except RuntimeError:
-            coroutine.close()  # the loop has ended before it ran
-            raise
+            return _run_on(loop, coroutine)
         except CancelledError:
             if self._loop is None:  # with the program
                 return None

@@ -99,6 +99,7 @@ def test_the_variables() -> None:
         "STARTGATE_CONTAINER_NAME": "",
         "STARTGATE_IMAGE": "bb",
         "STARTGATE_ENGINE": "",
+        "STARTGATE_RUNTIME": "",
         "STARTGATE_PID": "",
         "STARTGATE_BUNDLE": "",
         "STARTGATE_ROOTFS": "",
