@@ -10,7 +10,7 @@ CLANG  ?= clang
 
 # An engine that is there already is used: Debian's package would remove Docker's own.
 ENGINES := $(if $(shell command -v dockerd),,docker.io) $(if $(shell command -v podman),,podman) \
-	   $(if $(shell command -v buildah),,buildah)
+	   $(if $(shell command -v buildah),,buildah) $(if $(shell command -v newuidmap),,uidmap)
 VM_APT := qemu-system-x86 kmod zstd debian-archive-keyring
 KERNELS := 5.10 6.1 6.12 newest
 MISSING  = dpkg-query -W -f '$${Package} $${db:Status-Status}\n' $(1) 2>/dev/null \
@@ -18,7 +18,7 @@ MISSING  = dpkg-query -W -f '$${Package} $${db:Status-Status}\n' $(1) 2>/dev/nul
 INSTALL  = @missing=$$($(call MISSING,$(1))); if [ -n "$$missing" ]; then \
 	  echo "installing" $$missing; \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
-	  apt-get install -y -qq --no-install-recommends $$missing >/dev/null; fi
+	  apt-get install -y -qq --no-remove --no-install-recommends $$missing >/dev/null; fi
 
 .PHONY: run test fuzz setup check bpf apt vm-apt engines-apt lint types unit kernel engines engines-table test-vm kernel-table clean
 run: setup ## a live view of this host's containers, with a demo container
