@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import itertools
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeVar
 
 import pytest
 
 from tests.engines.docker import Docker
 from tests.engines.engine import DockerLike, Engine
-from tests.engines.podman import Podman
+from tests.engines.podman import Podman, Rootless
 from tests.kernel.conftest import _kernel, _nothing_left, watching
 
 __all__ = ["_kernel", "_nothing_left", "watching"]
@@ -64,6 +66,14 @@ def podman(request: pytest.FixtureRequest) -> Podman:
     """Podman with each runtime in turn."""
     found: Podman = request.getfixturevalue(request.param)
     return found
+
+
+@pytest.fixture(scope="session", params=["runc", "crun"])
+def rootless(request: pytest.FixtureRequest) -> Iterator[Rootless]:
+    """Podman of a user who is not root. Not in pytest's directories: they are closed to others."""
+    directory = Path(tempfile.mkdtemp(prefix="startgate-rootless-", dir="/var/tmp"))
+    with _running(Rootless(directory, request.param)) as engine:
+        yield engine
 
 
 @pytest.fixture
