@@ -8,6 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.engines.containerd import Containerd
+from tests.engines.cri.engine import CriEngine, connected
+from tests.engines.ctr import Ctr
 from tests.engines.docker import Docker
 from tests.engines.engine import DockerLike
 from tests.kernel.conftest import _kernel, _nothing_left, watching
@@ -26,6 +29,39 @@ def docker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
     finally:
         engine.stop()
         shutil.rmtree(engine.directory)
+
+
+@pytest.fixture(scope="session")
+def containerd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containerd]:
+    """containerd with its CRI plugin."""
+    engine = Containerd(tmp_path_factory.mktemp("containerd"))
+    try:
+        yield engine
+    finally:
+        engine.stop()
+        shutil.rmtree(engine.directory)
+
+
+@pytest.fixture(scope="session")
+def ctrs(containerd: Containerd) -> tuple[Ctr, ...]:
+    """containerd's own client, for each of its namespaces."""
+    return tuple(Ctr(containerd, namespace) for namespace in containerd.namespaces)
+
+
+@pytest.fixture
+def ctr(ctrs: tuple[Ctr, ...]) -> Iterator[Ctr]:
+    """containerd's own client. Its containers are removed after each test."""
+    yield ctrs[0]
+    for engine in ctrs:
+        engine.stop()
+
+
+@pytest.fixture(scope="session")
+def cri(containerd: Containerd) -> Iterator[CriEngine]:
+    """The kubelet's interface to containerd."""
+    with connected(containerd) as engine:
+        yield engine
+        engine.stop()
 
 
 @pytest.fixture

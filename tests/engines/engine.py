@@ -43,8 +43,14 @@ class Engine(Protocol):
     def containers(self) -> list[Listed]:
         """Return all containers that the engine knows, ended ones too."""
 
+    def find(self, name: str) -> Listed:
+        """Return one container by its name."""
+
     def output(self, container: str) -> str:
         """Return what the container's program wrote."""
+
+    def started(self, since: float) -> Counter[str]:
+        """Return how often each container was started since then, from the engine's own journal."""
 
     def stop(self) -> None:
         """Stop the engine and all of its containers; fail if anything is left."""

@@ -14,8 +14,8 @@ from datetime import datetime
 from typing import Any
 
 from startgate import Event
-from tests.engines.engine import DockerLike, Listed, created
-from tests.kernel.support import Watched, boottime, summary, watch_events
+from tests.engines.engine import Engine, Listed, created
+from tests.kernel.support import Watched, boottime, eventually, summary, watch_events
 
 HOLD = 0.2
 """Seconds for which each container is held."""
@@ -97,22 +97,24 @@ def _assert_only_runtimes(programs: set[str]) -> None:
 
 
 @contextmanager
-def observing(engine: DockerLike | None = None, **options: Any) -> Iterator[Observed]:
+def observing(engine: Engine | None = None, **options: Any) -> Iterator[Observed]:
     """Watch, and hold each container. At the end, compare with the engine's own list of starts."""
     hold = Hold()
     with watch_events({"created": hold}, hold_timeout=10, **options) as watched:
         observed = Observed(watched, hold)
         yield observed
         if engine:
+            eventually(lambda: created(watched.events) == engine.started(observed.since))
             assert created(watched.events) == engine.started(observed.since)
     troubles = [summary(e) for e in watched.events if e.type in ("lost", "denied")]
     assert not troubles, troubles
 
 
-def check(engine: DockerLike, observed: Observed, name: str, way: str, record: Record) -> Listed:
+def check(engine: Engine, observed: Observed, name: str, way: str, record: Record) -> Listed:
     """Compare a container that has run once with what its engine tells of it, and record that."""
+    events = observed.events(engine.find(name).id)
+    assert eventually(lambda: engine.find(name).exit_code is not None), f"{engine.title} missed the end"
     listed = engine.find(name)
-    events = observed.events(listed.id)
     output = engine.output(name)
     observed.assert_held(listed.id, output)
     first = next(e for e in events if e.type == "created")
@@ -126,7 +128,7 @@ def check(engine: DockerLike, observed: Observed, name: str, way: str, record: R
 
 
 def observe(
-    engine: DockerLike, way: str, listed: Listed, first: Event, stopped: Event, output: str
+    engine: Engine, way: str, listed: Listed, first: Event, stopped: Event, output: str
 ) -> Observation:
     """Return what was seen, and fail where startgate tells otherwise than the engine."""
     container = first.container
