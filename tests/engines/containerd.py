@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import time
 from collections import Counter
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -63,12 +63,19 @@ class Containerd:
         self.socket = directory / "sock"
         self.snapshotter = _snapshotter(directory)
         _prepare(directory, self.snapshotter)
-        config = directory / "config.toml"
-        self._daemon = self._spawn("log", "containerd", "--config", str(config), "--log-level", "info")
-        assert eventually(self._ready, PATIENCE * 3), f"containerd doesn't come up: {self.log()}"
-        self._journal = self._spawn("events", *self._ctr("events"))
-        self._import()
+        self._processes = ExitStack()
+        with self._processes as started:
+            self._start()
+            self._processes = started.pop_all()
         self.title = self._title()
+
+    def _start(self) -> None:
+        config = str(self.directory / "config.toml")
+        self._spawn("log", "containerd", "--config", config, "--log-level", "info")
+        assert eventually(self._ready, PATIENCE * 3), f"containerd doesn't come up: {self.log()}"
+        self._spawn("events", *self._ctr("events"))
+        self._import()
+        assert eventually(self._hears), "containerd's journal of events is not heard"
 
     def ctr(self, *arguments: str, namespace: str = "default", check: bool = True) -> Done:
         """Run a `ctr` command."""
@@ -109,9 +116,7 @@ class Containerd:
 
     def stop(self) -> None:
         """Stop it; fail if anything is left."""
-        for process in (self._journal, self._daemon):
-            process.terminate()
-            process.wait(PATIENCE * 2)
+        self._processes.close()
         for cgroup in (*self.namespaces, self.pods_cgroup):
             remove_cgroups(cgroup)
             assert_nothing_left(self.directory, cgroup)
@@ -122,17 +127,18 @@ class Containerd:
     def _ctr(self, *arguments: str) -> list[str]:
         return ["ctr", "--address", str(self.socket), *arguments]
 
-    def _spawn(self, output: str, *command: str) -> subprocess.Popen[bytes]:
+    def _spawn(self, output: str, *command: str) -> None:
         with (self.directory / output).open("wb") as file:
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 ["setpriv", "--pdeathsig", "TERM", *command],
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=file,
             )
+        self._processes.callback(process.wait, PATIENCE * 2)
+        self._processes.callback(process.terminate)
 
     def _ready(self) -> bool:
-        assert self._daemon.poll() is None, self.log()
         return self.ctr("version", check=False).returncode == 0
 
     def _import(self) -> None:
@@ -142,11 +148,9 @@ class Containerd:
         for namespace in (*self.namespaces, CRI_NAMESPACE):
             self.ctr("images", "import", "--snapshotter", self.snapshotter, str(archive), namespace=namespace)
 
-            def heard(namespace: str = namespace) -> bool:
-                self.ctr("namespaces", "label", namespace, f"time={time.time()}")
-                return bool(self.journal("/namespaces/update", namespace))
-
-            assert eventually(heard), "containerd's journal is not heard"
+    def _hears(self) -> bool:
+        self.ctr("namespaces", "label", self.namespaces[0], f"time={time.time()}")
+        return "/namespaces/update" in (self.directory / "events").read_text()
 
     def _title(self) -> str:
         version = self.ctr("version").stdout.partition("Server:")[2].split()[1]

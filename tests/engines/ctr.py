@@ -23,6 +23,8 @@ class Ctr:
         self.directory = containerd.directory / f"of-{namespace}"
         self.directory.mkdir()
         self.title = f"{containerd.title}, ctr"
+        self._codes: dict[str, int] = {}
+        """How foreground commands ended: as their containers. containerd 2.4's journal misses such exits."""
 
     def __call__(self, *arguments: str, check: bool = True) -> Done:
         """Run a `ctr` command."""
@@ -31,7 +33,10 @@ class Ctr:
     def run(self, name: str, *program: str, given: Sequence[str] = (), check: bool = False) -> Done:
         """``run`` a program in a container, with `given` options."""
         arguments = ["run", *self._log(name), *self._standard(), *given, IMAGE, name, *program]
-        return self(*arguments, check=check)
+        done = self(*arguments, check=check)
+        if "--detach" not in given:
+            self._codes[name] = done.returncode
+        return done
 
     def create(self, name: str, *program: str, given: Sequence[str] = ()) -> None:
         """``containers create``."""
@@ -39,7 +44,9 @@ class Ctr:
 
     def start(self, name: str, *, check: bool = True) -> Done:
         """``tasks start``."""
-        return self("tasks", "start", *self._log(name), name, check=check)
+        done = self("tasks", "start", *self._log(name), name, check=check)
+        self._codes[name] = done.returncode
+        return done
 
     def remove(self, name: str) -> None:
         """Remove a container, whatever it does."""
@@ -59,7 +66,7 @@ class Ctr:
         """Return one container by its name. Its exit code is there once its end is in the journal."""
         told = json.loads(self("containers", "info", name).stdout)
         given = {k: v for k, v in told["Labels"].items() if not k.startswith("io.containerd.image.")}
-        code = self._containerd.exit_code(name, self._namespace)
+        code = self._codes.get(name, self._containerd.exit_code(name, self._namespace))
         return Listed(
             id=told["ID"],
             name=told["ID"],

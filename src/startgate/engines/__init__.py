@@ -50,5 +50,6 @@ def identify(
                 image=printable(known.image) if known.image else container.image,
                 labels={printable(k): printable(v) for k, v in known.labels.items()},
                 kubernetes=known.kubernetes,
+                hostname=container.hostname or (printable(known.hostname) if known.hostname else None),
             )
     return container

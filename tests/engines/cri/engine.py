@@ -6,9 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 import grpc
 
@@ -19,23 +17,16 @@ from tests.engines.engine import Listed
 from tests.kernel.support import eventually
 
 
-@dataclass
 class CriEngine:
     """An Engine (see engine.py). Containers are named by their ids: names are a pod's affair."""
 
-    containerd: Containerd
-    client: Cri
-    reports: ClassVar[str] = "containerd"
+    reports = "containerd"
 
-    @property
-    def title(self) -> str:
-        """See Engine."""
-        return f"{self.containerd.title}, CRI"
-
-    @property
-    def directory(self) -> Path:
-        """See Engine."""
-        return self.containerd.directory
+    def __init__(self, containerd: Containerd, client: Cri) -> None:
+        self.containerd = containerd
+        self.client = client
+        self.directory = containerd.directory
+        self.title = f"{containerd.title}, CRI"
 
     def containers(self) -> list[Listed]:
         """See Engine: sandboxes and containers."""
