@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TypeVar
 
 import pytest
 
@@ -12,34 +14,52 @@ from tests.engines.containerd import Containerd
 from tests.engines.cri.engine import CriEngine, connected
 from tests.engines.ctr import Ctr
 from tests.engines.docker import Docker
-from tests.engines.engine import DockerLike
+from tests.engines.engine import DockerLike, Stoppable
+from tests.engines.podman import Podman
 from tests.kernel.conftest import _kernel, _nothing_left, watching
 
 __all__ = ["_kernel", "_nothing_left", "watching"]
 
 _numbers = itertools.count()
+E = TypeVar("E", bound=Stoppable)
 
 
-@pytest.fixture(scope="session")
-def docker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
-    """Docker with its own containerd."""
-    engine = Docker(tmp_path_factory.mktemp("docker"))
+@contextmanager
+def _running(engine: E) -> Iterator[E]:
+    """Stop it in the end; only then is its directory removed."""
     try:
         yield engine
     finally:
         engine.stop()
         shutil.rmtree(engine.directory)
+
+
+@pytest.fixture(scope="session")
+def docker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerLike]:
+    """Docker with its own containerd."""
+    with _running(Docker(tmp_path_factory.mktemp("docker"))) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def podman_runc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podman]:
+    """Podman, with runc."""
+    with _running(Podman(tmp_path_factory.mktemp("podman-runc"), "runc")) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def podman_crun(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podman]:
+    """Podman, with crun."""
+    with _running(Podman(tmp_path_factory.mktemp("podman-crun"), "crun")) as engine:
+        yield engine
 
 
 @pytest.fixture(scope="session")
 def containerd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containerd]:
     """containerd with its CRI plugin."""
-    engine = Containerd(tmp_path_factory.mktemp("containerd"))
-    try:
+    with _running(Containerd(tmp_path_factory.mktemp("containerd"))) as engine:
         yield engine
-    finally:
-        engine.stop()
-        shutil.rmtree(engine.directory)
 
 
 @pytest.fixture(scope="session")
@@ -64,14 +84,21 @@ def cri(containerd: Containerd) -> Iterator[CriEngine]:
         engine.stop()
 
 
-@pytest.fixture
-def name() -> str:
-    """A container's name that no other test uses."""
-    return f"sg-{next(_numbers)}"
-
-
-@pytest.fixture(scope="session", params=["docker"])
+@pytest.fixture(scope="session", params=["docker", "podman_runc", "podman_crun"])
 def engine(request: pytest.FixtureRequest) -> DockerLike:
     """Each engine with Docker's command line in turn."""
     found: DockerLike = request.getfixturevalue(request.param)
     return found
+
+
+@pytest.fixture(scope="session", params=["podman_runc", "podman_crun"])
+def podman(request: pytest.FixtureRequest) -> Podman:
+    """Podman with each runtime in turn."""
+    found: Podman = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture
+def name() -> str:
+    """A container's name that no other test uses."""
+    return f"sg-{next(_numbers)}"

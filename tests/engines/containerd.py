@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.engines import ociarchive
-from tests.engines.engine import Done, assert_nothing_left, remove_cgroups
+from tests.engines.engine import Done, assert_nothing_left, remove_cgroups, version_of
 from tests.engines.image import make_archive
 from tests.engines.observe import seconds_of
 from tests.kernel.support import PATIENCE, eventually, unavailable
@@ -154,13 +154,7 @@ class Containerd:
 
     def _title(self) -> str:
         version = self.ctr("version").stdout.partition("Server:")[2].split()[1]
-        return f"containerd {version.partition('+')[0].partition('~')[0]}, {runc_title()}"
-
-
-def runc_title() -> str:
-    """Return runc's name and version."""
-    told = subprocess.run(["runc", "--version"], capture_output=True, text=True, check=True).stdout
-    return f"runc {told.split()[2].partition('+')[0]}"
+        return f"containerd {version.partition('+')[0].partition('~')[0]}, {version_of('runc')}"
 
 
 def _prepare(here: Path, snapshotter: str) -> None:

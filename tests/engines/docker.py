@@ -8,7 +8,7 @@ import signal
 import subprocess
 from pathlib import Path
 
-from tests.engines.engine import DockerLike, assert_nothing_left, remove_cgroups
+from tests.engines.engine import DockerLike, assert_nothing_left, remove_cgroups, version_of
 from tests.engines.image import make_archive
 from tests.kernel.support import PATIENCE, eventually, unavailable
 
@@ -17,6 +17,7 @@ class Docker(DockerLike):
     """A dockerd that touches no network and no other Docker of this host."""
 
     reports = "docker"
+    network = ("--network", "none")
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
@@ -53,8 +54,7 @@ class Docker(DockerLike):
 
     def _title(self) -> str:
         asked = self("info", "--format", "{{.ServerVersion}}").stdout.strip()
-        runc = subprocess.run(["runc", "--version"], capture_output=True, text=True, check=True).stdout
-        return f"Docker {asked.split('+')[0]}, runc {runc.split()[2].split('+')[0]}"
+        return f"Docker {asked.split('+')[0]}, {version_of('runc')}"
 
     def command(self) -> list[str]:
         """See DockerLike."""

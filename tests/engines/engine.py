@@ -28,17 +28,26 @@ class Listed:
     exit_code: int | None
     labels: dict[str, str] = field(default_factory=dict)
     pod: str | None = None
+    """The id of the container that holds its pod's namespaces."""
     running: bool = False
 
 
-class Engine(Protocol):
-    """A running engine. Its directory holds all that it writes."""
+class Stoppable(Protocol):
+    """What runs, and holds all that it writes in a directory."""
+
+    directory: Path
+
+    def stop(self) -> None:
+        """Stop it and all of its containers; fail if anything is left."""
+
+
+class Engine(Stoppable, Protocol):
+    """A running engine."""
 
     title: str
     """The engine and its runtime with their versions: the heading of its table."""
     reports: str
     """What `container.engine` is to say."""
-    directory: Path
 
     def containers(self) -> list[Listed]:
         """Return all containers that the engine knows, ended ones too."""
@@ -52,9 +61,6 @@ class Engine(Protocol):
     def started(self, since: float) -> Counter[str]:
         """Return how often each container was started since then, from the engine's own journal."""
 
-    def stop(self) -> None:
-        """Stop the engine and all of its containers; fail if anything is left."""
-
 
 class DockerLike:
     """An engine with Docker's command line. Subclasses know how to start and call it."""
@@ -62,8 +68,10 @@ class DockerLike:
     title: str
     reports: str
     image = "bb"
-    options: tuple[str, ...] = ("--network", "none")
-    """What each `run` and `create` is given, unless it says otherwise."""
+    network: tuple[str, ...] = ()
+    """What `run` and `create` are given, unless they say where the network is to come from."""
+    options: tuple[str, ...] = ()
+    """What they are given in any case."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -78,9 +86,13 @@ class DockerLike:
 
     def __call__(self, *arguments: str, check: bool = True, stdin: Path | None = None, **env: str) -> Done:
         """Run a command of the engine's client."""
+        return self.execute([*self.command(), *arguments], check=check, stdin=stdin, **env)
+
+    def execute(self, command: list[str], *, check: bool, stdin: Path | None = None, **env: str) -> Done:
+        """Run a program in the engine's environment."""
         with open(stdin or os.devnull, "rb") as given:
             done = subprocess.run(
-                [*self.command(), *arguments],
+                command,
                 stdin=given,
                 capture_output=True,
                 text=True,
@@ -90,7 +102,7 @@ class DockerLike:
                 timeout=PATIENCE * 5,
             )
         if check:
-            assert done.returncode == 0, f"{self.reports} {arguments}: {done.stdout}{done.stderr}"
+            assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
         return done
 
     def run(self, name: str, *program: str, given: Sequence[str] = (), check: bool = False) -> Done:
@@ -103,8 +115,8 @@ class DockerLike:
 
     def start_options(self, name: str, given: Sequence[str]) -> list[str]:
         """Return the options of `run` and `create`: a network given twice is an error."""
-        standard = () if "--network" in given or "--pod" in given else self.options
-        return ["--name", name, *standard, *given]
+        network = () if "--network" in given else self.network
+        return ["--name", name, *network, *self.options, *given]
 
     def inspect(self, *containers: str) -> list[dict[str, Any]]:
         """Return what the engine tells of containers, in its own words."""
@@ -142,13 +154,22 @@ class DockerLike:
         return self("logs", container).stdout
 
     def started(self, since: float) -> Counter[str]:
-        """Return how often each container was started since then: removed ones too.
+        """Return how often each container was started since then: removed ones too."""
+        return Counter(container for container, _ in self.starts(since))
 
-        From the engine's own journal of events, which Docker bounds to 256.
+    def starts(self, since: float) -> list[tuple[str, str]]:
+        """Return id and name of each start since then, from the engine's own journal.
+
+        Docker's has the last 256 events.
         """
         window = ("--since", f"{since:.9f}", "--until", f"{time.time():.9f}")
-        lines = self("events", *window, "--filter", "event=start", "--format", "{{.ID}}").stdout
-        return Counter(lines.split())
+        form = "{{.ID}} {{.Actor.Attributes.name}}"
+        lines = self("events", *window, "--filter", "event=start", "--format", form).stdout
+        return [(line.split()[0], line.split()[1]) for line in lines.splitlines()]
+
+    def stop(self) -> None:
+        """See Engine."""
+        raise NotImplementedError
 
     def remove_all(self) -> None:
         """Kill and remove every container."""
@@ -196,3 +217,9 @@ def remove_cgroups(cgroup: str) -> None:
         children = sorted((p for p in parent.rglob("*") if p.is_dir()), reverse=True)
         for path in [*children, parent]:
             path.rmdir()
+
+
+def version_of(runtime: str) -> str:
+    """Return a runtime's name and version."""
+    told = subprocess.run([runtime, "--version"], capture_output=True, text=True, check=True).stdout
+    return f"{runtime} {told.split()[2].split('+')[0]}"

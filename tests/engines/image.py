@@ -31,11 +31,15 @@ def make_archive(directory: Path) -> Path:
         (root / "bin" / applet).symlink_to("busybox")
     (root / "etc/passwd").write_text("root:x:0:0::/:/bin/sh\nuser:x:1234:1234::/:/bin/sh\n")
     (root / "etc/group").write_text("root:x:0:\nuser:x:1234:\n")
-    script = root / "bin/entrypoint"
-    script.write_text(f"#!/bin/sh\n{PROGRAM.format(':', '$1')}\n")
-    script.chmod(0o755)
+    _script(root / "bin/entrypoint", PROGRAM.format(":", "$1"))
+    _script(root / "bin/infra", 'trap "exit 0" TERM; while :; do sleep 0.1; done')
     archive = directory / "image.tar"
     with tarfile.open(archive, "w") as tar:
         tar.add(root, arcname=".")
     shutil.rmtree(root)
     return archive
+
+
+def _script(path: Path, text: str) -> None:
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)

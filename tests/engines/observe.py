@@ -11,9 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from typing import Any
 
-from startgate import Event
+from startgate import Event, Exit
 from tests.engines.engine import Engine, Listed, created
 from tests.kernel.support import Watched, boottime, eventually, summary, watch_events
 
@@ -79,14 +78,15 @@ class Observed:
         """Return how many events of a type there were."""
         return sum(e.type == event_type for e in self.watched.of(container))
 
-    def assert_held(self, container: str, output: str) -> None:
-        """Fail unless each run of the container began after it was let go."""
+    def assert_held(self, output: str, *containers: str) -> None:
+        """Fail unless each run of the containers, in their order, began after it was let go."""
         begun = [float(up) for up in re.findall(r"first ([\d.]+)", output)]
-        released = self.hold.released[container]
+        released = [time for container in containers for time in self.hold.released[container]]
         assert begun and len(begun) == len(released), (begun, released)
         for first, release in zip(begun, released, strict=True):
             assert first >= release - 0.011, "the program ran while its container was held"
-        _assert_only_runtimes(self.hold.programs[container])
+        for container in containers:
+            _assert_only_runtimes(self.hold.programs[container])
 
 
 def _assert_only_runtimes(programs: set[str]) -> None:
@@ -97,10 +97,12 @@ def _assert_only_runtimes(programs: set[str]) -> None:
 
 
 @contextmanager
-def observing(engine: Engine | None = None, **options: Any) -> Iterator[Observed]:
+def observing(
+    engine: Engine | None = None, callbacks: dict[str, Callable[..., object]] | None = None
+) -> Iterator[Observed]:
     """Watch, and hold each container. At the end, compare with the engine's own list of starts."""
     hold = Hold()
-    with watch_events({"created": hold}, hold_timeout=10, **options) as watched:
+    with watch_events({"created": hold} | (callbacks or {}), hold_timeout=10) as watched:
         observed = Observed(watched, hold)
         yield observed
         if engine:
@@ -110,21 +112,31 @@ def observing(engine: Engine | None = None, **options: Any) -> Iterator[Observed
     assert not troubles, troubles
 
 
-def check(engine: Engine, observed: Observed, name: str, way: str, record: Record) -> Listed:
-    """Compare a container that has run once with what its engine tells of it, and record that."""
-    events = observed.events(engine.find(name).id)
-    assert eventually(lambda: engine.find(name).exit_code is not None), f"{engine.title} missed the end"
-    listed = engine.find(name)
-    output = engine.output(name)
-    observed.assert_held(listed.id, output)
+def check(
+    engine: Engine, observed: Observed, name: str, way: str, record: Record, *, runs: int = 1
+) -> Listed:
+    """Compare a container that has run with what its engine tells of it, and record that."""
+    events = observed.events(engine.find(name).id, runs)
+    assert eventually(lambda: not engine.find(name).running)
+    listed, output = engine.find(name), engine.output(name)
+    observed.assert_held(output, listed.id)
+    kinds = [e.type for e in events if e.type not in ("started", "exec")]
+    assert kinds == ["creating", "created", "stopped"] * runs
     first = next(e for e in events if e.type == "created")
-    stopped = events[-1]
-    assert [e.type for e in events if e.type not in ("started", "exec")] == ["creating", "created", "stopped"]
-    assert first.held_us is not None and first.held_us >= HOLD * 1e6
-    assert stopped.exit and stopped.exit.code == listed.exit_code
-    observation = observe(engine, way, listed, first, stopped, output)
-    record("way", json.dumps(asdict(observation)))
+    record_way(record, observe(engine, way, listed, first, events[-1], output))
     return listed
+
+
+def record_way(record: Record, observation: Observation) -> None:
+    """Put an observation into the test report: docs/engines.md is written from it."""
+    record("way", json.dumps(asdict(observation)))
+
+
+def shell_code(exit: Exit | None) -> int | None:
+    """Return an exit as engines and shells tell it: a signal as 128 and its number."""
+    if exit is None or exit.signal is None:
+        return exit.code if exit else None
+    return 128 + exit.signal
 
 
 def observe(
@@ -132,26 +144,33 @@ def observe(
 ) -> Observation:
     """Return what was seen, and fail where startgate tells otherwise than the engine."""
     container = first.container
-    assert container and first.held_us and container.engine == engine.reports
-    assert container.name == listed.name
-    assert container.image == listed.image
-    labels = listed.labels.items() <= container.labels.items() if listed.labels else None
+    assert container and container.engine == engine.reports
+    assert (container.name, container.image) == (listed.name, listed.image)
+    sandbox = container.kubernetes.sandbox_id if container.kubernetes else None
+    assert sandbox == listed.pod
+    assert shell_code(stopped.exit) == listed.exit_code
     return Observation(
         engine=engine.title,
         way=way,
-        held=f"{first.gate}, {first.held_us / 1000:.0f} ms",
+        held=held(first),
         name=container.name == listed.name,
         image=container.image == listed.image if listed.image else None,
-        labels=labels,
-        pod=None,
-        exit_code=stopped.exit.code if stopped.exit else None,
+        labels=listed.labels.items() <= container.labels.items() if listed.labels else None,
+        pod=sandbox == listed.pod if listed.pod else None,
+        exit_code=shell_code(stopped.exit),
         latency_ms=latency_ms(output, stopped),
     )
 
 
+def held(first: Event) -> str:
+    """Return the gate that held a container, and how long; fail if that was too short."""
+    assert first.held_us is not None and first.held_us >= HOLD * 1e6
+    return f"{first.gate}, {first.held_us / 1000:.0f} ms"
+
+
 def latency_ms(output: str, stopped: Event) -> float | None:
     """Return how long after its program's last words a container was `stopped`."""
-    said = re.findall(r"time.tv_sec: +(\d+)\s+time.tv_usec: +(\d+)", output)
+    said = re.findall(r"time\.tv_sec: +(\d+)\s.*?time\.tv_usec: +(\d+)", output, re.DOTALL)
     if not said:
         return None
     seconds, microseconds = said[-1]

@@ -130,7 +130,7 @@ def test_a_container_that_is_restarted(cri: CriEngine, name: str) -> None:
         for container in runs:
             cri.client.start(container)
             assert types(observed.events(container)) == ["creating", "created", "stopped"]
-            observed.assert_held(container, cri.output(container))
+            observed.assert_held(cri.output(container), container)
     first, second = (created(observed, container) for container in runs)
     assert first.id != second.id and first.kubernetes == second.kubernetes
 

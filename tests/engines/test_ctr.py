@@ -86,7 +86,7 @@ def test_a_container_that_removes_itself(ctr: Ctr, name: str) -> None:
     with observing(ctr) as observed:
         assert ctr.run(name, *program(CODE), given=("--rm", *LABEL)).returncode == CODE
         events = observed.events(name)
-    observed.assert_held(name, ctr.output(name))
+    observed.assert_held(ctr.output(name), name)
     assert types(events) == ["creating", "created", "stopped"]
     assert events[1].container and events[1].container.labels["purpose"] == "test"
     assert events[2].exit and events[2].exit.code == CODE
@@ -100,7 +100,7 @@ def test_a_container_that_is_started_again(ctr: Ctr, name: str) -> None:
         for _ in range(2):
             ctr.start(name, check=False)
         events = observed.events(name, times=2)
-    observed.assert_held(name, ctr.output(name))
+    observed.assert_held(ctr.output(name), name)
     assert types(events) == ["creating", "created", "stopped"] * 2
     pids = [event.container.pid for event in events if event.container and event.type == "created"]
     assert len(set(pids)) == 2

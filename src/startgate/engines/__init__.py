@@ -12,7 +12,7 @@ from typing import Protocol
 
 from msgspec.structs import replace
 
-from startgate.engines import containerd, docker, podman
+from startgate.engines import buildah, containerd, docker, podman
 from startgate.engines.facts import Facts, Known
 from startgate.events import Container, printable
 
@@ -26,7 +26,8 @@ class Engine(Protocol):
         """Return what the engine knows of the container; None: it is not this engine's."""
 
 
-ENGINES: tuple[Engine, ...] = (docker.describe, containerd.describe, podman.describe)
+# Podman before CRI-O, whose annotations it borrows for the containers of its pods.
+ENGINES: tuple[Engine, ...] = (docker.describe, podman.describe, containerd.describe, buildah.describe)
 
 
 def identify(

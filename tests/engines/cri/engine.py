@@ -36,12 +36,12 @@ class CriEngine:
         """Return one container or sandbox by its id, as CRI lists it."""
         pods, containers = self.client.list()
         if container in pods:
-            name, image = pods[container].metadata.name, None
+            name, image, pod = pods[container].metadata.name, None, container
         else:
             told = containers[container]
-            name, image = told.metadata.name, told.image.image
+            name, image, pod = told.metadata.name, told.image.image, told.pod_sandbox_id
         code = self.containerd.exit_code(container, CRI_NAMESPACE)
-        return Listed(id=container, name=name, image=image, exit_code=code, running=code is None)
+        return Listed(id=container, name=name, image=image, exit_code=code, pod=pod, running=code is None)
 
     def kubernetes(self, container: str) -> Kubernetes:
         """Return what CRI lists of a container and its pod, as an event is to tell it."""
