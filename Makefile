@@ -17,7 +17,7 @@ INSTALL  = @missing=$$($(call MISSING,$(1))); if [ -n "$$missing" ]; then \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
 	  apt-get install -y -qq --no-install-recommends $$missing >/dev/null; fi
 
-.PHONY: run test setup check bpf apt vm-apt lint types unit kernel test-vm kernel-table clean
+.PHONY: run test setup check bpf apt vm-apt lint types unit kernel test-newest test-vm kernel-table clean
 run: setup ## a live view of this host's containers, with a demo container
 	@$(VENV)/bin/startgate watch --demo
 
@@ -61,6 +61,13 @@ kernel: ## real containers on this kernel; where that can't hold them, all of it
 	  echo "this machine can't hold containers (startgate doctor): its kernel tests run in a VM"; \
 	  $(PY) vm/matrix.py run 6.1 --all; \
 	fi
+
+NEWEST := $(HOME)/.cache/startgate/newest
+test-newest: setup ## the runc and containerd tests with the newest releases, built from source: needs Go
+	tests/engines/newest build $(NEWEST)
+	PATH=$(NEWEST):$$PATH STARTGATE_REQUIRE_KERNEL=1 STARTGATE_REQUIRE_ENGINES=1 $(PY) -m pytest -q -k "not crun" \
+	  tests/engines/test_ctr.py tests/engines/test_cri.py $(addprefix tests/kernel/test_,\
+	  ways.py callbacks.py exits.py death.py binaries.py load.py trust.py bad_input.py pid_namespace.py)
 
 KERNEL ?= $(KERNELS)
 test-vm: setup vm-apt ## the kernel tests on other kernels, in virtual machines; KERNEL=6.1 for one
