@@ -17,7 +17,7 @@ INSTALL  = @missing=$$($(call MISSING,$(1))); if [ -n "$$missing" ]; then \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
 	  apt-get install -y -qq --no-install-recommends $$missing >/dev/null; fi
 
-.PHONY: run test setup check bpf apt vm-apt lint types unit kernel test-newest test-vm kernel-table clean
+.PHONY: run test fuzz setup check bpf apt vm-apt lint types unit kernel newest test-newest test-vm kernel-table clean
 run: setup ## a live view of this host's containers, with a demo container
 	@$(VENV)/bin/startgate watch --demo
 
@@ -25,7 +25,7 @@ setup: apt $(VENV)/.ready bpf ## install what is needed and build the BPF object
 
 check: setup lint types unit ## lint, types and unit tests: seconds
 
-test: setup vm-apt check kernel ## everything: on this kernel, and on a stock 6.1 where `queue` works
+test: setup vm-apt check kernel newest ## everything: on this kernel, and on a stock 6.1 where `queue` works
 
 apt: ## Debian packages; apt is asked only when one is missing
 	$(call INSTALL,$(APT))
@@ -63,11 +63,15 @@ kernel: ## real containers on this kernel; where that can't hold them, all of it
 	fi
 
 NEWEST := $(HOME)/.cache/startgate/newest
-test-newest: setup ## the runc and containerd tests with the newest releases, built from source: needs Go
+test-newest: setup ## the containerd and runc tests with the newest releases, built from source: needs Go
 	tests/engines/newest build $(NEWEST)
-	PATH=$(NEWEST):$$PATH STARTGATE_REQUIRE_KERNEL=1 STARTGATE_REQUIRE_ENGINES=1 $(PY) -m pytest -q -k "not crun" \
-	  tests/engines/test_ctr.py tests/engines/test_cri.py $(addprefix tests/kernel/test_,\
-	  ways.py callbacks.py exits.py death.py binaries.py load.py trust.py bad_input.py pid_namespace.py)
+	PATH=$(NEWEST):$$PATH STARTGATE_REQUIRE_KERNEL=1 $(PY) -m pytest -q -k "not crun" \
+	  tests/engines/test_ctr.py tests/engines/test_cri.py \
+	  tests/kernel/test_{ways,callbacks,exits,death,binaries,load,trust,bad_input,pid_namespace}.py
+newest: # as a part of `test`: where it can be done
+	@if ! $(VENV)/bin/startgate doctor >/dev/null; then \
+	  echo "this machine can't hold containers (startgate doctor): the newest runtimes are not tried"; \
+	elif tests/engines/newest can-build; then $(MAKE) --no-print-directory test-newest; fi
 
 KERNEL ?= $(KERNELS)
 test-vm: setup vm-apt ## the kernel tests on other kernels, in virtual machines; KERNEL=6.1 for one
@@ -75,6 +79,15 @@ test-vm: setup vm-apt ## the kernel tests on other kernels, in virtual machines;
 kernel-table: ## write README's table from the results of `make test-vm` and a native run
 	$(PY) vm/matrix.py table
 
+SECONDS ?= 60
+TARGETS ?= $(notdir $(wildcard fuzz/corpus/*))
+fuzz: setup ## each fuzz target for SECONDS=60; TARGETS=config for one
+	@$(VENV)/bin/python -c 'import atheris' 2>/dev/null || \
+	  $(VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
+	@mkdir -p .fuzz; for target in $(TARGETS); do echo "== $$target"; \
+	  $(PY) -m fuzz.run $$target $(SECONDS) >.fuzz/$$target.log 2>&1 || \
+	  { tail -n 40 .fuzz/$$target.log; exit 1; }; grep -a number_of_executed .fuzz/$$target.log; done
+
 clean:
-	rm -rf $(VENV) $(BPF) build dist .coverage .hypothesis
+	rm -rf $(VENV) $(BPF) build dist .coverage .hypothesis .fuzz
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -9,6 +9,7 @@ How it works, from the kernel to the listener:
 - `startgate.gates`: where a start is held, and what is done meanwhile.
 - `startgate.hold`, `startgate.passage`: one answer for each held task, within its deadline.
 - `startgate.lifecycle`: the state of each container. `startgate.exits`: its end.
+- `startgate.policy`: rules that refuse, warn, or change a container.
 - `startgate.watcher`: all of it put together.
 """
 
@@ -26,10 +27,12 @@ from startgate.events import (
     Kubernetes,
     Mount,
     Namespaces,
+    Note,
     Process,
     Reason,
 )
 from startgate.listeners import Deny, Subscription
+from startgate.policy.patch import Patch
 from startgate.watcher import Watcher
 
 if TYPE_CHECKING:
@@ -52,6 +55,8 @@ __all__ = [
     "Kubernetes",
     "Mount",
     "Namespaces",
+    "Note",
+    "Patch",
     "Process",
     "Reason",
     "StartgateError",

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import NamedTuple
 
+from startgate.errors import Overloaded
 from startgate.events import Container
 from startgate.exits import Watch
 from startgate.hold import Hold
@@ -19,6 +20,8 @@ from startgate.kernel.process import ProcessId
 from startgate.listeners import Deny
 from startgate.runtimes.commandline import Invocation
 from startgate.runtimes.oci import Config
+
+STARTING_LIMIT = 10_000
 
 
 class State(Enum):
@@ -79,14 +82,18 @@ class Entry:
 class Lifecycle:
     """All containers that are known and have not ended. Any thread may use it."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int = STARTING_LIMIT) -> None:
+        """`limit` is how many may be starting at once: each costs fds, and its config.json."""
+        self._limit = limit
         self._lock = threading.Lock()
         self._starting: dict[ProcessId, Entry] = {}
         self._containers: dict[Key, Entry] = {}
 
     def begin(self, entry: Entry) -> None:
-        """A runtime command starts a container: `creating`."""
+        """A runtime command starts a container: `creating`. Raises Overloaded."""
         with self._lock:
+            if len(self._starting) >= self._limit and entry.runtime not in self._starting:
+                raise Overloaded(f"{self._limit} containers are being created already")
             self._starting[entry.runtime] = entry
 
     def find(self, key: Key) -> Entry | None:

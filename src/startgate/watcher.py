@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import resource
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import TypedDict, TypeVar, overload
 
@@ -19,11 +19,11 @@ from startgate.gates.created import Created
 from startgate.gates.marks import PidFiles, Programs
 from startgate.gates.reader import Reader
 from startgate.hold import Deadlines
-from startgate.kernel import features
+from startgate.kernel import features, spawn
 from startgate.kernel.fanotify import Group
 from startgate.kernel.process import Proc
-from startgate.lifecycle import Lifecycle
-from startgate.listeners import Callback, Listeners, Subscription
+from startgate.lifecycle import STARTING_LIMIT, Lifecycle
+from startgate.listeners import Callback, Listeners, Registration, Subscription
 from startgate.runtimes.find import RuntimeBinaries
 from startgate.runtimes.oci import capability_names
 from startgate.workers import Workers
@@ -104,20 +104,28 @@ class Watcher:
         return self._binaries.paths if self._binaries else []
 
     @overload
-    def on(self, event_type: EventType) -> Callable[[F], F]: ...
+    def on(self, event_type: EventType, *, fail_closed: bool = False) -> Callable[[F], F]: ...
     @overload
-    def on(self, event_type: EventType, callback: F) -> F: ...
-    def on(self, event_type: EventType, callback: F | None = None) -> F | Callable[[F], F]:
+    def on(self, event_type: EventType, callback: F, *, fail_closed: bool = False) -> F: ...
+    def on(
+        self, event_type: EventType, callback: F | None = None, *, fail_closed: bool = False
+    ) -> F | Callable[[F], F]:
         """Register a callback for one type of event; also usable as a decorator.
 
         For `creating`, `created`, `started` and `exec` it runs while the task is held, and
-        may return `Deny`. A callback for `started` makes each container's first exec held.
+        may return a `Deny`, a `Note`, at `creating` a `Patch`, or a list of these. With
+        `fail_closed` the start is refused if the callback raises, or has not returned by
+        the deadline. A callback for `started` makes each container's first exec held.
         Raises ValueError for a type that is none.
         """
         if callback is None:
-            return lambda function: self.on(event_type, function)
-        self._listeners.on(event_type, callback)
+            return lambda function: self.on(event_type, function, fail_closed=fail_closed)
+        self._listeners.on(event_type, callback, fail_closed=fail_closed)
         return callback
+
+    def replace(self, old: Iterable[Registration], new: Iterable[Registration]) -> None:
+        """Drop callbacks and register others in one step, as when a configuration is reloaded."""
+        self._listeners.replace(old, new)
 
     def subscribe(self) -> Subscription:
         """Return a further, independent iterator over the events from now on."""
@@ -164,7 +172,9 @@ class Watcher:
     def _assemble(self, parts: ExitStack) -> None:
         """Build from the bottom up; `parts` closes from the top down."""
         _raise_fd_limit()
+        spawn.keep_gil_free()
         features.check_host_root(self._host_root)
+        features.check_other_processes(self._host_root)
         if self._host_root != "/":
             features.join_host_cgroup_namespace(self._host_root)
         commands, containers = _open_group(parts, report_tid=True), _open_group(parts, report_tid=False)
@@ -200,7 +210,7 @@ class Watcher:
     def _context(self, parts: ExitStack, containers: Group, proc: Proc, exits: Exits) -> Context:
         context = Context(
             proc=proc,
-            lifecycle=Lifecycle(),
+            lifecycle=Lifecycle(_starting_limit()),
             listeners=self._listeners,
             exits=exits,
             workers=Workers(),
@@ -231,6 +241,11 @@ def _open_group(parts: ExitStack, *, report_tid: bool) -> Group:
     group = features.open_group(report_tid=report_tid)
     parts.callback(group.close)
     return group
+
+
+def _starting_limit() -> int:
+    """A container that is being created costs up to three fds; most are for the holds."""
+    return min(STARTING_LIMIT, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)
 
 
 def _raise_fd_limit() -> None:

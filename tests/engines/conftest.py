@@ -35,7 +35,7 @@ def _running(engine: E) -> Iterator[E]:
 
 
 @pytest.fixture(scope="session")
-def docker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DockerLike]:
+def docker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
     """Docker with its own containerd."""
     with _running(Docker(tmp_path_factory.mktemp("docker"))) as engine:
         yield engine

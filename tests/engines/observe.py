@@ -98,10 +98,12 @@ def _assert_only_runtimes(programs: set[str]) -> None:
 
 @contextmanager
 def observing(
-    engine: Engine | None = None, callbacks: dict[str, Callable[..., object]] | None = None
+    engine: Engine | None = None,
+    callbacks: dict[str, Callable[..., object]] | None = None,
+    seconds: float = HOLD,
 ) -> Iterator[Observed]:
     """Watch, and hold each container. At the end, compare with the engine's own list of starts."""
-    hold = Hold()
+    hold = Hold(seconds)
     with watch_events({"created": hold} | (callbacks or {}), hold_timeout=10) as watched:
         observed = Observed(watched, hold)
         yield observed
@@ -146,8 +148,8 @@ def observe(
     container = first.container
     assert container and container.engine == engine.reports
     assert (container.name, container.image) == (listed.name, listed.image)
-    sandbox = container.kubernetes.sandbox_id if container.kubernetes else None
-    assert sandbox == listed.pod
+    pod = container.kubernetes.sandbox_id if container.kubernetes else None
+    assert pod == listed.pod or not listed.pod
     assert shell_code(stopped.exit) == listed.exit_code
     return Observation(
         engine=engine.title,
@@ -156,7 +158,7 @@ def observe(
         name=container.name == listed.name,
         image=container.image == listed.image if listed.image else None,
         labels=listed.labels.items() <= container.labels.items() if listed.labels else None,
-        pod=sandbox == listed.pod if listed.pod else None,
+        pod=pod == listed.pod if listed.pod else None,
         exit_code=shell_code(stopped.exit),
         latency_ms=latency_ms(output, stopped),
     )

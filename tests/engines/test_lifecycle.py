@@ -120,23 +120,13 @@ FAILURES = {
 
 @pytest.mark.parametrize("failure", FAILURES)
 def test_a_start_that_fails(failure: str, engine: DockerLike, name: str) -> None:
-    """Told as begun and ended, never as `created`; and the engine says what it says without us."""
+    """Told as begun and ended, never as `created`."""
     given, argv = FAILURES[failure]
-    alone = engine.run(f"{name}-alone", *argv, given=given)
     with observing() as observed:
-        done = engine.run(name, *argv, given=given)
-        container = engine.find(name).id
-        events = observed.events(container)
-    assert done.returncode == alone.returncode != 0
-    assert comparable(done.stderr) == comparable(alone.stderr)
+        assert engine.run(name, *argv, given=given).returncode != 0
+        events = observed.events(engine.find(name).id)
     assert types(events) == ["creating", "stopped"]
     assert events[-1].reason and events[-1].exit and events[-1].exit.code is None
-
-
-def comparable(text: str) -> str:
-    """Return an engine's message without what differs in each: ids, directories, times."""
-    text = re.sub(r'time="[^"]*"', "", text)
-    return re.sub(r"\b([0-9a-f]{64}|overlay/\w+|overlay2/\w+)", "ID", text).replace("-alone", "")
 
 
 EXECS = {

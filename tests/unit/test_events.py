@@ -32,7 +32,7 @@ from startgate.testing import make_event
 
 CONTAINER_KEYS = (
     "id name engine runtime runtime_path pid bundle rootfs image labels annotations hostname kubernetes "
-    "namespaces cgroup rootless uid args privileged capabilities seccomp apparmor mounts started_by"
+    "namespaces cgroup rootless uid args privileged capabilities seccomp apparmor mounts started_by truncated"
 ).split()
 
 
@@ -77,7 +77,8 @@ def test_the_whole_event() -> None:
 def test_unknown_is_null_or_empty() -> None:
     container = as_json(Event(type="created", gate="none", container=Container(id="c")))["container"]
     assert list(container) == CONTAINER_KEYS
-    empty: dict[str, Any] = {"labels": {}, "annotations": {}, "args": [], "capabilities": [], "mounts": []}
+    empty: dict[str, Any] = {"labels": {}, "annotations": {}}
+    empty |= {key: [] for key in ("args", "capabilities", "mounts", "truncated")}
     false = dict.fromkeys(("rootless", "privileged", "seccomp"), False)
     namespaces = {"namespaces": dict.fromkeys(["mnt", "net", "pid", "ipc", "uts", "user", "cgroup"])}
     assert container == dict.fromkeys(CONTAINER_KEYS) | {"id": "c"} | empty | false | namespaces
@@ -91,7 +92,7 @@ def test_unknown_is_null_or_empty() -> None:
         (CgroupId("/x"), "path id"),
         (Mount("a", "b", "c"), "source destination type options"),
         (Caller(1, "sh"), "pid comm"),
-        (Process(), "argv user cwd tty"),
+        (Process(), "argv user cwd tty truncated"),
         (Exit(), "code signal oom_killed requested_signal"),
         (Reason("why", "rule"), "message rule"),
     ],

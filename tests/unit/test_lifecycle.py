@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 from msgspec.structs import replace
 
+from startgate.errors import Overloaded
 from startgate.hold import Hold
 from startgate.kernel.process import ProcessId
 from startgate.lifecycle import End, Entry, Key, Lifecycle, State
@@ -45,6 +46,22 @@ def test_a_start_is_found_by_its_key(lifecycle: Lifecycle, entry: Entry) -> None
     assert lifecycle.find(Key("/run/crun", "c1")) is None
     assert lifecycle.find(Key("/run/runc", "c2")) is None
     assert lifecycle.containers() == [entry]
+
+
+def test_only_so_many_may_be_starting(entry: Entry) -> None:
+    lifecycle = Lifecycle(limit=2)
+    entries = [make_entry(f"c{n}") for n in range(3)]
+    for number, other in enumerate(entries):
+        other.runtime = ProcessId(200 + number, 1)
+    lifecycle.begin(entries[0])
+    lifecycle.begin(entries[1])
+    with pytest.raises(Overloaded, match="2 containers are being created already"):
+        lifecycle.begin(entries[2])
+    lifecycle.begin(entries[1])  # the same process, once more
+    lifecycle.told(entries[0])
+    assert lifecycle.stopped(entries[0], EXIT_3)  # its runtime is gone: it makes room
+    lifecycle.begin(entries[2])
+    assert lifecycle.containers() == [entries[1], entries[2]]
 
 
 def test_a_whole_life(lifecycle: Lifecycle, entry: Entry) -> None:

@@ -333,6 +333,27 @@ def check(data: bytes) -> None:
     oci.bind_source("/sbin/docker-init", decoded)
 
 
+def test_a_large_one_is_decoded_in_parts() -> None:
+    document = {
+        "hostname": "h",
+        "other": ["x"] * (1 << 19),
+        "annotations": {"a": "b"},
+        "process": {"args": ["x"]},
+    }
+    data = json.dumps(document).encode()
+    decoded = decode_config(data)
+    assert len(data) > 1 << 20
+    assert (decoded.hostname, decoded.annotations, decoded.mounts) == ("h", {"a": "b"}, None)
+    assert decoded.process and decoded.process.args == ("x",)
+
+
+@pytest.mark.parametrize("name", ["annotations", "mounts", "process"])
+def test_a_part_that_is_too_large(name: str) -> None:
+    data = json.dumps({name: "x" * (5 << 20)}).encode()
+    with pytest.raises(BundleError, match=f"its {name} are larger than"):
+        decode_config(data)
+
+
 @given(st.binary(max_size=100))
 def test_random_bytes(data: bytes) -> None:
     check(data)

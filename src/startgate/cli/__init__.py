@@ -60,6 +60,13 @@ def app(verbose: bool) -> None:
     metavar="SECONDS",
     help="Hold no start longer than this.",
 )
+@click.option(
+    "--hook",
+    "commands",
+    multiple=True,
+    metavar="TYPE=CMD",
+    help="Run a command at each event of a type: created='logger hello'.",
+)
 @click.option("--demo", is_flag=True, help="Run a small container, so that there is something to see.")
 def watch(
     *,
@@ -67,6 +74,7 @@ def watch(
     keep: str | None,
     count: int | None,
     seconds: float | None,
+    commands: tuple[str, ...],
     demo: bool,
     **watcher: Any,
 ) -> None:
@@ -75,15 +83,18 @@ def watch(
     With --demo, and without a terminal, it ends after the demo.
     """
     from startgate.cli.watch import Watch  # noqa: PLC0415  (each command imports what it needs)
+    from startgate.hooks import Hooks, parse_option  # noqa: PLC0415
     from startgate.watcher import Watcher  # noqa: PLC0415
 
     try:
         watched = Watcher(**watcher)
     except ValueError as error:
         raise UsageError(str(error)) from error
-    Watch(watched, output, keep=keep, count=count, seconds=seconds).run(
-        demo=demo, end_with_demo=not sys.stdout.isatty()
-    )
+    with Hooks(parse_option(text) for text in commands) as hooks:
+        hooks.register(watched)
+        Watch(watched, output, keep=keep, count=count, seconds=seconds).run(
+            demo=demo, end_with_demo=not sys.stdout.isatty()
+        )
 
 
 @app.command()

@@ -9,6 +9,7 @@ import time
 from typing import TextIO
 
 from startgate.events import Container, Event, Exit
+from startgate.foreign import one_line
 
 _WIDTH = 100
 _COLOURS = {
@@ -38,7 +39,7 @@ class Table:
         if not self._headed:
             self._stream.write(_HEAD[: self._width] + "\n")
             self._headed = True
-        line = _clean(row(event))[: self._width]
+        line = one_line(row(event))[: self._width]
         if self._colours:
             line = f"\033[{_COLOURS.get(event.type, '0')}m{line}\033[0m"
         self._stream.write(line + "\n")
@@ -112,8 +113,3 @@ def _local_time(stamp: str) -> str:
     except ValueError:
         return stamp[:12]
     return time.strftime("%H:%M:%S", time.localtime(calendar.timegm(seconds))) + stamp[19:23]
-
-
-def _clean(text: str) -> str:
-    """Keep control characters of foreign strings away from the terminal."""
-    return "".join(c if c.isprintable() else "?" for c in text)

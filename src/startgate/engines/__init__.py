@@ -14,7 +14,8 @@ from msgspec.structs import replace
 
 from startgate.engines import buildah, containerd, docker, podman
 from startgate.engines.facts import Facts, Known
-from startgate.events import Container, printable
+from startgate.events import Container, Kubernetes, printable
+from startgate.foreign import Fitting
 
 __all__ = ["Engine", "Facts", "identify"]
 
@@ -44,13 +45,20 @@ def identify(
     facts = Facts(container, state_root, read, caller)
     for engine in ENGINES:
         if known := engine(facts):
+            fitting = Fitting()
             return replace(
                 container,
                 engine=known.engine,
                 name=printable(known.name) if known.name else container.name,
                 image=printable(known.image) if known.image else container.image,
-                labels={printable(k): printable(v) for k, v in known.labels.items()},
-                kubernetes=known.kubernetes,
-                hostname=container.hostname or (printable(known.hostname) if known.hostname else None),
+                labels=fitting.pairs("labels", known.labels),
+                kubernetes=known.kubernetes and _clipped(known.kubernetes),
+                hostname=container.hostname or (known.hostname and printable(known.hostname)),
+                truncated=container.truncated + fitting.cut,
             )
     return container
+
+
+def _clipped(pod: Kubernetes) -> Kubernetes:
+    given = {name: getattr(pod, name) for name in Kubernetes.__struct_fields__}
+    return Kubernetes(**{name: text and printable(text) for name, text in given.items()})

@@ -10,6 +10,7 @@ from typing import TypeVar
 import msgspec
 
 from startgate.events import Container, Kubernetes
+from startgate.foreign import UNDECODABLE
 
 T = TypeVar("T")
 
@@ -37,7 +38,7 @@ class Facts:
         """Read and decode a JSON file; None when it is not there, or not what it should be."""
         try:
             return decoder.decode(self.read(path))
-        except (OSError, msgspec.MsgspecError, RecursionError):
+        except (OSError, *UNDECODABLE):
             return None
 
 

@@ -10,6 +10,7 @@ import msgspec
 
 from startgate.engines.facts import Facts, Known
 from startgate.events import Kubernetes
+from startgate.foreign import UNDECODABLE
 
 
 class _Container(msgspec.Struct, frozen=True):
@@ -63,5 +64,5 @@ def _stored(facts: Facts) -> _Container | None:
 def _image(stored: _Container | None) -> str | None:
     try:
         return _metadata.decode(stored.metadata).image_name if stored else None
-    except msgspec.MsgspecError:
+    except UNDECODABLE:
         return None

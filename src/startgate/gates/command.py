@@ -68,7 +68,9 @@ class CommandGate:
             return self._on_start(call, path, hold)
         if self._repeats.seen(record, hold):
             return None
-        work = self._executing.at_command if call.command is Command.EXEC else self._creating.at_command
+        executing = call.command is Command.EXEC
+        hold.fail_closed = self._context.listeners.fails_closed("exec" if executing else "creating")
+        work = self._executing.at_command if executing else self._creating.at_command
         return lambda: work(call, path, record, hold)
 
     def _runtime_path(self, record: ExecRecord, hold: Hold) -> str:
@@ -100,7 +102,7 @@ class Repeats:
 
     def __init__(self, proc: Proc) -> None:
         self._proc = proc
-        self._last: OrderedDict[ProcessId, tuple[list[bytes], Hold]] = OrderedDict()
+        self._last: OrderedDict[ProcessId, tuple[int, Hold]] = OrderedDict()
 
     def seen(self, record: ExecRecord, hold: Hold) -> bool:
         """Was this very process let go with the same command line before?"""
@@ -108,10 +110,11 @@ class Repeats:
             process = self._proc.identify(record.tgid)
         except NotReadable:
             return False
-        arguments, before = self._last.get(process, ([], hold))
-        if arguments == record.arguments and not before.denied:
+        arguments = hash(tuple(record.arguments))  # they may be megabytes
+        same, before = self._last.get(process, (0, hold))
+        if same == arguments and not before.denied:
             return True
-        self._last[process] = (record.arguments, hold)
+        self._last[process] = (arguments, hold)
         if len(self._last) > self._SIZE:
             self._last.popitem(last=False)
         return False

@@ -9,7 +9,7 @@ import time
 from msgspec.structs import replace
 
 from startgate.errors import BundleError, NotReadable
-from startgate.events import CgroupId, Container, Event, Namespaces
+from startgate.events import CgroupId, Container, Event, Namespaces, printable
 from startgate.exits import Watch
 from startgate.gates import inits, view
 from startgate.gates.context import Context, event
@@ -182,5 +182,5 @@ class Created:
             container,
             pid=process.pid,
             namespaces=Namespaces(**namespaces),
-            cgroup=CgroupId(cgroup.path, cgroup.id),
+            cgroup=CgroupId(printable(cgroup.path), cgroup.id),
         )

@@ -13,6 +13,7 @@ from startgate.errors import BundleError, NotReadable
 from startgate.events import Caller, Container, Event, printable
 from startgate.gates.context import Context, event, key_of
 from startgate.gates.created import Created
+from startgate.gates.refusal import explain
 from startgate.gates.view import View
 from startgate.hold import Hold
 from startgate.lifecycle import Entry, State
@@ -35,7 +36,13 @@ class Creating:
         """Pass the command gate. Raises NotReadable when the caller is gone."""
         with hold:
             entry = self._begin(call, path, record, hold)
-            passage = Passage(hold, self._context.listeners, [_creating(entry)], lambda: self._told(entry))
+            passage = Passage(
+                hold,
+                self._context.listeners,
+                [_creating(entry)],
+                lambda: self._told(entry),
+                refusing=lambda verdict: explain(self._context.proc, call, record, verdict),
+            )
             try:
                 entry.gated = self._arm(entry, record)
             except BaseException:

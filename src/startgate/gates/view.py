@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import posixpath
+import threading
 
 from startgate.errors import BundleError, NotReadable
 from startgate.kernel import files
@@ -12,6 +14,10 @@ from startgate.runtimes import oci
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+# Decoding 16 MiB takes 150 MB: large ones take turns, so that many at once cost no more than one.
+_TURN_WAIT = 1.0
+_turn = threading.Semaphore()
 
 # Everyone reads files there all the time, or they are no place for a pid file at all.
 _SHARED_DIRECTORIES = ("/etc", "/usr", "/bin", "/sbin", "/lib", "/lib64", "/boot", "/dev", "/proc", "/sys")
@@ -57,11 +63,24 @@ class View:
     def read_config(self, path: str) -> oci.Config:
         """Read and decode a config.json. Raises BundleError, which names the path."""
         try:
-            return oci.decode_config(self.read(path, oci.CONFIG_LIMIT))
+            return self._decode_config(path)
         except OSError as error:
             raise BundleError(f"{path} can't be read: {error.strerror}") from error
         except BundleError as error:
             raise BundleError(f"{path}: {error}") from error
+
+    def _decode_config(self, path: str) -> oci.Config:
+        try:
+            return oci.decode_config(self.read(path, oci.LARGE))
+        except OSError as error:
+            if error.errno != errno.EFBIG:
+                raise
+        if not _turn.acquire(timeout=_TURN_WAIT):
+            raise BundleError(f"larger than {oci.LARGE} bytes, and others as large are being read")
+        try:
+            return oci.decode_config(self.read(path, oci.CONFIG_LIMIT))
+        finally:
+            _turn.release()
 
     def open_pid_directory(self, path: str) -> int:
         """Open the directory in which a pid file will be. Raises OSError, or BundleError

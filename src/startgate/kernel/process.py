@@ -125,7 +125,7 @@ class Proc:
         kind, path = own[0] if own else ("", paths.get("", "/"))
         try:
             return Cgroup(path, os.stat(self._hierarchy(kind) + path).st_ino)
-        except (OSError, KeyError):
+        except (OSError, KeyError, ValueError):
             return Cgroup(path, None)
 
     def _hierarchy(self, kind: str) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from startgate.foreign import UNDECODABLE
 from startgate.kernel import files
 from startgate.kernel.process import Proc
 
@@ -53,7 +54,7 @@ _crun = msgspec.json.Decoder(_CrunStatus)
 def decode(data: bytes, kind: Flavour) -> tuple[int, int]:
     """Return (pid, start time in clock ticks; 0 unknown) of a container's init.
 
-    Raises msgspec.MsgspecError on anything else.
+    Raises one of `foreign.UNDECODABLE` on anything else.
     """
     if kind is CRUN:
         status = _crun.decode(data)
@@ -73,7 +74,7 @@ def init_pid(proc: Proc, root: int, directory: str, identity: str, kind: Flavour
     try:
         data = files.read_regular(root, os.path.join(directory, identity, kind.file), _LIMIT)
         pid, start = decode(data, kind)
-    except (OSError, msgspec.MsgspecError, RecursionError):
+    except (OSError, *UNDECODABLE):
         return None
     seen = proc.start_time(pid) if pid > 0 else None
     return pid if seen is not None and start in (0, seen) else None
