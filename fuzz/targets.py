@@ -69,9 +69,8 @@ def command_line(data: bytes) -> None:
 def written(call: Invocation) -> list[bytes]:
     """Write an invocation as a command line, in the plainest way."""
     words = ["runtime"]
-    words += [
-        f"{name}={value}" for name, value in (("--root", call.root), ("--log", call.log)) if value is not None
-    ]
+    flags = {"--root": call.root, "--log": call.log, "--log-format": call.log_format}
+    words += [f"{name}={value}" for name, value in flags.items() if value is not None]
     words.append(call.command.value)
     options = {
         "--bundle": call.bundle,

@@ -67,6 +67,8 @@ def test_an_engines_config_is_described() -> None:
         annotations={"io.example": "yes"},
         hostname="web",
         args=("nginx", "-g", "daemon off;"),
+        user="0:0",
+        bounding_capabilities=("CAP_CHOWN", "CAP_KILL"),
         capabilities=("CAP_CHOWN", "CAP_KILL"),
         seccomp=True,
         apparmor="docker-default",
@@ -91,7 +93,7 @@ def test_nulls_say_nothing() -> None:
     process = {"args": None, "env": None, "capabilities": None, "apparmorProfile": None}
     linux = {"namespaces": None, "resources": None, "seccomp": None}
     nulls = {"process": process, "linux": linux, "mounts": None, "annotations": None, "hostname": None}
-    assert described(nulls) == described({})
+    assert described(nulls) == described({"process": {}})
     assert described({"process": None, "linux": None, "root": None}) == described({})
     assert described({"linux": {"resources": {"devices": None}}}) == described({})
 

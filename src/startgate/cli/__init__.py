@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from startgate.cli import log
+from startgate.cli.policy import config as config_group
+from startgate.cli.policy import policy as policy_group
 from startgate.errors import KernelUnsupported, StartgateError, UsageError
+
+if TYPE_CHECKING:
+    from startgate.config import Settings
 
 _output = click.option(
     "--output",
@@ -67,6 +73,19 @@ def app(verbose: bool) -> None:
     metavar="TYPE=CMD",
     help="Run a command at each event of a type: created='logger hello'.",
 )
+@click.option(
+    "--policy",
+    "policies",
+    multiple=True,
+    metavar="FILE",
+    help="Rules that refuse, warn or change (docs/policy.md).",
+)
+@click.option(
+    "--config",
+    "config_path",
+    metavar="FILE",
+    help="The configuration file. [default: /etc/startgate/config.toml, if it is there]",
+)
 @click.option("--demo", is_flag=True, help="Run a small container, so that there is something to see.")
 def watch(
     *,
@@ -75,26 +94,50 @@ def watch(
     count: int | None,
     seconds: float | None,
     commands: tuple[str, ...],
+    policies: tuple[str, ...],
+    config_path: str | None,
     demo: bool,
     **watcher: Any,
 ) -> None:
     """Show containers as they start and stop, until Ctrl-C.
 
-    With --demo, and without a terminal, it ends after the demo.
+    With --demo, and without a terminal, it ends after the demo. SIGHUP, or a change of the
+    files, loads policy and configuration again.
     """
-    from startgate.cli.watch import Watch  # noqa: PLC0415  (each command imports what it needs)
-    from startgate.hooks import Hooks, parse_option  # noqa: PLC0415
+    from startgate import config  # noqa: PLC0415  (each command imports what it needs)
+    from startgate.active import Active  # noqa: PLC0415
+    from startgate.cli.watch import Watch, reloading  # noqa: PLC0415
+    from startgate.hooks import parse_option  # noqa: PLC0415
     from startgate.watcher import Watcher  # noqa: PLC0415
 
+    path = config_path or config.find_default()
+    if path:
+        watcher |= _unless_given(config.load(path))
     try:
         watched = Watcher(**watcher)
     except ValueError as error:
         raise UsageError(str(error)) from error
-    with Hooks(parse_option(text) for text in commands) as hooks:
-        hooks.register(watched)
+    hooks = [parse_option(text) for text in commands]
+    with Active(watched, path, policy=policies, hooks=hooks) as active, reloading(active):
         Watch(watched, output, keep=keep, count=count, seconds=seconds).run(
             demo=demo, end_with_demo=not sys.stdout.isatty()
         )
+
+
+def _unless_given(settings: Settings) -> dict[str, Any]:
+    """Return the watcher's options that the file sets and the command line does not."""
+    context = click.get_current_context()
+    options = {
+        "hold_timeout": settings.hold_timeout,
+        "exec_records": settings.exec_records,
+        "host_root": settings.host_root,
+        "runtimes": settings.runtimes or None,
+    }
+    return {
+        name: value
+        for name, value in options.items()
+        if value is not None and context.get_parameter_source(name) is ParameterSource.DEFAULT
+    }
 
 
 @app.command()
@@ -119,6 +162,10 @@ def doctor(output: str, host_root: str) -> None:
     show(probes, output)
     if any(probe.required and not probe.works for probe in probes):
         raise SystemExit(3)
+
+
+app.add_command(policy_group)
+app.add_command(config_group)
 
 
 def main() -> None:

@@ -39,7 +39,7 @@ class Created:
         with hold:
             pid = inits.by_pid_file(self._context.proc, entry, hold)
             if pid is not None and (container := self._adopt(entry, pid)):
-                self._pass(entry, hold, [event("created", "pidfile", container)])
+                self._pass(entry, hold, [event("created", "pidfile", container)], deniable=False)
 
     def at_start(self, entry: Entry, hold: Hold) -> None:
         """`start` of a container whose gate nobody has passed, or somebody just passes."""
@@ -117,12 +117,23 @@ class Created:
         return self._context.exits.watch(process, lambda status: self.ends.ended(entry, End(status)))
 
     def _pass(self, entry: Entry, hold: Hold, events: list[Event], *, deniable: bool = True) -> None:
-        passage = Passage(hold, self._context.listeners, events, lambda: self._passed(entry))
+        """Where it is not `deniable` a refusal waits for the first exec."""
+        listeners = self._context.listeners
+        passage = Passage(hold, listeners, events, lambda: self._passed(entry))
+        owed = not deniable and listeners.fails_closed("created")
+        if owed:  # refused already, unless the verdict comes in time
+            self._refuse_first_exec(entry, Deny("the deadline passed before it was decided"))
         verdict = passage.run(events, deniable=deniable)
-        if verdict and not deniable:
-            self._refuse_first_exec(entry, verdict)
-            hold.allow()
-            passage.finish()
+        if deniable:
+            return
+        if verdict and not self._refuse_first_exec(entry, verdict) and events[-1].gate == "pidfile":
+            self._refuse(events[-1], verdict, hold)  # clean enough: engines delete the container then
+        if owed and not verdict and not hold.expired:
+            entry.verdict = None
+            if not listeners.wants("started"):
+                self._context.programs.remove(entry)
+        hold.allow()
+        passage.finish()
 
     def _passed(self, entry: Entry) -> None:
         waiting, end = self._context.lifecycle.passed(entry)
@@ -135,7 +146,7 @@ class Created:
         if hold.deny():
             self._context.listeners.publish(denied(started, verdict, hold.held_us))
 
-    def _refuse_first_exec(self, entry: Entry, verdict: Deny) -> None:
+    def _refuse_first_exec(self, entry: Entry, verdict: Deny) -> bool:
         """Engines leak a container whose `start` is refused: refuse its program instead."""
         entry.verdict = verdict
         pid, config = entry.container.pid, entry.config
@@ -148,9 +159,11 @@ class Created:
             finally:
                 os.close(fd)
         except (OSError, BundleError) as error:
-            message = f"container {entry.container.id} could not be denied: {error}"
+            message = f"container {entry.container.id} could not be denied at its first exec: {error}"
             self._context.listeners.publish(lost(message))
             log.error("%s", message)
+            return False
+        return True
 
     def _adopt(self, entry: Entry, pid: int) -> Container | None:
         """CREATING -> CREATED: complete the record, watch the end. None: another gate did."""

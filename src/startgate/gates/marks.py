@@ -148,6 +148,11 @@ class Programs:
             self._unmark(path_of(fd))
             return []
 
+    def holds(self, entry: Entry) -> bool:
+        """Is the container's first exec waited for?"""
+        with self._lock:
+            return any(each.entry is entry for found in self._by_inode.values() for each in found)
+
     def remove(self, entry: Entry, fd: int | None = None) -> None:
         """Stop waiting for the container's first exec; `fd` is its program, where it is at hand.
 

@@ -82,6 +82,32 @@ class View:
         finally:
             _turn.release()
 
+    def real_path(self, path: str) -> str | None:
+        """Return where a path leads, its links followed, as the host names it; None: nowhere."""
+        try:
+            fd = files.open_in_root(self.root, path, os.O_PATH)
+        except OSError:
+            return None
+        try:
+            real = os.readlink(f"/proc/self/fd/{fd}")
+        finally:
+            os.close(fd)
+        host = self._proc.host.rstrip("/")
+        return (real.removeprefix(host) or "/") if f"{real}/".startswith(f"{host}/") else real
+
+    def namespace(self, path: str) -> int | None:
+        """Return the inode number of the namespace at a path; None where it is none."""
+        directory, name = posixpath.split(path)
+        try:
+            if directory.startswith("/proc/"):  # its links lead out of any root: not followed by openat2
+                fd = files.open_in_root(self.root, directory, os.O_PATH | os.O_DIRECTORY)
+                link = _link_in(fd, name)
+                return int(link[link.index("[") + 1 : -1])
+            fd = files.open_in_root(self.root, path, os.O_PATH)
+            return _inode_of_namespace(fd)
+        except (OSError, ValueError):
+            return None
+
     def open_pid_directory(self, path: str) -> int:
         """Open the directory in which a pid file will be. Raises OSError, or BundleError
         where marking it would hold others: in the system's directories, and on file
@@ -130,6 +156,23 @@ class View:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+
+def _link_in(directory: int, name: str) -> str:
+    """Read a link; closes the directory."""
+    try:
+        return os.readlink(name, dir_fd=directory)
+    finally:
+        os.close(directory)
+
+
+def _inode_of_namespace(fd: int) -> int | None:
+    """Return the inode number of a file of nsfs; closes it. Engines bind namespaces to files."""
+    try:
+        status = os.fstat(fd)
+    finally:
+        os.close(fd)
+    return status.st_ino if status.st_dev == os.stat("/proc/self/ns/mnt").st_dev else None
 
 
 def _open_program(root: int, path: str) -> int | None:

@@ -90,6 +90,13 @@ class Proc:
         """Return the inode number of each namespace. Raises NotReadable when the process is gone."""
         return {name: inode for name in NAMESPACES if (inode := self.namespace(pid, name)) is not None}
 
+    def host_namespaces(self) -> dict[str, int]:
+        """Return those of the host's pid 1; our own where its are hidden from us (ptrace(2))."""
+        try:
+            return self.namespaces(1)
+        except NotReadable:
+            return self.namespaces(int(os.readlink(f"{self.root}/self")))
+
     def namespace(self, pid: int, name: str) -> int | None:
         """Return the inode number of one namespace; None on a kernel without that kind.
 

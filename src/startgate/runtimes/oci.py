@@ -51,6 +51,7 @@ class OciProcess(msgspec.Struct, frozen=True, rename="camel"):
     cwd: str = "/"
     terminal: bool = False
     user: User = User()
+    no_new_privileges: bool = False
     capabilities: Capabilities | None = None
     apparmor_profile: str | None = None
 
@@ -59,6 +60,7 @@ class Root(msgspec.Struct, frozen=True):
     """root."""
 
     path: str = "rootfs"
+    readonly: bool = False
 
 
 class OciMount(msgspec.Struct, frozen=True):
@@ -178,8 +180,14 @@ def describe(container: Container, config: Config, all_capabilities: frozenset[s
         annotations=fitting.pairs("annotations", config.annotations or {}),
         hostname=printable(config.hostname) if config.hostname else None,
         args=fitting.words("args", process.args or ()),
+        user=user_name(process) if config.process else None,
         privileged=_is_privileged(linux, frozenset(capabilities.bounding or ()), all_capabilities),
         capabilities=fitting.words("capabilities", sorted(set(held))),
+        bounding_capabilities=fitting.words(
+            "bounding_capabilities", sorted(set(capabilities.bounding or ()))
+        ),
+        no_new_privileges=process.no_new_privileges,
+        read_only_rootfs=bool(config.root and config.root.readonly),
         seccomp=linux.seccomp is not None,
         apparmor=printable(process.apparmor_profile) if process.apparmor_profile else None,
         mounts=fitting.items("mounts", map(_mount, config.mounts or ()), _size_of),
@@ -202,22 +210,44 @@ def bind_source(path: str, config: Config) -> str | None:
         at = posixpath.normpath(posixpath.join("/", mount.destination))
         if path != at and not path.startswith(at.rstrip("/") + "/"):
             continue
-        bound = mount.type == "bind" or {"bind", "rbind"} & set(mount.options or ())
-        return posixpath.join(mount.source or "", path[len(at) :].lstrip("/")).rstrip("/") if bound else None
+        inside = path[len(at) :].lstrip("/")
+        return posixpath.join(mount.source or "", inside).rstrip("/") if is_bind(mount) else None
     return None
 
 
 def describe_process(process: OciProcess) -> Process:
     """Return the event's view of an OCI process."""
-    user = process.user.username or f"{process.user.uid}:{process.user.gid}"
     fitting = Fitting()
     return Process(
         argv=fitting.words("argv", process.args or ()),
-        user=printable(user),
+        user=user_name(process),
         cwd=printable(process.cwd),
         tty=process.terminal,
         truncated=fitting.cut,
     )
+
+
+def user_name(process: OciProcess) -> str:
+    """Return `UID:GID`; on Windows bundles, and nowhere else, a name."""
+    return printable(process.user.username) or f"{process.user.uid}:{process.user.gid}"
+
+
+_NAMESPACES = {"network": "net", "mount": "mnt"}
+"""Kinds that the runtime-spec calls otherwise than /proc/PID/ns."""
+
+
+def namespace_paths(config: Config) -> dict[str, str | None]:
+    """Return the namespaces that config.json asks for, by their names in /proc/PID/ns.
+
+    A path: join that one; None: a new one. What is absent is inherited from the runtime.
+    """
+    listed = (config.linux.namespaces if config.linux else None) or ()
+    return {_NAMESPACES.get(each.type, each.type): each.path or None for each in listed}
+
+
+def is_bind(mount: OciMount) -> bool:
+    """Is it a bind mount?"""
+    return mount.type == "bind" or bool({"bind", "rbind"} & set(mount.options or ()))
 
 
 def _is_privileged(linux: Linux, bounding: frozenset[str], everything: frozenset[str]) -> bool:
