@@ -20,7 +20,7 @@ INSTALL  = @missing=$$($(call MISSING,$(1))); if [ -n "$$missing" ]; then \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
 	  apt-get install -y -qq --no-remove --no-install-recommends $$missing >/dev/null; fi
 
-.PHONY: run test fuzz setup check bpf apt vm-apt engines-apt lint types unit kernel engines engines-table test-vm kernel-table clean
+.PHONY: run test fuzz setup check bpf apt vm-apt engines-apt lint types unit kernel engines engines-table newest test-newest test-vm kernel-table clean
 run: setup ## a live view of this host's containers, with a demo container
 	@$(VENV)/bin/startgate watch --demo
 
@@ -28,7 +28,7 @@ setup: apt $(VENV)/.ready bpf ## install what is needed and build the BPF object
 
 check: setup lint types unit ## lint, types and unit tests: seconds
 
-test: setup vm-apt check kernel engines ## everything: on this kernel, and on a stock 6.1 where `queue` works
+test: setup vm-apt check kernel engines newest ## everything: on this kernel, and on a stock 6.1 where `queue` works
 
 apt: ## Debian packages; apt is asked only when one is missing
 	$(call INSTALL,$(APT))
@@ -76,6 +76,16 @@ engines: setup engines-apt ## real Docker, containerd, Podman, Buildah, in direc
 	fi
 engines-table: ## write the tables of docs/engines.md from the results of `make engines`
 	$(PY) -m tests.engines.table build/engines.xml
+NEWEST := $(HOME)/.cache/startgate/newest
+test-newest: setup ## the containerd and runc tests with the newest releases, built from source: needs Go
+	tests/engines/newest build $(NEWEST)
+	PATH=$(NEWEST):$$PATH STARTGATE_REQUIRE_KERNEL=1 $(PY) -m pytest -q -k "not crun" \
+	  tests/engines/test_ctr.py tests/engines/test_cri.py \
+	  tests/kernel/test_{ways,callbacks,exits,death,binaries,load,trust,bad_input,pid_namespace}.py
+newest: # as a part of `test`: where it can be done
+	@if ! $(VENV)/bin/startgate doctor >/dev/null; then \
+	  echo "this machine can't hold containers (startgate doctor): the newest runtimes are not tried"; \
+	elif tests/engines/newest can-build; then $(MAKE) --no-print-directory test-newest; fi
 
 KERNEL ?= $(KERNELS)
 test-vm: setup vm-apt ## the kernel tests on other kernels, in virtual machines; KERNEL=6.1 for one

@@ -53,6 +53,7 @@ def identify(
                 image=printable(known.image) if known.image else container.image,
                 labels=fitting.pairs("labels", known.labels),
                 kubernetes=known.kubernetes and _clipped(known.kubernetes),
+                hostname=container.hostname or (known.hostname and printable(known.hostname)),
                 truncated=container.truncated + fitting.cut,
             )
     return container
