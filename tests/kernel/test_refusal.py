@@ -40,6 +40,22 @@ def test_a_start(command: str, runtime: Runtime, bundle: Path, name: str, watchi
     assert stat.S_IMODE(log.stat().st_mode) == 0o644 & ~_umask() and log.stat().st_uid == 0
 
 
+def test_a_second_refusal_takes_the_place_of_the_first(
+    runc: Runtime, bundle: Path, name: str, watching: Watching
+) -> None:
+    """Podman understands a log of one object only."""
+    log = bundle / "log.json"
+    options = ["--log", str(log), "--log-format", "json", "run", "-b", str(bundle), name]
+    with watching({"creating": deny}):
+        for _ in range(3):
+            runc(*options, check=False)
+        assert errors(log) == [MESSAGE]
+        log.write_text('{"level":"error","msg":"of the runtime","time":"2026-01-01T00:00:00Z"}\n')
+        for _ in range(2):
+            runc(*options, check=False)
+    assert errors(log) == ["of the runtime", MESSAGE, MESSAGE]
+
+
 def test_an_exec(runtime: Runtime, bundle: Path, name: str, watching: Watching) -> None:
     """Engines give all commands of a container the same log: what is there stays."""
     log = bundle / "log.json"

@@ -24,6 +24,8 @@ from startgate.runtimes.commandline import Invocation
 log = logging.getLogger(__name__)
 
 _LONGEST = 4096
+# Podman reads a log that holds one JSON object only: a second refusal takes the first's place.
+_OURS = b'{"level":"error","msg":"startgate: denied'
 # crun's --log takes where to as well
 _NO_FILES = ("journald:", "syslog:")
 
@@ -38,7 +40,7 @@ def explain(proc: Proc, call: Invocation, record: ExecRecord, verdict: Deny) -> 
     try:
         with View(proc, record.tid) as view:
             path = view.absolute(call.log.removeprefix("file:"))
-            files.append_to_regular(view.root, path, line(verdict, call.log_format))
+            files.append_to_regular(view.root, path, line(verdict, call.log_format), _OURS)
     except (OSError, NotReadable) as error:
         log.info("why %s was denied is not told in %s: %s", printable(call.id), printable(call.log), error)
 

@@ -79,8 +79,10 @@ def read_regular(root: int, path: str, limit: int) -> bytes:
     return data
 
 
-def append_to_regular(root: int, path: str, data: bytes) -> None:
+def append_to_regular(root: int, path: str, data: bytes, instead_of: bytes) -> None:
     """Append to a regular file as root's own log; it is made if there is none.
+
+    If all that it holds is one line that begins with `instead_of`, that is replaced.
 
     Only in a directory that root owns and not everyone may write to; no link is followed
     in its last part, and nothing but a regular file on a local file system is opened.
@@ -97,6 +99,9 @@ def append_to_regular(root: int, path: str, data: bytes) -> None:
     finally:
         os.close(directory)
     try:
+        before = os.pread(fd, 1 << 16, 0)
+        if before.startswith(instead_of) and before.find(b"\n") == len(before) - 1:
+            os.ftruncate(fd, 0)
         os.write(fd, data)
     finally:
         os.close(fd)
@@ -104,7 +109,7 @@ def append_to_regular(root: int, path: str, data: bytes) -> None:
 
 def _open_or_create(directory: int, name: str) -> int:
     """Open for appending. What exists is looked at first: to open a device can do things."""
-    flags = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC
+    flags = os.O_RDWR | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         found = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
     except FileNotFoundError:
