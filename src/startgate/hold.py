@@ -138,6 +138,7 @@ class Hold:
             self._group.answer(self._fd, response)
         except OSError as error:  # ENOENT: the task was killed; EBADF: the group is closed
             log.debug("answering a permission event: %s", error)
+        self.before_expiry = None  # and what it refers to: holds are kept until their deadline
         with self._lock:
             self._answered = True
             self._close_if_done()
