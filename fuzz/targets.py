@@ -156,14 +156,14 @@ def runtime_state(data: bytes) -> None:
     choice, text = split(data)
     kind = (state.RUNC, state.CRUN)[choice % 2]
     try:
-        pid, start = state.decode(text, kind)
+        found = state.decode(text, kind)
     except UNDECODABLE:
         return
     plain: dict[str, Any] = json.loads(text.decode(errors="replace"))  # what is skipped is not checked
     names = (
         ("init_process_pid", "init_process_start") if kind is state.RUNC else ("pid", "process-start-time")
     )
-    assert (pid, start) == (plain[names[0]], plain.get(names[1], 0))
+    assert (found.pid, found.start) == (plain[names[0]], plain.get(names[1], 0))
 
 
 class FedProc(Proc):

@@ -16,6 +16,7 @@ from startgate.gates.command import CommandGate
 from startgate.gates.container import ContainerGate
 from startgate.gates.context import Context
 from startgate.gates.created import Created
+from startgate.gates.existing import Existing
 from startgate.gates.marks import PidFiles, Programs
 from startgate.gates.reader import Reader
 from startgate.hold import Deadlines
@@ -47,6 +48,7 @@ class WatcherOptions(TypedDict, total=False):
     hold_timeout: float
     backlog: int
     host_root: str
+    existing: bool
 
 
 class Watcher:
@@ -70,6 +72,7 @@ class Watcher:
         hold_timeout: float = 2.0,
         backlog: int = 10_000,
         host_root: str = "/",
+        existing: bool = True,
     ) -> None:
         """Prepare; nothing is watched before `start`.
 
@@ -78,6 +81,7 @@ class Watcher:
         than `hold_timeout` seconds. A subscription that is more than `backlog` events
         behind misses some, and is told so by a `lost` event. `host_root` is where the host's
         root directory is mounted, its /proc included, for a watcher in a container.
+        `existing`: tell of the containers that run already, and follow them.
         """
         if not 0 < hold_timeout <= HOLD_TIMEOUT_LIMIT:
             raise ValueError(f"hold_timeout is {hold_timeout}: it must be in (0, {HOLD_TIMEOUT_LIMIT}]")
@@ -86,6 +90,7 @@ class Watcher:
         self._hold_timeout = hold_timeout
         self._backlog = backlog
         self._host_root = host_root
+        self._existing = existing
         self._listeners = Listeners()
         self._events: Subscription | None = None
         self._parts = ExitStack()
@@ -206,6 +211,10 @@ class Watcher:
         context.deadlines.start()
         context.exits.start()
         self._mark(self._binaries)
+        if self._existing:
+            existing = Existing(context, created.ends)
+            parts.callback(existing.close)
+            existing.start()
 
     def _context(self, parts: ExitStack, containers: Group, proc: Proc, exits: Exits) -> Context:
         context = Context(

@@ -25,6 +25,9 @@ _output = click.option(
     show_default=True,
     help="A table for people, or one JSON object a line.",
 )
+_filter = click.option(
+    "--filter", "keep", metavar="CEL", help="Show only what matches the expression (docs/events.md)."
+)
 _exec_records = click.option(
     "--exec-records",
     type=click.Choice(["auto", "table", "queue", "procfs"]),
@@ -52,7 +55,7 @@ def app(verbose: bool) -> None:
 
 @app.command()
 @_output
-@click.option("--filter", "keep", metavar="CEL", help="Show only events that match the expression.")
+@_filter
 @click.option("--count", type=click.IntRange(min=1), metavar="N", help="End after N events.")
 @click.option("--for", "seconds", type=click.FloatRange(min=0), metavar="SECONDS", help="End after a time.")
 @click.option("--runtime", "runtimes", multiple=True, metavar="PATH", help="A further runtime binary.")
@@ -86,6 +89,7 @@ def app(verbose: bool) -> None:
     metavar="FILE",
     help="The configuration file. [default: /etc/startgate/config.toml, if it is there]",
 )
+@click.option("--existing/--no-existing", default=True, help="Show the containers that run already, too.")
 @click.option("--demo", is_flag=True, help="Run a small container, so that there is something to see.")
 def watch(
     *,
@@ -142,13 +146,38 @@ def _unless_given(settings: Settings) -> dict[str, Any]:
 
 @app.command()
 @_output
+@_filter
+@_host_root
+def ps(output: str, keep: str | None, host_root: str) -> None:
+    """List the containers that are there now."""
+    from startgate.cli.containers import scan, show  # noqa: PLC0415
+
+    show(scan(host_root), output, keep)
+
+
+@app.command()
+@click.argument("container")
+@_output
+@click.option("--oci", is_flag=True, help="Also the whole config.json, as key `oci`.")
+@_host_root
+def inspect(container: str, output: str, oci: bool, host_root: str) -> None:
+    """Tell everything about one container, given its id, a unique beginning of it, or its name."""
+    from startgate.cli.containers import choose, scan, tell  # noqa: PLC0415
+
+    looked = scan(host_root)
+    found = choose(looked, container)
+    tell(found, output, looked.config_json(found) if oci else None)
+
+
+@app.command()
+@_output
 @_exec_records
 def demo(output: str, exec_records: str) -> None:
     """Run a small container with the host's runtime, no engine needed, and show its events."""
     from startgate.cli.watch import Watch  # noqa: PLC0415
     from startgate.watcher import Watcher  # noqa: PLC0415
 
-    Watch(Watcher(exec_records=exec_records), output).run(demo=True, end_with_demo=True)
+    Watch(Watcher(exec_records=exec_records, existing=False), output).run(demo=True, end_with_demo=True)
 
 
 @app.command()

@@ -86,8 +86,8 @@ class CommandGate:
         return path.removeprefix(host) if path.startswith(host + "/") else path
 
     def _on_start(self, call: Invocation, path: str, hold: Hold) -> Job | None:
-        entry = self._context.lifecycle.find(key_of(call, path))
-        if entry is None or entry.passed or entry.state is State.STOPPED:
+        entry = self._context.lifecycle.to_start(key_of(call, path))
+        if entry is None or entry.state is State.STOPPED:
             return None
         return lambda: self._created.at_start(entry, hold)
 

@@ -71,10 +71,7 @@ class Context:
 
 def key_of(call: Invocation, path: str) -> Key:
     """Return the identity of the container that a runtime's command line names."""
-    root = os.path.normpath(call.root or state.flavour(os.path.basename(path)).root)
-    root = "/" + root.lstrip("/") if root.startswith("/") else root  # normpath keeps two slashes
-    # Engines write /var/run, a link to /run: the same directory must give the same key.
-    return Key(root.removeprefix("/var") if f"{root}/".startswith("/var/run/") else root, call.id)
+    return Key(state.canonical(call.root or state.flavour(os.path.basename(path)).root), call.id)
 
 
 def event(event_type: EventType, gate: Gate, container: Container) -> Event:

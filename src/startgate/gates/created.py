@@ -8,8 +8,9 @@ import time
 
 from msgspec.structs import replace
 
+from startgate import running
 from startgate.errors import BundleError, NotReadable
-from startgate.events import CgroupId, Container, Event, Namespaces, printable
+from startgate.events import Container, Event
 from startgate.exits import Watch
 from startgate.gates import inits, view
 from startgate.gates.context import Context, event
@@ -169,7 +170,7 @@ class Created:
         """CREATING -> CREATED: complete the record, watch the end. None: another gate did."""
         try:
             process = self._context.proc.identify(pid)
-            container = self._complete(entry.container, process)
+            container = running.of_process(entry.container, self._context.proc, process)
             watch = self._watch_init(entry, process)
         except (NotReadable, OSError) as error:
             log.warning("container %s: its init %d is gone: %s", entry.container.id, pid, error)
@@ -184,16 +185,3 @@ class Created:
         entry.init_watch = watch
         self._context.pid_files.remove(entry)
         return container
-
-    def _complete(self, container: Container, process: ProcessId) -> Container:
-        """Raises NotReadable when the process is gone, or its pid is another's by now."""
-        proc = self._context.proc
-        namespaces, cgroup = proc.namespaces(process.pid), proc.cgroup(process.pid)
-        if proc.identify(process.pid) != process:
-            raise NotReadable(f"process {process.pid} is gone")
-        return replace(
-            container,
-            pid=process.pid,
-            namespaces=Namespaces(**namespaces),
-            cgroup=CgroupId(printable(cgroup.path), cgroup.id),
-        )

@@ -109,7 +109,7 @@ class Creating:
     def _describe(self, entry: Entry, view: View, bundle: str) -> None:
         container = replace(entry.container, bundle=printable(bundle))
         try:
-            name = view.absolute(entry.invocation.config or "config.json", bundle)
+            name = view.absolute(entry.invocation.config or oci.CONFIG, bundle)
             entry.config = view.read_config(name)
             container = self._describe_config(entry, container, entry.config, view)
             container = engines.identify(container, entry.key.root, view.read_small, view.caller_arguments)

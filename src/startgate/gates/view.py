@@ -24,12 +24,18 @@ _SHARED_DIRECTORIES = ("/etc", "/usr", "/bin", "/sbin", "/lib", "/lib64", "/boot
 
 
 class View:
-    """Owns an fd of a held caller's root directory. Use it on a worker: all of it may wait."""
+    """Owns an fd of a process's root directory. Use it on a worker: all of it may wait."""
 
-    def __init__(self, proc: Proc, tid: int, parent: int = 0) -> None:
-        """`parent` is the runtime's. Raises NotReadable when the task is gone."""
+    def __init__(self, proc: Proc, tid: int | None, parent: int = 0) -> None:
+        """See what `tid` sees (None: what the host does); `parent` is the runtime's.
+
+        Raises NotReadable when the task is gone.
+        """
         self._proc = proc
         self._parent = parent
+        if tid is None:
+            self.root, self.cwd = os.open(proc.host, os.O_PATH | os.O_CLOEXEC), "/"
+            return
         base = f"{proc.root}/{tid}"
         try:
             self.root = os.open(f"{base}/root", os.O_PATH | os.O_CLOEXEC)

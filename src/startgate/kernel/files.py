@@ -64,11 +64,17 @@ def open_regular(root: int, path: str) -> int:
         os.close(fd)
 
 
-def read_regular(root: int, path: str, limit: int) -> bytes:
-    """Read a regular file of at most `limit` bytes. Raises OSError (EFBIG: larger)."""
+def read_regular(root: int, path: str, limit: int, *, owner: int | None = None) -> bytes:
+    """Read a regular file of at most `limit` bytes, which must be `owner`'s if that is given.
+
+    Raises OSError (EFBIG: larger, EPERM: somebody else's).
+    """
     fd = open_regular(root, path)
     try:
-        if os.fstat(fd).st_size > limit:
+        status = os.fstat(fd)
+        if owner is not None and status.st_uid != owner:
+            raise OSError(errno.EPERM, f"owned by uid {status.st_uid}", path)
+        if status.st_size > limit:
             raise OSError(errno.EFBIG, f"larger than {limit} bytes", path)
         with os.fdopen(os.dup(fd), "rb") as file:
             data = file.read(limit + 1)
