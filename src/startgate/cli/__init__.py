@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -33,6 +35,18 @@ _host_root = click.option(
     metavar="DIR",
     help="Where the host's root directory is mounted, for startgate in a container.",
 )
+_filter = click.option("--filter", "keep", metavar="CEL", help="Show only events that match the expression.")
+_runtimes = click.option(
+    "--runtime", "runtimes", multiple=True, metavar="PATH", help="A further runtime binary."
+)
+_hold_timeout = click.option(
+    "--hold-timeout",
+    type=click.FloatRange(min=0, min_open=True, max=3600),
+    default=2.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Hold no start longer than this.",
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -46,20 +60,13 @@ def app(verbose: bool) -> None:
 
 @app.command()
 @_output
-@click.option("--filter", "keep", metavar="CEL", help="Show only events that match the expression.")
+@_filter
 @click.option("--count", type=click.IntRange(min=1), metavar="N", help="End after N events.")
 @click.option("--for", "seconds", type=click.FloatRange(min=0), metavar="SECONDS", help="End after a time.")
-@click.option("--runtime", "runtimes", multiple=True, metavar="PATH", help="A further runtime binary.")
+@_runtimes
 @_exec_records
 @_host_root
-@click.option(
-    "--hold-timeout",
-    type=click.FloatRange(min=0, min_open=True, max=3600),
-    default=2.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="Hold no start longer than this.",
-)
+@_hold_timeout
 @click.option("--demo", is_flag=True, help="Run a small container, so that there is something to see.")
 def watch(
     *,
@@ -110,13 +117,36 @@ def doctor(output: str, host_root: str) -> None:
         raise SystemExit(3)
 
 
-def main() -> None:
-    """Run the command line. Exit codes: 1 failure, 2 usage, 3 the host can't."""
-    log.configure(logging.WARNING)
-    if sys.stdout is None:
-        _fail("standard output is closed", 1)
+@app.command()
+@_output
+@_filter
+@_runtimes
+@_exec_records
+@_host_root
+@_hold_timeout
+@click.option(
+    "--hang-limit",
+    type=click.FloatRange(min=0.2, max=3600),
+    default=2.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Replace the worker when it is silent for this long while something waits for it.",
+)
+def daemon(**options: Any) -> None:
+    """Watch as the node's agent: a supervisor replaces the worker that dies or hangs.
+
+    SIGTERM ends it. SIGUSR2 replaces both by what is installed now; no start is missed meanwhile.
+    """
+    from startgate.agent.start import become_supervisor  # noqa: PLC0415
+
+    become_supervisor(**options)
+
+
+@contextmanager
+def told_errors() -> Iterator[None]:
+    """Tell an error in one sentence, and exit: 1 failure, 2 usage, 3 the host can't."""
     try:
-        app(prog_name="startgate")
+        yield
     except KernelUnsupported as error:
         details = f"\n{error.details}" if error.details else ""
         _fail(f"{error} (startgate doctor tells more){details}", 3)
@@ -124,6 +154,15 @@ def main() -> None:
         _fail(str(error), 2)
     except (StartgateError, OSError) as error:
         _fail(str(error), 1)
+
+
+def main() -> None:
+    """Run the command line. Exit codes: 1 failure, 2 usage, 3 the host can't."""
+    log.configure(logging.WARNING)
+    if sys.stdout is None:
+        _fail("standard output is closed", 1)
+    with told_errors():
+        app(prog_name="startgate")
 
 
 def _fail(message: str, code: int) -> None:

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TextIO
 
@@ -32,6 +32,8 @@ def _ended_by_signals() -> Iterator[None]:
     """
 
     def end(number: int, frame: object) -> None:
+        for other in before:  # the end itself is not to be interrupted: Ctrl-C twice, or a supervisor's
+            signal.signal(other, signal.SIG_IGN)
         raise _Ended
 
     before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -67,14 +69,16 @@ class Watch:
         keep: str | None = None,
         count: int | None = None,
         seconds: float | None = None,
+        ready: Callable[[], object] = lambda: None,
     ) -> None:
-        """Raises UsageError when the filter does not compile."""
+        """`ready` is called once, when it holds. Raises UsageError when the filter does not compile."""
         if seconds is not None and not 0 <= seconds <= _FOREVER:
             raise UsageError(f"--for {seconds}: it must be 0 to {_FOREVER} seconds")
         self._watcher = watcher
         self._keep = compile_filter(keep) if keep else lambda event: True
         self._count = count
         self._seconds = seconds
+        self._ready = ready
         self._print = _print_json if output == "json" else Table(sys.stdout).row
 
     def run(self, *, demo: bool, end_with_demo: bool) -> None:
@@ -85,6 +89,7 @@ class Watch:
             container = parts.enter_context(DemoContainer()) if demo else None
             with _signals_later():  # libbpf's callbacks would swallow them
                 parts.enter_context(self._watcher)
+            self._ready()
             self._say_ready(sys.stderr)
             until = time.monotonic() + self._seconds if self._seconds is not None else None
             if container:

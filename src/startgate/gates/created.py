@@ -37,9 +37,11 @@ class Created:
     def at_pid_file(self, entry: Entry, hold: Hold) -> None:
         """Somebody reads the pid file of a container that is being created."""
         with hold:
-            pid = inits.by_pid_file(self._context.proc, entry, hold)
-            if pid is not None and (container := self._adopt(entry, pid)):
-                self._pass(entry, hold, [event("created", "pidfile", container)])
+            self._at_pid_file(entry, inits.by_pid_file(self._context.proc, entry, hold), hold)
+
+    def _at_pid_file(self, entry: Entry, pid: int | None, hold: Hold) -> None:
+        if pid is not None and (container := self._adopt(entry, pid)):
+            self._pass(entry, hold, [event("created", "pidfile", container)])
 
     def at_start(self, entry: Entry, hold: Hold) -> None:
         """`start` of a container whose gate nobody has passed, or somebody just passes."""
@@ -56,8 +58,7 @@ class Created:
             entry = inits.by_exec(self._context.proc, entries, pid)
             if entry is None:
                 return
-            with hold.fd() as fd:
-                self._context.programs.remove(entry, fd)
+            self._forget_program(entry, hold)
             container = self._adopt(entry, pid)
             if not self._context.lifecycle.started(entry):
                 return
@@ -69,6 +70,25 @@ class Created:
                 self._pass(entry, hold, events)
             else:
                 Passage(hold, self._context.listeners, events).run(events)
+
+    def _forget_program(self, entry: Entry, hold: Hold) -> None:
+        try:
+            with hold.fd() as fd:
+                self._context.programs.remove(entry, fd)
+        except NotReadable:
+            self._context.programs.remove(entry)
+
+    def again(self, pid: int, hold: Hold) -> None:
+        """A dead process of ours read this event of process `pid`, and what it was about is gone."""
+        starting = [e for e in self._context.lifecycle.containers() if e.state is not State.RUNNING]
+        if inits.by_exec(self._context.proc, starting, pid):
+            self.at_first_exec(starting, pid, hold)
+            return
+        with hold:
+            for entry in starting:
+                caller = entry.container.started_by
+                if entry.state is State.CREATING and caller and caller.pid == pid:
+                    self._at_pid_file(entry, inits.by_state(self._context.proc, entry), hold)
 
     def late(self, entry: Entry, pid: int) -> None:
         """No gate held the container, but the runtime says that it is there."""
