@@ -54,8 +54,10 @@ class Entry:
     invocation: Invocation
     runtime: ProcessId
     container: Container
-    command: Hold
-    """The hold of its command gate."""
+    command: Hold | None
+    """The hold of its command gate; None: a worker before us passed it."""
+    arguments: list[bytes] = field(default_factory=list)
+    """The runtime's command line."""
     state: State = State.CREATING
     passed: bool = False
     """The work of the `created` gate is done; until then `start` waits for it."""
@@ -88,6 +90,14 @@ class Lifecycle:
         """A runtime command starts a container: `creating`."""
         with self._lock:
             self._starting[entry.runtime] = entry
+
+    def restore(self, entry: Entry) -> None:
+        """A worker before us knew the container, in the state that it has."""
+        with self._lock:
+            if entry.state is State.CREATING:
+                self._starting[entry.runtime] = entry
+            else:
+                self._containers[entry.key] = entry
 
     def find(self, key: Key) -> Entry | None:
         """Return the container of that key: the one being created, else the created one."""

@@ -18,11 +18,13 @@ from startgate.gates.context import Context
 from startgate.gates.created import Created
 from startgate.gates.marks import PidFiles, Programs
 from startgate.gates.reader import Reader
+from startgate.gates.restored import Restored
 from startgate.hold import Deadlines
 from startgate.kernel import features
 from startgate.kernel.process import Proc
 from startgate.lifecycle import Lifecycle
 from startgate.listeners import Callback, Listeners, Subscription
+from startgate.notes import Notes
 from startgate.runtimes.find import RuntimeBinaries
 from startgate.runtimes.oci import capability_names
 from startgate.workers import Workers
@@ -70,6 +72,7 @@ class Watcher:
         backlog: int = 10_000,
         host_root: str = "/",
         inherited: Estate | None = None,
+        notes: str = "",
     ) -> None:
         """Prepare; nothing is watched before `start`.
 
@@ -78,7 +81,8 @@ class Watcher:
         than `hold_timeout` seconds. A subscription that is more than `backlog` events
         behind misses some, and is told so by a `lost` event. `host_root` is where the host's
         root directory is mounted, its /proc included, for a watcher in a container.
-        `inherited` is what a supervisor keeps; the watcher closes its copy of it.
+        `inherited` is what a supervisor keeps; the watcher closes its copy of it. `notes` is the
+        directory where the watchers over that estate note, one after the other, what they know.
         """
         if not 0 < hold_timeout <= HOLD_TIMEOUT_LIMIT:
             raise ValueError(f"hold_timeout is {hold_timeout}: it must be in (0, {HOLD_TIMEOUT_LIMIT}]")
@@ -88,6 +92,7 @@ class Watcher:
         self._backlog = backlog
         self._host_root = host_root
         self._inherited = inherited
+        self._notes = notes
         self._listeners = Listeners()
         self._events: Subscription | None = None
         self._parts = ExitStack()
@@ -188,6 +193,7 @@ class Watcher:
         parts.callback(estate.containers.close)
         parts.callback(estate.commands.close)
         parts.callback(context.deadlines.close)  # while the groups can still be answered
+        Restored(context, created).restore({event.pid for event in again[COMMANDS]})
         for reader in _readers(estate, context, created, again):
             reader.start()
             parts.callback(reader.close)
@@ -208,6 +214,7 @@ class Watcher:
             programs=Programs(estate.containers),
             capabilities=capability_names(int(proc.status(1)["CapBnd"], 16)),
             hold_timeout=self._hold_timeout,
+            notes=Notes(self._notes),
         )
         parts.callback(context.pid_files.close)
         parts.callback(context.exits.close)

@@ -35,6 +35,6 @@ def become_supervisor(*, exec_records: str, hang_limit: float, **watch: Any) -> 
         source=estate.source.name,
         watch=watch | {"keep": keep, "output": output},
         hang_limit=hang_limit,
-        state=tempfile.mkdtemp(prefix="startgate-", dir=os.environ.get("RUNTIME_DIRECTORY", "/run")),
+        notes=tempfile.mkdtemp(prefix="startgate-", dir=os.environ.get("RUNTIME_DIRECTORY", "/run")),
     )
     os.execv(sys.executable, will.command("supervisor"))  # noqa: S606

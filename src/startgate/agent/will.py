@@ -17,7 +17,7 @@ class Will(NamedTuple):
     watch: dict[str, Any]
     """The worker's options: those of `watch`."""
     hang_limit: float
-    state: str
+    notes: str
     """The directory in which workers note what they do; it is the daemon's own."""
     supervisor: int = 0
     """Its pid."""

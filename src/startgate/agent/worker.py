@@ -24,7 +24,7 @@ def run(will: Will) -> None:
     os.set_inheritable(ready, False)
     options = dict(will.watch)
     output, keep = options.pop("output"), options.pop("keep")
-    watcher = Watcher(**options, inherited=Estate.inherit(will.source, fds))
+    watcher = Watcher(**options, inherited=Estate.inherit(will.source, fds), notes=will.notes)
 
     def begin() -> None:
         os.eventfd_write(ready, 1)

@@ -70,6 +70,7 @@ class Created:
                 self._pass(entry, hold, events)
             else:
                 Passage(hold, self._context.listeners, events).run(events)
+                self._context.note(entry)
 
     def _forget_program(self, entry: Entry, hold: Hold) -> None:
         try:
@@ -98,6 +99,7 @@ class Created:
             self._context.listeners.call(created)
             self._context.lifecycle.started(entry)
             self._passed(entry)
+            self._context.note(entry)
 
     def look_for(self, entry: Entry) -> None:
         """Ask the runtime's state again and again: for a container that no gate will hold."""
@@ -141,8 +143,11 @@ class Created:
         verdict = passage.run(events, deniable=deniable)
         if verdict and not deniable:
             self._refuse_first_exec(entry, verdict)
+            self._context.note(entry)
             hold.allow()
             passage.finish()
+        else:
+            self._context.note(entry)
 
     def _passed(self, entry: Entry) -> None:
         waiting, end = self._context.lifecycle.passed(entry)

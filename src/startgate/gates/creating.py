@@ -38,6 +38,7 @@ class Creating:
             passage = Passage(hold, self._context.listeners, [_creating(entry)], lambda: self._told(entry))
             try:
                 entry.gated = self._arm(entry, record)
+                self._context.note(entry)
             except BaseException:
                 self._context.lifecycle.told(entry)
                 self._created.ends.forget(entry)
@@ -61,6 +62,7 @@ class Creating:
             runtime=self._context.proc.identify(record.tgid),
             container=self._outline(call, path, record),
             command=hold,
+            arguments=record.arguments,
         )
         self._context.lifecycle.begin(entry)
         return entry
