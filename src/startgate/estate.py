@@ -8,9 +8,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 
-from startgate import records
+from startgate import outbox, records
 from startgate.kernel import features
 from startgate.kernel.fanotify import FAN_ALLOW, Event, Group
+from startgate.outbox import Outbox
 from startgate.progress import MARGIN, Progress
 from startgate.records import ExecRecordSource
 
@@ -25,15 +26,22 @@ Pending = tuple[Sequence[Event], Sequence[Event]]
 
 
 class Estate:
-    """Owns two groups, an exec record source, and the readers' counters."""
+    """Owns two groups, an exec record source, the readers' counters, and the events on their way out."""
 
     def __init__(
-        self, commands: Group, containers: Group, source: ExecRecordSource, progress: Progress
+        self,
+        commands: Group,
+        containers: Group,
+        source: ExecRecordSource,
+        progress: Progress,
+        outbox: Outbox | None = None,
     ) -> None:
         self.commands = commands
         self.containers = containers
         self.source = source
         self.progress = progress
+        self.outbox = outbox
+        """Only where it is shared with a supervisor."""
         commands.count = progress.answered(COMMANDS)
         containers.count = progress.answered(CONTAINERS)
 
@@ -57,7 +65,8 @@ class Estate:
         commands, containers = Group(fd=fds["commands"]), Group(fd=fds["containers"])
         bpf = {name.removeprefix(_OF_BPF): fd for name, fd in fds.items() if name.startswith(_OF_BPF)}
         progress = Progress(fds["progress"], fds["ping"])
-        return cls(commands, containers, records.inherit(source, commands, bpf), progress)
+        box = Outbox(fds["outbox"])
+        return cls(commands, containers, records.inherit(source, commands, bpf), progress, box)
 
     def fds(self) -> dict[str, int]:
         """Return the fds that keep all of it at work when this process is gone.
@@ -70,6 +79,7 @@ class Estate:
             "containers": self.containers.fileno(),
             "progress": self.progress.page,
             "ping": self.progress.ping,
+            "outbox": outbox.create(),
         }
         return fds | {_OF_BPF + name: fd for name, fd in self.source.fds().items()}
 

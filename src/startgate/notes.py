@@ -94,15 +94,16 @@ class Notes:
         )
         with self._lock:
             if entry.state is not State.STOPPED:
-                self._write(self._path(entry), msgspec.json.encode(note))
+                self._write(self._path(entry), note)
 
-    def _write(self, path: str, data: bytes) -> None:
+    def _write(self, path: str, note: Note) -> None:
         """Whole or not at all: we may die at any moment."""
         try:
+            data = msgspec.json.encode(note)
             with open(f"{path}.new", "wb") as file:
                 file.write(data)
             os.rename(f"{path}.new", path)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             log.warning("not noted, so a further worker would not know of it: %s", error)
 
     def drop(self, entry: Entry) -> None:

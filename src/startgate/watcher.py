@@ -188,7 +188,9 @@ class Watcher:
         self._binaries = RuntimeBinaries(estate.commands, self._runtimes, self._host_root)
         parts.callback(self._binaries.close)
         context.exits.also(self._binaries.fileno(), self._binaries.update)
-        self._events = self._listeners.subscribe(self._backlog)
+        self._events = estate.outbox or self._listeners.subscribe(self._backlog)
+        if estate.outbox:
+            self._listeners.attach(estate.outbox)
         # Right after the readers end: from then on nobody would answer. (BPF takes its time.)
         parts.callback(estate.containers.close)
         parts.callback(estate.commands.close)

@@ -44,19 +44,13 @@ class Groups:
             for number in range(self._progress.top + MARGIN):
                 _allow(group, number)
 
-    def drain(self) -> int:
-        """Let go what waits unread; return how many."""
-        return sum(_drain(group) for group in self.groups)
-
-
-def _drain(group: Group) -> int:
-    count = 0
-    while (fd := _read(group)) is not None:
-        if fd != FAN_NOFD:
-            _allow(group, fd)
-            os.close(fd)
-            count += 1
-    return count
+    def drain(self) -> None:
+        """Let go what waits unread."""
+        for group in self.groups:
+            while (fd := _read(group)) is not None:
+                if fd != FAN_NOFD:
+                    _allow(group, fd)
+                    os.close(fd)
 
 
 def _read(group: Group) -> int | None:

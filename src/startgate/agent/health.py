@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from startgate.progress import GROUPS, Snapshot
 
-LOOKS = 8
+LOOKS = 16
 """Looks within the hang limit."""
+SILENCE = 0.75
+"""The part of the hang limit after which a silent worker is killed: the next one takes its time."""
 
 
 class Health:
@@ -18,7 +20,7 @@ class Health:
     def __init__(self, hang_limit: float, hold_limit: float) -> None:
         """Seconds: the silence after which a worker hangs; the longest that a hold may take."""
         self.period = hang_limit / LOOKS
-        self._limits = [hang_limit - self.period] * GROUPS + [hold_limit + hang_limit / 2]
+        self._limits = [hang_limit * SILENCE - self.period] * GROUPS + [hold_limit + hang_limit / 2]
         self._seen: Snapshot | None = None
         self._moved = [0.0] * len(self._limits)
         self._looked = 0.0

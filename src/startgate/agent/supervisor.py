@@ -28,8 +28,10 @@ START_LIMIT = 30.0
 """Seconds after which a worker that is not ready is given up."""
 STOP_LIMIT = 5.0
 """Seconds that a worker has for a clean end."""
-SETTLED = 10.0
-"""A worker that lived this long: the next one is started at once."""
+SETTLED = 0.5
+"""A worker that died sooner after it was ready: what it met may kill the next one, too."""
+GRACE = 0.75
+"""The part of the hang limit within which the next worker is to be ready."""
 _LONGEST_PAUSE = 30.0
 _ONCE = select.EPOLLIN | select.EPOLLET | select.EPOLLONESHOT
 
@@ -51,7 +53,7 @@ class Supervisor:
         self._was_ready = False
         self._absent = False
         self._failures = 0
-        self._passed = 0
+        self._why = ""
         self._exit: int | None = None
         self._stopping = False
 
@@ -91,21 +93,22 @@ class Supervisor:
 
     def _start_worker(self) -> None:
         os.set_inheritable(self._will.fds["ready"], True)
-        will = self._will._replace(gap=self._gap())
-        self._passed = 0
         self._groups.forget_reader()
-        self._adopt(os.posix_spawn(sys.executable, will.command("worker"), os.environ, setsigmask=()))
+        self._adopt(os.posix_spawn(sys.executable, self._will.command("worker"), os.environ, setsigmask=()))
         self._timers.after(START_LIMIT, "start limit", lambda: self._kill("it was not ready in time"))
 
     def _adopt(self, pid: int) -> None:
-        self._worker, self._born, self._ready = pid, time.monotonic(), False
+        self._worker, self._born, self._ready = pid, time.monotonic() + START_LIMIT, False
         self._pidfd = os.pidfd_open(pid)
         self._on(self._pidfd, self._on_death)
 
     def _on_ready(self) -> None:
         os.eventfd_read(self._will.fds["ready"])
+        if not self._worker:
+            return  # it died right then
         self._ready = self._was_ready = True
         self._will = self._will._replace(gap="")
+        self._born = time.monotonic()
         self._absent = False
         self._timers.drop("start limit", "release")
         systemd.notify(f"READY=1\nMAINPID={os.getpid()}\nSTATUS=worker {self._worker}")
@@ -116,7 +119,10 @@ class Supervisor:
         self._end_worker(f"the worker was killed: {why}")
 
     def _end_worker(self, why: str) -> None:
-        self._will = self._will._replace(gap=why)
+        if not self._worker:
+            return
+        self._why = why
+        self._expect_worker()
         os.kill(self._worker, signal.SIGKILL)  # our child, not yet waited for: the pid is its
 
     def _on_death(self) -> None:
@@ -130,38 +136,45 @@ class Supervisor:
         if self._stopping or not self._was_ready or code == 0:
             self._exit = max(0, code) if self._was_ready else abs(code)
             return
-        self._recover(self._will.gap or f"the worker died ({_cause(code)})")
+        self._recover(self._why or f"the worker died ({_cause(code)})")
+        self._why = ""
 
     def _recover(self, why: str) -> None:
         """Events wait for the next worker, those too that the dead one had read."""
-        self._will = self._will._replace(gap=why)
-        lived = time.monotonic() - self._born
-        self._failures = 0 if lived > SETTLED else self._failures + 1
-        pause = min(_LONGEST_PAUSE, 0.1 * 2 ** (self._failures - 3)) if self._failures > 2 else 0.0
+        self._failures = 0 if time.monotonic() - self._born > SETTLED else self._failures + 1
+        pause = min(_LONGEST_PAUSE, 0.1 * 2 ** (self._failures - 2)) if self._failures > 1 else 0.0
         _say(f"{why}; the next one starts" + (f" in {pause:.1f} s" if pause else ""))
-        if self._will.source == "procfs":
-            self._groups.release()  # without BPF nobody can tell whose they are
-        # A worker that hung has used up the hang limit: one second is left.
-        self._timers.after(min(1.0, self._will.hang_limit), "release", self._release)
+        if self._will.source == "procfs" or self._failures > 1:
+            # Without BPF nobody can tell whose they are; or one of them is what kills workers.
+            self._let_go(f"{why}, and what it was looking at was let go")
+            self._groups.release()
+        self._expect_worker()
         self._timers.after(pause, "restart", self._start_worker)
+
+    def _expect_worker(self) -> None:
+        """What waits has waited enough soon: also if a worker that is killed does not die, because
+        it waits for a disk."""
+        if "release" not in self._timers:
+            self._timers.after(self._will.hang_limit * GRACE, "release", self._release)
 
     def _release(self) -> None:
         """No worker for too long: until there is one, nobody is held."""
         self._absent = True
-        _say("no worker is ready: what waits is let go, unseen")
+        self._let_go("no worker was ready: what waited was let go unseen")
         self._groups.release()
         self._on_events()
 
-    def _gap(self) -> str:
-        passed = f"; {self._passed} accesses were let go unseen" if self._passed else ""
-        return f"{self._will.gap}{passed}" if self._will.gap else ""
+    def _let_go(self, message: str) -> None:
+        """The next worker tells of it."""
+        self._will = self._will._replace(gap=message)
+        _say(message)
 
     # What wakes us
 
     def _on_events(self) -> None:
         """Something happens in a group: look after the worker until it is quiet again."""
         if self._absent:
-            self._passed += self._groups.drain()
+            self._groups.drain()
             self._arm()
         elif self._ready:
             self._look()
@@ -251,7 +264,11 @@ def _say(message: str) -> None:
 def main() -> None:
     """Run with the will that is the only argument."""
     will = Will.from_json(sys.argv[1])
-    raise SystemExit(Supervisor(will).run(will.worker))
+    status = Supervisor(will).run(will.worker)
+    for note in os.scandir(will.notes):
+        os.unlink(note)
+    os.rmdir(will.notes)
+    raise SystemExit(status)
 
 
 if __name__ == "__main__":

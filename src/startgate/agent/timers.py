@@ -19,6 +19,9 @@ class Timers:
         """Call `action` once, after a time; replaces the timer of that name."""
         self._due[name] = (self._clock() + seconds, action)
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._due
+
     def drop(self, *names: str) -> None:
         """Forget timers, if they are there."""
         for name in names:

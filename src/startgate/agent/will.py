@@ -24,7 +24,7 @@ class Will(NamedTuple):
     worker: int = 0
     """The pid of the worker that runs, for a supervisor that takes over."""
     gap: str = ""
-    """Why the worker before this one ended, and what was let go meanwhile."""
+    """What was let go unseen since the worker before this one ended."""
 
     def command(self, module: str) -> list[str]:
         """Return the command line of a module of this package that reads it."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import select
 import threading
+import time
 from collections.abc import Callable, Sequence
 
 from startgate.errors import NotReadable
@@ -18,6 +20,8 @@ from startgate.progress import Pulse
 log = logging.getLogger(__name__)
 
 _PATIENCE = 1.0
+_RESERVE = 16
+_BREATH = 0.002
 
 
 class Reader:
@@ -44,6 +48,9 @@ class Reader:
         self._decide = decide
         self._pulse = pulse
         self._again = again
+        # From this number on few fds are left; workers need some, for files they look at.
+        self._scarce = max(0, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _RESERVE)
+        self._top = self._scarce  # nothing is known yet
         self._stop = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._thread = threading.Thread(target=self._run, name=f"startgate-{name}", daemon=True)
 
@@ -69,8 +76,29 @@ class Reader:
                 self._dispatch(event)
             while self._stop not in (ready := [fd for fd, _ in poll.poll()]):
                 if self._group.fileno() in ready:
+                    if self._top >= self._scarce:
+                        self._await_fds()
                     self._read()
                 self._pulse.turn()
+
+    def _await_fds(self) -> None:
+        """Few fds are left: without one, reading an event would deny its access. Let some be closed."""
+        while not self._has_fds() and not self._is_stopped():
+            time.sleep(_BREATH)
+            self._pulse.turn()
+
+    def _has_fds(self) -> bool:
+        try:
+            lowest = os.dup(self._stop)
+        except OSError:
+            return False
+        os.close(lowest)
+        return lowest < self._scarce
+
+    def _is_stopped(self) -> bool:
+        poll = select.poll()
+        poll.register(self._stop, select.POLLIN)
+        return bool(poll.poll(0))
 
     def _read(self) -> None:
         try:
@@ -85,6 +113,7 @@ class Reader:
         if event.fd == FAN_NOFD:
             self._lost("the kernel's event queue overflowed: starts were let go unseen")
             return
+        self._top = event.fd
         self._pulse.hold(event.fd)
         hold = Hold(self._group, event.fd, file=not event.again)
         try:
