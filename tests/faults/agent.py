@@ -50,8 +50,6 @@ class Agent:
         assert self.process.stderr
         for line in self.process.stderr:
             self.log.append(line.decode().rstrip())
-            if os.environ.get("DBG"):
-                print(f"{time.monotonic():.3f}", line.decode().rstrip(), file=sys.__stderr__)
 
     @property
     def starts(self) -> int:

@@ -20,8 +20,9 @@ from startgate.progress import Pulse
 log = logging.getLogger(__name__)
 
 _PATIENCE = 1.0
-_RESERVE = 16
+_RESERVE = 12
 _BREATH = 0.002
+_BREATHS = 200
 
 
 class Reader:
@@ -50,7 +51,6 @@ class Reader:
         self._again = again
         # From this number on few fds are left; workers need some, for files they look at.
         self._scarce = max(0, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _RESERVE)
-        self._top = self._scarce  # nothing is known yet
         self._stop = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._thread = threading.Thread(target=self._run, name=f"startgate-{name}", daemon=True)
 
@@ -76,16 +76,16 @@ class Reader:
                 self._dispatch(event)
             while self._stop not in (ready := [fd for fd, _ in poll.poll()]):
                 if self._group.fileno() in ready:
-                    if self._top >= self._scarce:
-                        self._await_fds()
+                    self._await_fds()
                     self._read()
                 self._pulse.turn()
 
     def _await_fds(self) -> None:
-        """Few fds are left: without one, reading an event would deny its access. Let some be closed."""
-        while not self._has_fds() and not self._is_stopped():
+        """Wait a moment while few fds are left: the kernel denies what is read without a free one."""
+        for _ in range(_BREATHS):
+            if self._has_fds():
+                return
             time.sleep(_BREATH)
-            self._pulse.turn()
 
     def _has_fds(self) -> bool:
         try:
@@ -94,11 +94,6 @@ class Reader:
             return False
         os.close(lowest)
         return lowest < self._scarce
-
-    def _is_stopped(self) -> bool:
-        poll = select.poll()
-        poll.register(self._stop, select.POLLIN)
-        return bool(poll.poll(0))
 
     def _read(self) -> None:
         try:
@@ -113,7 +108,6 @@ class Reader:
         if event.fd == FAN_NOFD:
             self._lost("the kernel's event queue overflowed: starts were let go unseen")
             return
-        self._top = event.fd
         self._pulse.hold(event.fd)
         hold = Hold(self._group, event.fd, file=not event.again)
         try:

@@ -16,6 +16,8 @@ from startgate.kernel import libc, tracepoint
 _PRINT = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
 _SAMPLE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
 _LOG_LINES = 40
+LINK = "link."
+"""How `Object.fds` names the fds of links."""
 
 
 class _TestRunOpts(ctypes.Structure):
@@ -293,7 +295,7 @@ class Object:
         named, under their names, and all links."""
         found = {name: self._map_fd(name) for name in maps} | {name: self[name].fd for name in programs}
         for name, link in self._links.items():  # before Linux 5.15 it is the perf event's
-            found[f"link.{name}"] = self._library.number("bpf_link__fd", ctypes.c_void_p(link))
+            found[LINK + name] = self._library.number("bpf_link__fd", ctypes.c_void_p(link))
         return found
 
     def close(self) -> None:

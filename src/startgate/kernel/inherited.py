@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from startgate.kernel.bpf import Map, Program, Ring, library
+from startgate.kernel.bpf import LINK, Map, Program, Ring, library
 
 
 class InheritedObject:
@@ -15,6 +15,8 @@ class InheritedObject:
         """Takes the fds over."""
         self._library = library()
         self._fds = dict(fds)
+        for name in [name for name in fds if name.startswith(LINK)]:
+            os.close(self._fds.pop(name))  # the other process keeps them
 
     def __getitem__(self, program: str) -> Program:
         return Program(self._library, self._fds[program])
