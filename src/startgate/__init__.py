@@ -9,6 +9,7 @@ How it works, from the kernel to the listener:
 - `startgate.gates`: where a start is held, and what is done meanwhile.
 - `startgate.hold`, `startgate.passage`: one answer for each held task, within its deadline.
 - `startgate.lifecycle`: the state of each container. `startgate.exits`: its end.
+- `startgate.policy`: rules that refuse, warn, or change a container.
 - `startgate.watcher`: all of it put together.
 """
 
@@ -29,10 +30,12 @@ if TYPE_CHECKING:
         Kubernetes,
         Mount,
         Namespaces,
+        Note,
         Process,
         Reason,
     )
     from startgate.listeners import Deny, Subscription
+    from startgate.policy.patch import Patch
     from startgate.watcher import Watcher
 
 __version__ = "0.1.0"
@@ -52,6 +55,8 @@ __all__ = [
     "Kubernetes",
     "Mount",
     "Namespaces",
+    "Note",
+    "Patch",
     "Process",
     "Reason",
     "StartgateError",
@@ -63,13 +68,14 @@ __all__ = [
 
 _MODULES = {
     "AsyncWatcher": "asyncwatcher",
-    "Deny": "listeners",
-    "Subscription": "listeners",
-    "Watcher": "watcher",
     "BundleError": "errors",
+    "Deny": "listeners",
     "KernelUnsupported": "errors",
+    "Patch": "policy.patch",
     "StartgateError": "errors",
+    "Subscription": "listeners",
     "UsageError": "errors",
+    "Watcher": "watcher",
 }
 
 

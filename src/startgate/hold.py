@@ -28,7 +28,7 @@ class Released(StartgateError):
 
 
 class Hold:
-    """One permission event that is owed an answer. Leaving it as a context manager allows it."""
+    """One permission event that is owed an answer. Leaving it as a context manager releases it."""
 
     __slots__ = (
         "_answered",
@@ -36,10 +36,13 @@ class Hold:
         "_fd",
         "_file",
         "_group",
+        "_kept",
         "_lock",
         "_users",
         "before_expiry",
         "denied",
+        "expired",
+        "fail_closed",
         "since",
     )
 
@@ -51,13 +54,18 @@ class Hold:
         self._file = file
         self._lock = threading.Lock()
         self._claimed = False  # somebody is about to answer
+        self._kept = False
         self._answered = False
         self.denied = False
         """The answer is, or will be, EPERM."""
+        self.fail_closed = False
+        """Somebody's verdict is owed: without it, deny."""
+        self.expired = False
+        """The deadline gave the answer."""
         self._users = 0
         self.since = time.monotonic_ns()
         self.before_expiry: Callable[[], None] | None = None
-        """Called by the deadline's thread right before it allows; must not wait."""
+        """Called by the deadline's thread right before it answers; must not wait."""
 
     @property
     def answered(self) -> bool:
@@ -80,15 +88,30 @@ class Hold:
         self.denied = True
         return self._answer(FAN_DENY)
 
+    def release(self) -> bool:
+        """Answer without a verdict: allow, unless one was owed. False: it was answered before."""
+        return self.deny() if self.fail_closed else self.allow()
+
+    def keep(self) -> bool:
+        """Take the deadline off: what is left to do is short, and must be done before the answer.
+
+        False: it was answered before.
+        """
+        with self._lock:
+            self._kept = not self._claimed
+            return self._kept
+
     def expire(self) -> None:
-        """Let the task go because its time is up, and tell `before_expiry` if so."""
-        if not self._claim():
+        """Answer because the task's time is up, and tell `before_expiry` if so."""
+        if not self._claim(expiring=True):
             return
+        self.expired = True
+        self.denied = self.fail_closed
         try:
             if self.before_expiry:
                 self.before_expiry()
         finally:
-            self._answer(FAN_ALLOW)
+            self._answer(FAN_DENY if self.denied else FAN_ALLOW)
 
     @contextmanager
     def fd(self) -> Iterator[int]:
@@ -109,16 +132,19 @@ class Hold:
                 self._users -= 1
                 self._close_if_done()
 
-    def _claim(self) -> bool:
+    def _claim(self, *, expiring: bool = False) -> bool:
         with self._lock:
-            claimed, self._claimed = self._claimed, True
-            return not claimed
+            if self._claimed or (expiring and self._kept):
+                return False
+            self._claimed = True
+            return True
 
     def _answer(self, response: int) -> bool:
         try:
             self._group.answer(self._fd, response)
         except OSError as error:  # ENOENT: the task was killed; EBADF: the group is closed
             log.debug("answering a permission event: %s", error)
+        self.before_expiry = None  # and what it refers to: holds are kept until their deadline
         with self._lock:
             self._answered = True
             self._close_if_done()
@@ -136,11 +162,11 @@ class Hold:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.allow()
+        self.release()
 
 
 class Deadlines:
-    """Allows each hold that was given to it when its time is up, if it is still held.
+    """Answers each hold that was given to it when its time is up, if it is still held.
 
     Its thread sleeps until the earliest deadline, and for ever when there is none.
     """
@@ -157,7 +183,7 @@ class Deadlines:
         self._thread.start()
 
     def add(self, hold: Hold, timeout: float) -> None:
-        """Allow `hold` after `timeout` seconds from its start, unless it is answered before."""
+        """Let `hold` expire `timeout` seconds from its start, unless it is answered before."""
         due = hold.since + int(timeout * 1e9)
         with self._changed:
             if self._closed:

@@ -5,26 +5,51 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from startgate.events import Event, EventType, Reason, timestamp
+from startgate.events import Deny as Deny
+from startgate.events import Event, EventType, Note, Reason, timestamp
+from startgate.policy.patch import Patch
 
 log = logging.getLogger(__name__)
+
+__all__ = [
+    "CALLBACK_TYPES",
+    "Callback",
+    "Decision",
+    "Deny",
+    "Listeners",
+    "Registration",
+    "Subscription",
+    "lost",
+]
 
 CALLBACK_TYPES: tuple[EventType, ...] = ("creating", "created", "started", "exec", "stopped")
 """The types of events that callbacks may be registered for; the others are iterated only."""
 
 
-@dataclass(frozen=True, slots=True)
-class Deny:
-    """What a callback returns to refuse a start; the engine's user sees a permission error."""
-
-    message: str
-    rule: str | None = None
-
-
 Callback = Callable[[Event], object]
+"""Returns None, or a Deny, Note or Patch, or a list of these; anything else says nothing."""
+
+
+class Registration(NamedTuple):
+    """A callback, and for which type of event it is called."""
+
+    event_type: EventType
+    callback: Callback
+    fail_closed: bool = False
+    """Refuse the start if the callback raises, or has not returned by the deadline."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What all callbacks of an event said."""
+
+    deny: Deny | None = None
+    notes: tuple[Note, ...] = ()
+    patches: tuple[Patch, ...] = ()
 
 
 class Subscription:
@@ -91,20 +116,38 @@ class Listeners:
     """The callbacks and subscriptions of a watcher. Any thread may use it."""
 
     def __init__(self) -> None:
-        self._callbacks: dict[EventType, tuple[Callback, ...]] = {}
+        self._callbacks: dict[EventType, tuple[Registration, ...]] = {}
         self._subscriptions: tuple[Subscription, ...] = ()
         self._lock = threading.Lock()
 
-    def on(self, event_type: EventType, callback: Callback) -> None:
+    def on(self, event_type: EventType, callback: Callback, *, fail_closed: bool = False) -> None:
         """Register a callback. Raises ValueError for a type that has none."""
-        if event_type not in CALLBACK_TYPES:
-            raise ValueError(f"no callbacks for {event_type!r}: {', '.join(CALLBACK_TYPES)}")
+        self.replace((), [Registration(event_type, callback, fail_closed)])
+
+    def replace(self, old: Iterable[Registration], new: Iterable[Registration]) -> None:
+        """Drop callbacks, and register others after those that stay: at once for all types.
+
+        Raises ValueError for a type that has none.
+        """
+        old, new = list(old), list(new)
+        for registration in new:
+            if registration.event_type not in CALLBACK_TYPES:
+                raise ValueError(f"no callbacks for {registration.event_type!r}: {', '.join(CALLBACK_TYPES)}")
         with self._lock:
-            self._callbacks[event_type] = (*self._callbacks.get(event_type, ()), callback)
+            kept = [r for registered in self._callbacks.values() for r in registered if r not in old]
+            self._callbacks = {
+                kind: found
+                for kind in CALLBACK_TYPES
+                if (found := tuple(r for r in [*kept, *new] if r.event_type == kind))
+            }
 
     def wants(self, event_type: EventType) -> bool:
         """Is there a callback for this type?"""
         return event_type in self._callbacks
+
+    def fails_closed(self, event_type: EventType) -> bool:
+        """Is there a callback for this type whose verdict must be waited for?"""
+        return any(registration.fail_closed for registration in self._callbacks.get(event_type, ()))
 
     def subscribe(self, backlog: int) -> Subscription:
         """Return a new subscription to all events from now on."""
@@ -122,22 +165,38 @@ class Listeners:
         with self._lock:
             self._subscriptions = tuple(s for s in self._subscriptions if s is not subscription)
 
-    def call(self, event: Event) -> Deny | None:
+    def call(self, event: Event, owed: Callable[[bool], object] = bool) -> Decision:
         """Run the callbacks of the event's type, in order; the first Deny ends it.
 
-        A callback that raises is logged and counts as no objection.
+        `owed` is told before each whether a verdict that must be waited for is ahead. A
+        callback that raises is logged; it refuses if it is to fail closed.
         """
-        for callback in self._callbacks.get(event.type, ()):
-            try:
-                verdict = callback(event)
-            except BaseException:  # sys.exit() too: it is the callback's thread that is ours
-                log.exception("a callback for %r failed", event.type)
-                continue
-            if isinstance(verdict, Deny):
-                return verdict
-        return None
+        said: list[object] = []
+        registered = self._callbacks.get(event.type, ())
+        for index, registration in enumerate(registered):
+            owed(any(later.fail_closed for later in registered[index:]))
+            said += _call(registration, event)
+            if any(isinstance(word, Deny) for word in said):
+                break
+        else:
+            owed(False)
+        return Decision(
+            deny=next((word for word in said if isinstance(word, Deny)), None),
+            notes=tuple(word for word in said if isinstance(word, Note)),
+            patches=tuple(word for word in said if isinstance(word, Patch)),
+        )
 
     def publish(self, event: Event) -> None:
         """Give the event to all subscriptions. Never waits."""
         for subscription in self._subscriptions:
             subscription.put(event)
+
+
+def _call(registration: Registration, event: Event) -> list[object]:
+    """Return what a callback says."""
+    try:
+        said = registration.callback(event)
+    except BaseException as error:  # sys.exit() too: it is the callback's thread that is ours
+        log.exception("a callback for %r failed", event.type)
+        return [Deny(f"a callback failed: {error!r}")] if registration.fail_closed else []
+    return list(said) if isinstance(said, (list, tuple)) else [said]

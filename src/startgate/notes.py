@@ -20,16 +20,18 @@ from startgate.kernel.process import ProcessId
 from startgate.lifecycle import Entry, Key, State
 from startgate.listeners import Deny
 from startgate.runtimes import commandline
+from startgate.runtimes.commandline import Command, Invocation
 
 log = logging.getLogger(__name__)
 
 
-class Note(msgspec.Struct, frozen=True):
+class Noted(msgspec.Struct, frozen=True):
     """An `Entry` as far as it can be told in a file; `told`, for it is noted once it is."""
 
     root: str
+    id: str
     arguments: list[bytes]
-    """The runtime's command line."""
+    """The runtime's command line; empty where it was not seen."""
     runtime: ProcessId
     container: Container
     state: str
@@ -45,10 +47,10 @@ class Note(msgspec.Struct, frozen=True):
 
     def entry(self) -> Entry:
         """Return the entry, with nothing armed and nothing watched."""
-        call = commandline.parse(self.arguments)
+        call = Invocation(Command.CREATE, self.id, root=self.root)
         return Entry(
-            key=Key(self.root, call.id),
-            invocation=call,
+            key=Key(self.root, self.id),
+            invocation=commandline.parse(self.arguments) if self.arguments else call,
             arguments=self.arguments,
             runtime=self.runtime,
             container=self.container,
@@ -62,7 +64,7 @@ class Note(msgspec.Struct, frozen=True):
         )
 
 
-_decoder = msgspec.json.Decoder(Note)
+_decoder = msgspec.json.Decoder(Noted)
 
 
 class Notes:
@@ -73,13 +75,14 @@ class Notes:
         self._lock = threading.Lock()
 
     def save(self, entry: Entry, pid_files: PidFiles, programs: Programs) -> None:
-        """Note how it stands with a container."""
+        """Noted how it stands with a container."""
         if not self._directory:
             return
         init = entry.init_watch.process if entry.init_watch else None
         verdict = (entry.verdict.message, entry.verdict.rule) if entry.verdict else None
-        note = Note(
+        note = Noted(
             root=entry.key.root,
+            id=entry.key.id,
             arguments=entry.arguments,
             runtime=entry.runtime,
             container=entry.container,
@@ -96,7 +99,7 @@ class Notes:
             if entry.state is not State.STOPPED:
                 self._write(self._path(entry), note)
 
-    def _write(self, path: str, note: Note) -> None:
+    def _write(self, path: str, note: Noted) -> None:
         """Whole or not at all: we may die at any moment."""
         try:
             data = msgspec.json.encode(note)
@@ -115,7 +118,7 @@ class Notes:
                 except OSError as error:
                     log.debug("dropping a note: %s", error)
 
-    def __iter__(self) -> Iterator[Note]:
+    def __iter__(self) -> Iterator[Noted]:
         """Yield the notes of a worker before us, oldest first; those half written are dropped."""
         names = os.listdir(self._directory) if self._directory else []
         for name in sorted(names, key=lambda name: [int(part) for part in name.split(".")[0].split("-")]):

@@ -8,11 +8,27 @@ from collections.abc import Callable, Sequence
 
 from msgspec.structs import replace
 
-from startgate.events import Event, Reason
+from startgate.events import Event, Note, Reason
 from startgate.hold import Hold
-from startgate.listeners import Deny, Listeners
+from startgate.listeners import Decision, Deny, Listeners
+from startgate.policy.patch import Patch
 
 log = logging.getLogger(__name__)
+
+Patching = Callable[[Event, Sequence[Patch]], tuple[Event, Deny | None]]
+"""Changes the container; returns the event as it is then, and a refusal if that failed."""
+
+
+def _not_here(event: Event, patches: Sequence[Patch]) -> tuple[Event, Deny | None]:
+    message = "a container can be changed when it is `creating` only"
+    return failed(event, patches, message)
+
+
+def failed(event: Event, patches: Sequence[Patch], message: str) -> tuple[Event, Deny | None]:
+    """Return an event that tells of patches which could not be made, and their refusal."""
+    notes = tuple(Note(message, patch.rule, "error") for patch in patches)
+    refusal = next((Deny(message, patch.rule) for patch in patches if patch.required), None)
+    return replace(event, policy=event.policy + notes), refusal
 
 
 class Passage:
@@ -28,13 +44,22 @@ class Passage:
         listeners: Listeners,
         drafts: Sequence[Event],
         passed: Callable[[], None] = lambda: None,
+        *,
+        patching: Patching = _not_here,
+        refusing: Callable[[Deny], object] = lambda deny: None,
     ) -> None:
-        """`passed` is called once, when the gate is passed in whichever way; must not wait."""
+        """`passed` is called once, when the gate is passed in whichever way; must not wait.
+
+        `refusing` is called right before a refusal is answered; it may wait.
+        """
         self._hold = hold
         self._listeners = listeners
         self._passed = passed
+        self._patching = patching
+        self._refusing = refusing
         self._drafts = list(drafts)
         self._expired = False
+        self._overdue: Deny | None = None  # the deadline's own refusal
         self._lock = threading.Lock()
         hold.before_expiry = self._expire
         self._late = hold.answered  # its time was up before this began: nobody calls _expire
@@ -42,20 +67,49 @@ class Passage:
     def run(self, events: Sequence[Event], *, deniable: bool = True) -> Deny | None:
         """Run the callbacks of `events` (the drafts, completed), publish them, answer.
 
-        Returns the verdict if a callback refused. Where the gate is not `deniable` nothing
-        is answered then: the caller sees to it that the container does not start.
+        Returns the verdict if a callback refused, or the deadline did. Where the gate is not
+        `deniable` nothing is answered: the caller sees to it that a container that was refused
+        does not start, then answers, and calls `finish`.
         """
+        if self._late and self._hold.denied:
+            return self._refused_before(events[0])
         with self._lock:
             if not self._expired:
                 self._drafts = list(events)
-        for event in events:
-            verdict = self._listeners.call(event)
-            if verdict and (refused := self._refuse(event, verdict, deniable)):
+        for index, event in enumerate(events):
+            told, verdict = self._decide(event, events[index + 1 :], deniable)
+            if self._overdue:
+                return self._overdue
+            if verdict and (refused := self._refuse(told, verdict, deniable)):
                 return refused
-            self._publish(event)
-        self._hold.allow()
-        self.finish()
+            self._publish(told)
+        if deniable:
+            self._hold.allow()
+            self.finish()
         return None
+
+    def _refused_before(self, event: Event) -> Deny:
+        verdict = Deny("the deadline passed before this was looked at: denied")
+        self._listeners.publish(denied(event, verdict, self._hold.held_us))
+        self.finish()
+        return verdict
+
+    def _decide(self, event: Event, later: Sequence[Event], deniable: bool) -> tuple[Event, Deny | None]:
+        """Run the event's callbacks; return it with what they said, and the verdict."""
+        owed_later = deniable and any(self._listeners.fails_closed(other.type) for other in later)
+
+        def owed(now: bool) -> None:
+            self._hold.fail_closed = owed_later or (deniable and now)
+
+        decision = self._listeners.call(event, owed)
+        told = replace(event, policy=_notes(decision))
+        if decision.deny or not decision.patches:
+            return told, decision.deny
+        owed(any(patch.required for patch in decision.patches))
+        try:
+            return self._patching(told, decision.patches)
+        finally:
+            owed(False)
 
     def finish(self) -> None:
         """The gate is passed: tell it, once."""
@@ -74,6 +128,8 @@ class Passage:
         if not deniable:
             self._publish(event)
             return verdict
+        if not self._hold.answered:
+            self._refusing(verdict)
         if not self._hold.deny():
             log.warning("a callback for %r denied too late: %s", event.type, verdict.message)
             return None
@@ -87,12 +143,22 @@ class Passage:
         with self._lock:
             self._expired = True
             held = self._hold.held_us
-            message = f"the deadline of {held / 1e6:.1f} s passed before this was done: allowed"
-            reason = Reason(message)
+            answer = "denied" if self._hold.denied else "allowed"
+            message = f"the deadline of {held / 1e6:.1f} s passed before this was done: {answer}"
+            if self._hold.denied and self._drafts:
+                self._overdue = Deny(message)
+                self._listeners.publish(denied(self._drafts[0], self._overdue, held))
+                self._drafts.clear()
             for draft in self._drafts:
-                self._listeners.publish(replace(draft, held_us=held, reason=reason))
+                self._listeners.publish(replace(draft, held_us=held, reason=Reason(message)))
             self._drafts.clear()
         self.finish()
+
+
+def _notes(decision: Decision) -> tuple[Note, ...]:
+    if decision.deny is None:
+        return decision.notes
+    return (*decision.notes, Note(decision.deny.message, decision.deny.rule, "deny"))
 
 
 def _nothing() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import resource
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import TypedDict, TypeVar, overload
 
@@ -16,14 +16,15 @@ from startgate.gates.command import CommandGate
 from startgate.gates.container import ContainerGate
 from startgate.gates.context import Context
 from startgate.gates.created import Created
+from startgate.gates.existing import Existing
 from startgate.gates.marks import PidFiles, Programs
 from startgate.gates.reader import Reader
 from startgate.gates.restored import Restored
 from startgate.hold import Deadlines
-from startgate.kernel import features
+from startgate.kernel import features, spawn
 from startgate.kernel.process import Proc
-from startgate.lifecycle import Lifecycle
-from startgate.listeners import Callback, Listeners, Subscription
+from startgate.lifecycle import STARTING_LIMIT, Lifecycle
+from startgate.listeners import Callback, Listeners, Registration, Subscription
 from startgate.notes import Notes
 from startgate.runtimes.find import RuntimeBinaries
 from startgate.runtimes.oci import capability_names
@@ -37,6 +38,13 @@ _CONTAINER_READERS = 4
 HOLD_TIMEOUT_LIMIT = 3600
 """Seconds: the longest `hold_timeout`."""
 
+
+def check_hold_timeout(seconds: float) -> None:
+    """Raises ValueError for what is no `hold_timeout`."""
+    if not 0 < seconds <= HOLD_TIMEOUT_LIMIT:
+        raise ValueError(f"hold_timeout is {seconds}: it must be in (0, {HOLD_TIMEOUT_LIMIT}]")
+
+
 F = TypeVar("F", bound=Callback)
 
 
@@ -48,6 +56,7 @@ class WatcherOptions(TypedDict, total=False):
     hold_timeout: float
     backlog: int
     host_root: str
+    existing: bool
 
 
 class Watcher:
@@ -71,6 +80,7 @@ class Watcher:
         hold_timeout: float = 2.0,
         backlog: int = 10_000,
         host_root: str = "/",
+        existing: bool = True,
         inherited: Estate | None = None,
         notes: str = "",
     ) -> None:
@@ -81,16 +91,17 @@ class Watcher:
         than `hold_timeout` seconds. A subscription that is more than `backlog` events
         behind misses some, and is told so by a `lost` event. `host_root` is where the host's
         root directory is mounted, its /proc included, for a watcher in a container.
+        `existing`: tell of the containers that run already, and follow them.
         `inherited` is what a supervisor keeps; the watcher closes its copy of it. `notes` is the
         directory where the watchers over that estate note, one after the other, what they know.
         """
-        if not 0 < hold_timeout <= HOLD_TIMEOUT_LIMIT:
-            raise ValueError(f"hold_timeout is {hold_timeout}: it must be in (0, {HOLD_TIMEOUT_LIMIT}]")
+        check_hold_timeout(hold_timeout)
         self._runtimes = tuple(runtimes)
         self._exec_records = exec_records
         self._hold_timeout = hold_timeout
         self._backlog = backlog
         self._host_root = host_root
+        self._existing = existing
         self._inherited = inherited
         self._notes = notes
         self._listeners = Listeners()
@@ -111,20 +122,28 @@ class Watcher:
         return self._binaries.paths if self._binaries else []
 
     @overload
-    def on(self, event_type: EventType) -> Callable[[F], F]: ...
+    def on(self, event_type: EventType, *, fail_closed: bool = False) -> Callable[[F], F]: ...
     @overload
-    def on(self, event_type: EventType, callback: F) -> F: ...
-    def on(self, event_type: EventType, callback: F | None = None) -> F | Callable[[F], F]:
+    def on(self, event_type: EventType, callback: F, *, fail_closed: bool = False) -> F: ...
+    def on(
+        self, event_type: EventType, callback: F | None = None, *, fail_closed: bool = False
+    ) -> F | Callable[[F], F]:
         """Register a callback for one type of event; also usable as a decorator.
 
         For `creating`, `created`, `started` and `exec` it runs while the task is held, and
-        may return `Deny`. A callback for `started` makes each container's first exec held.
+        may return a `Deny`, a `Note`, at `creating` a `Patch`, or a list of these. With
+        `fail_closed` the start is refused if the callback raises, or has not returned by
+        the deadline. A callback for `started` makes each container's first exec held.
         Raises ValueError for a type that is none.
         """
         if callback is None:
-            return lambda function: self.on(event_type, function)
-        self._listeners.on(event_type, callback)
+            return lambda function: self.on(event_type, function, fail_closed=fail_closed)
+        self._listeners.on(event_type, callback, fail_closed=fail_closed)
         return callback
+
+    def replace(self, old: Iterable[Registration], new: Iterable[Registration]) -> None:
+        """Drop callbacks and register others in one step, as when a configuration is reloaded."""
+        self._listeners.replace(old, new)
 
     def subscribe(self) -> Subscription:
         """Return a further, independent iterator over the events from now on."""
@@ -175,7 +194,9 @@ class Watcher:
     def _assemble(self, parts: ExitStack) -> None:
         """Build from the bottom up; `parts` closes from the top down."""
         _raise_fd_limit()
+        spawn.keep_gil_free()
         features.check_host_root(self._host_root)
+        features.check_other_processes(self._host_root)
         if self._host_root != "/":
             features.join_host_cgroup_namespace(self._host_root)
         estate = self._inherited or Estate.open(self._exec_records)
@@ -202,11 +223,15 @@ class Watcher:
         context.deadlines.start()
         context.exits.start()
         self._mark(self._binaries)
+        if self._existing:
+            existing = Existing(context, created.ends)
+            parts.callback(existing.close)
+            existing.start()
 
     def _context(self, parts: ExitStack, estate: Estate, proc: Proc) -> Context:
         context = Context(
             proc=proc,
-            lifecycle=Lifecycle(),
+            lifecycle=Lifecycle(_starting_limit()),
             listeners=self._listeners,
             exits=exits_for(proc, estate.source.exits()),
             workers=Workers(),
@@ -253,6 +278,11 @@ def _readers(estate: Estate, context: Context, created: Created, again: Pending)
         pulse=estate.progress.reader(COMMANDS),
         again=again[COMMANDS],
     )
+
+
+def _starting_limit() -> int:
+    """A container that is being created costs up to three fds; most are for the holds."""
+    return min(STARTING_LIMIT, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)
 
 
 def _raise_fd_limit() -> None:

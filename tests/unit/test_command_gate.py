@@ -19,6 +19,7 @@ from startgate.hold import Hold
 from startgate.kernel.fanotify import FAN_OPEN_EXEC_PERM, Event
 from startgate.kernel.process import ProcessId
 from startgate.lifecycle import End, Lifecycle
+from startgate.listeners import Listeners
 from startgate.records import ExecRecord
 from tests.unit.fakes import FakeGroup, FakeHost, FakeSource, make_entry
 
@@ -59,7 +60,9 @@ class Scene:
         self.holds: list[Hold] = []
         self._group = group
         self._directory = directory
-        context = cast(Context, type("Parts", (), {"proc": host.proc, "lifecycle": self.lifecycle}))
+        self.listeners = Listeners()
+        parts = {"proc": host.proc, "lifecycle": self.lifecycle, "listeners": self.listeners}
+        context = cast(Context, type("Parts", (), parts))
         self.gate = CommandGate(context, group, self.source, cast(Created, Work("created", self.calls)))
         self.gate._creating = cast(Creating, Work("creating", self.calls))
         self.gate._executing = cast(Executing, Work("executing", self.calls))
@@ -247,3 +250,13 @@ def test_memory_of_commands_is_bounded(scene: Scene, monkeypatch: pytest.MonkeyP
     assert repeats.seen(known, hold)
     monkeypatch.setattr(scene.host.proc, "identify", lambda pid: ProcessId(pid, 0))
     assert not repeats.seen(known, hold)
+
+
+@pytest.mark.parametrize(
+    ("line", "closed"),
+    [("runc create c1", True), ("runc run c1", True), ("runc exec c1 ls", False), ("runc state c1", False)],
+)
+def test_a_verdict_is_owed_from_the_beginning(scene: Scene, line: str, closed: bool) -> None:
+    scene.listeners.on("creating", print, fail_closed=True)
+    scene.run(line)
+    assert scene.holds[-1].fail_closed == closed

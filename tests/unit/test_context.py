@@ -117,3 +117,18 @@ def test_a_job_that_is_stuck_does_not_keep_the_task(impatient: Context, group: F
     assert event.reason is not None
     assert (event.type, "unexamined" in event.reason.message) == ("lost", True)
     assert group.answers == [FAN_ALLOW]
+
+
+@pytest.mark.parametrize(("closed", "said"), [(False, "let go"), (True, "denied")])
+def test_a_job_that_fails_while_a_verdict_is_owed(
+    context: Context, group: FakeGroup, closed: bool, said: str
+) -> None:
+    def job() -> None:
+        raise NotReadable("gone")
+
+    events, hold = context.listeners.subscribe(10), group.hold()
+    hold.fail_closed = closed
+    context.submit(hold, job)
+    told = events.get(PATIENCE)
+    assert told and told.reason and told.reason.message == f"a runtime command was {said} unexamined: gone"
+    assert group.answers == [FAN_DENY if closed else FAN_ALLOW]

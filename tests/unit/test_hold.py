@@ -292,3 +292,45 @@ def test_a_failure_to_tell_does_not_end_the_thread(
         deadlines.close()
     assert "telling of it failed" in caplog.text
     assert group.answers == [FAN_ALLOW] * 2
+
+
+# A verdict that is owed
+
+
+def test_without_the_verdict_that_is_owed_the_deadline_denies(group: FakeGroup) -> None:
+    hold, told = group.hold(), Wins()
+    hold.before_expiry = lambda: told.append("denied" if hold.denied else "allowed")
+    hold.fail_closed = True
+    hold.expire()
+    assert (group.answers, told) == ([FAN_DENY], ["denied"])
+
+
+def test_a_block_that_raises_before_the_verdict_denies(group: FakeGroup) -> None:
+    with pytest.raises(ZeroDivisionError), group.hold() as hold:
+        hold.fail_closed = True
+        raise ZeroDivisionError
+    assert group.answers == [FAN_DENY]
+
+
+def test_closing_allows_all_the_same(group: FakeGroup) -> None:
+    deadlines = Deadlines()
+    hold = group.hold()
+    hold.fail_closed = True
+    deadlines.add(hold, 3600)
+    deadlines.close()
+    assert group.answers == [FAN_ALLOW]
+
+
+def test_the_deadline_may_be_taken_off(group: FakeGroup) -> None:
+    hold = group.hold()
+    assert hold.keep()
+    hold.expire()
+    assert group.answers == []
+    assert hold.allow()
+    assert group.answers == [FAN_ALLOW]
+
+
+def test_the_deadline_can_not_be_taken_off_when_it_has_passed(group: FakeGroup) -> None:
+    hold = group.hold()
+    hold.expire()
+    assert not hold.keep()

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from startgate.events import EVENT_TYPES, Event, Reason
-from startgate.listeners import Deny, Listeners, Subscription, lost
+from startgate.events import EVENT_TYPES, Event, Note, Reason
+from startgate.listeners import Decision, Deny, Listeners, Registration, Subscription, lost
+from startgate.policy.patch import Patch
 from startgate.testing import make_event
 
 PATIENCE = 10.0
@@ -40,7 +41,7 @@ def test_callbacks_run_in_their_order() -> None:
     listeners.on("created", lambda event: order.append(f"b {event.type}"))
     listeners.on("created", lambda event: order.append(f"c {event.type}"))
     listeners.on("stopped", lambda event: pytest.fail("called"))
-    assert listeners.call(make_event("created")) is None
+    assert listeners.call(make_event("created")) == Decision()
     assert order == ["a created", "b created", "c created"]
 
 
@@ -49,21 +50,21 @@ def test_a_deny_ends_it() -> None:
     listeners.on("creating", lambda event: None)
     listeners.on("creating", lambda event: Deny("no", "rule 7"))
     listeners.on("creating", lambda event: pytest.fail("called"))
-    assert listeners.call(make_event("creating")) == Deny("no", "rule 7")
+    assert listeners.call(make_event("creating")).deny == Deny("no", "rule 7")
 
 
 @pytest.mark.parametrize("value", [None, False, True, "no", 0, Deny])
 def test_nothing_but_a_deny_refuses(value: object) -> None:
     listeners = Listeners()
     listeners.on("creating", lambda event: value)
-    assert listeners.call(make_event("creating")) is None
+    assert listeners.call(make_event("creating")) == Decision()
 
 
 def test_a_callback_that_raises_is_logged_and_objects_to_nothing(caplog: pytest.LogCaptureFixture) -> None:
     listeners, called = Listeners(), Events()
     listeners.on("creating", lambda event: 1 / 0)
     listeners.on("creating", called.append)
-    assert listeners.call(make_event("creating")) is None
+    assert listeners.call(make_event("creating")) == Decision()
     assert len(called) == 1
     assert "a callback for 'creating' failed" in caplog.text
     assert "ZeroDivisionError" in caplog.text
@@ -72,7 +73,7 @@ def test_a_callback_that_raises_is_logged_and_objects_to_nothing(caplog: pytest.
 def test_a_callback_that_exits_objects_to_nothing_either(caplog: pytest.LogCaptureFixture) -> None:
     listeners = Listeners()
     listeners.on("creating", lambda event: sys.exit(1))
-    assert listeners.call(make_event("creating")) is None
+    assert listeners.call(make_event("creating")) == Decision()
     assert "SystemExit" in caplog.text
 
 
@@ -80,7 +81,51 @@ def test_a_deny_after_a_callback_that_raised_counts() -> None:
     listeners = Listeners()
     listeners.on("creating", lambda event: 1 / 0)
     listeners.on("creating", lambda event: Deny("no"))
-    assert listeners.call(make_event("creating")) == Deny("no")
+    assert listeners.call(make_event("creating")).deny == Deny("no")
+
+
+def test_a_callback_may_say_several_things() -> None:
+    listeners = Listeners()
+    listeners.on("creating", lambda event: Note("first"))
+    listeners.on("creating", lambda event: [Note("second"), Patch(rule="p"), 7])
+    listeners.on("creating", lambda event: (Note("third"), Deny("no"), Deny("never")))
+    said = Decision(Deny("no"), (Note("first"), Note("second"), Note("third")), (Patch(rule="p"),))
+    assert listeners.call(make_event("creating")) == said
+
+
+def test_one_that_fails_closed_and_raises_refuses() -> None:
+    listeners = Listeners()
+    listeners.on("creating", lambda event: 1 / 0, fail_closed=True)
+    listeners.on("creating", lambda event: pytest.fail("called"))
+    assert listeners.call(make_event("creating")).deny == Deny(
+        "a callback failed: ZeroDivisionError('division by zero')"
+    )
+
+
+def test_a_verdict_is_owed_until_the_last_that_fails_closed_has_returned() -> None:
+    listeners, owed = Listeners(), list[object]()
+    listeners.on("creating", lambda event: owed.append("a"))
+    listeners.on("creating", lambda event: owed.append("b"), fail_closed=True)
+    listeners.on("creating", lambda event: owed.append("c"))
+    assert listeners.fails_closed("creating")
+    assert not listeners.fails_closed("created")
+    listeners.call(make_event("creating"), owed.append)
+    assert owed == [True, "a", True, "b", False, "c", False]
+
+
+def test_callbacks_are_replaced_in_one_step() -> None:
+    listeners, called = Listeners(), Names()
+    old = [Registration("creating", lambda event: called.append("old"))]
+    new = [Registration("creating", lambda event: called.append("new"))]
+    listeners.replace((), old)
+    listeners.on("creating", lambda event: called.append("stays"))
+    listeners.replace(old, new)
+    listeners.call(make_event("creating"))
+    assert called == ["stays", "new"]
+    listeners.replace(new, ())
+    assert listeners.wants("creating")
+    with pytest.raises(ValueError, match="no callbacks for 'lost'"):
+        listeners.replace((), [Registration("lost", print)])
 
 
 @pytest.mark.parametrize("event_type", ["", "create", "Created", "all", "*"])

@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
+from msgspec.structs import replace
 
-from startgate.events import Event, Reason
+from startgate.events import Event, Note, Reason
 from startgate.hold import Hold
 from startgate.kernel.fanotify import FAN_ALLOW, FAN_DENY
 from startgate.listeners import Deny, Listeners
-from startgate.passage import Passage, denied
+from startgate.passage import Passage, Patching, denied, failed
+from startgate.policy.patch import Patch
 from startgate.testing import make_event
 from tests.unit.fakes import FakeGroup
 
@@ -40,15 +42,18 @@ class Scene:
         self.hold: Hold = self.group.hold()
         self.listeners = Journaling(self.journal)
 
-    def passage(self, *drafts: Event) -> Passage:
-        return Passage(self.hold, self.listeners, drafts, lambda: self.journal.append(("passed", None)))
+    def passage(self, *drafts: Event, patching: Patching | None = None) -> Passage:
+        options = {"patching": patching} if patching else {}
+        passed = lambda: self.journal.append(("passed", None))  # noqa: E731
+        refusing = lambda deny: self.journal.append(("refusing", deny.message))  # noqa: E731
+        return Passage(self.hold, self.listeners, drafts, passed, refusing=refusing, **options)
 
-    def on(self, event: Event, act: Callable[[], object]) -> None:
+    def on(self, event: Event, act: Callable[[], object], *, fail_closed: bool = False) -> None:
         def callback(event: Event) -> object:
             self.journal.append(("callback", event.type))
             return act()
 
-        self.listeners.on(event.type, callback)
+        self.listeners.on(event.type, callback, fail_closed=fail_closed)
 
 
 @pytest.fixture
@@ -105,12 +110,14 @@ def test_a_deny_is_answered_and_told_instead(scene: Scene) -> None:
     assert scene.passage(CREATED, STARTED).run([CREATED, STARTED]) == Deny("not here", "rule 7")
     assert scene.journal == [
         ("callback", "created"),
+        ("refusing", "not here"),
         ("answer", FAN_DENY),
         ("publish", "denied"),
         ("passed", None),
     ]
     (event,) = scene.listeners.published
     assert event.reason == Reason("not here", "rule 7")
+    assert event.policy == (Note("not here", "rule 7", "deny"),)
     assert (event.gate, event.container) == (CREATED.gate, CREATED.container)
     assert event.held_us is not None
 
@@ -260,3 +267,99 @@ def test_whoever_wins_each_event_is_published_once(deny: bool) -> None:
         assert types[1:] in (["started"], ["denied"])
         assert scene.group.answers == [FAN_DENY if types[1] == "denied" else FAN_ALLOW]
         assert scene.journal.count(("passed", None)) == 1
+
+
+# Notes, patches, and verdicts that are owed
+
+CREATING = make_event("creating")
+
+
+def test_what_callbacks_note_is_told(scene: Scene) -> None:
+    scene.on(CREATED, lambda: [Note("careful", "rule 1"), Note("seen", "rule 2", "audit")])
+    scene.passage(CREATED).run([CREATED])
+    (event,) = scene.listeners.published
+    assert event.policy == (Note("careful", "rule 1"), Note("seen", "rule 2", "audit"))
+
+
+def test_patches_are_made_once_all_callbacks_agree(scene: Scene) -> None:
+    def patching(event: Event, patches: Sequence[Patch]) -> tuple[Event, Deny | None]:
+        scene.journal.append(("patch", [patch.rule for patch in patches]))
+        return replace(event, policy=(*event.policy, Note("done", "a", "patch"))), None
+
+    scene.on(CREATING, lambda: [Patch(rule="a"), Note("careful")])
+    scene.on(CREATING, lambda: Patch(rule="b"))
+    assert scene.passage(CREATING, patching=patching).run([CREATING]) is None
+    assert scene.journal[2:] == [
+        ("patch", ["a", "b"]),
+        ("publish", "creating"),
+        ("answer", FAN_ALLOW),
+        ("passed", None),
+    ]
+    (event,) = scene.listeners.published
+    assert event.policy == (Note("careful"), Note("done", "a", "patch"))
+
+
+def test_what_is_denied_is_not_patched(scene: Scene) -> None:
+    scene.on(CREATING, lambda: [Patch(rule="a"), Deny("no")])
+    passage = scene.passage(CREATING, patching=lambda event, patches: pytest.fail("patched"))
+    assert passage.run([CREATING]) == Deny("no")
+
+
+@pytest.mark.parametrize("required", [True, False])
+def test_a_patch_where_none_can_be_made(scene: Scene, required: bool) -> None:
+    scene.on(CREATED, lambda: Patch(rule="a", required=required))
+    verdict = scene.passage(CREATED).run([CREATED])
+    message = "a container can be changed when it is `creating` only"
+    assert verdict == (Deny(message, "a") if required else None)
+    assert scene.group.answers == [FAN_DENY if required else FAN_ALLOW]
+    (event,) = scene.listeners.published
+    assert event.policy == (Note(message, "a", "error"),)
+
+
+def test_the_deadline_passes_while_a_required_patch_is_made(scene: Scene) -> None:
+    def patching(event: Event, patches: Sequence[Patch]) -> tuple[Event, Deny | None]:
+        scene.hold.expire()
+        return failed(event, patches, "too late")
+
+    scene.on(CREATING, lambda: Patch(rule="a", required=True))
+    verdict = scene.passage(CREATING, patching=patching).run([CREATING])
+    assert verdict is not None and "the deadline of" in verdict.message
+    assert scene.group.answers == [FAN_DENY]
+    assert [event.type for event in scene.listeners.published] == ["denied"]
+
+
+def test_the_deadline_denies_while_a_verdict_is_owed(scene: Scene) -> None:
+    scene.on(CREATED, scene.hold.expire, fail_closed=True)
+    scene.on(STARTED, lambda: pytest.fail("called"))
+    verdict = scene.passage(CREATED, STARTED).run([CREATED, STARTED])
+    assert verdict is not None and verdict.message.endswith("passed before this was done: denied")
+    assert scene.journal[1:] == [("publish", "denied"), ("passed", None), ("answer", FAN_DENY)]
+
+
+def test_a_verdict_on_a_later_event_is_owed_too(scene: Scene) -> None:
+    scene.on(CREATED, scene.hold.expire)
+    scene.on(STARTED, lambda: None, fail_closed=True)
+    assert scene.passage(CREATED, STARTED).run([CREATED, STARTED]) is not None
+    assert scene.group.answers == [FAN_DENY]
+
+
+def test_nothing_is_owed_once_they_have_returned(scene: Scene) -> None:
+    scene.on(CREATED, lambda: None, fail_closed=True)
+    scene.on(CREATED, scene.hold.expire)
+    assert scene.passage(CREATED).run([CREATED]) is None
+    assert scene.group.answers == [FAN_ALLOW]
+    assert expired(scene.listeners.published[0])
+
+
+def test_where_nothing_can_be_denied_the_deadline_allows(scene: Scene) -> None:
+    scene.on(CREATED, scene.hold.expire, fail_closed=True)
+    assert scene.passage(CREATED).run([CREATED], deniable=False) is None
+    assert scene.group.answers == [FAN_ALLOW]
+
+
+def test_denied_before_the_passage_began(scene: Scene) -> None:
+    scene.hold.fail_closed = True
+    scene.hold.expire()
+    scene.on(CREATED, lambda: pytest.fail("called"))
+    assert scene.passage(CREATED).run([CREATED]) is not None
+    assert scene.journal == [("answer", FAN_DENY), ("publish", "denied"), ("passed", None)]

@@ -12,7 +12,7 @@ from startgate.estate import Estate
 from startgate.filters import compile_filter
 from startgate.kernel import features
 from startgate.progress import Progress
-from startgate.watcher import Watcher
+from startgate.watcher import check_hold_timeout
 
 
 def become_supervisor(*, exec_records: str, hang_limit: float, **watch: Any) -> NoReturn:
@@ -21,20 +21,14 @@ def become_supervisor(*, exec_records: str, hang_limit: float, **watch: Any) -> 
     Raises KernelUnsupported where this host can't hold containers, UsageError for a filter
     that does not compile, ValueError for a hold timeout that makes no sense.
     """
-    keep, output = watch.pop("keep"), watch.pop("output")
-    Watcher(**watch)
-    if keep:
-        compile_filter(keep)
+    check_hold_timeout(watch["hold_timeout"])
+    if watch["keep"]:
+        compile_filter(watch["keep"])
     features.check_host_root(watch["host_root"])
     estate = Estate.open(exec_records, Progress.shared())
     fds = estate.fds() | {"ready": os.eventfd(0, os.EFD_NONBLOCK)}
     for fd in fds.values():
         os.set_inheritable(fd, True)
-    will = Will(
-        fds=fds,
-        source=estate.source.name,
-        watch=watch | {"keep": keep, "output": output},
-        hang_limit=hang_limit,
-        notes=tempfile.mkdtemp(prefix="startgate-", dir=os.environ.get("RUNTIME_DIRECTORY", "/run")),
-    )
+    notes = tempfile.mkdtemp(prefix="startgate-", dir=os.environ.get("RUNTIME_DIRECTORY", "/run"))
+    will = Will(fds, estate.source.name, watch, hang_limit, notes)
     os.execv(sys.executable, will.command("supervisor"))  # noqa: S606

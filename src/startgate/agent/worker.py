@@ -9,7 +9,7 @@ import sys
 from startgate import cli
 from startgate.agent.will import Will
 from startgate.cli import log
-from startgate.cli.watch import Watch
+from startgate.cli.watch import Watch, deciding
 from startgate.estate import Estate
 from startgate.kernel import parent
 from startgate.listeners import lost
@@ -24,6 +24,7 @@ def run(will: Will) -> None:
     os.set_inheritable(ready, False)
     options = dict(will.watch)
     output, keep = options.pop("output"), options.pop("keep")
+    decisions = options.pop("config_path"), options.pop("policies"), options.pop("commands")
     watcher = Watcher(**options, inherited=Estate.inherit(will.source, fds), notes=will.notes)
 
     def begin() -> None:
@@ -31,7 +32,8 @@ def run(will: Will) -> None:
         if will.gap:
             watcher.publish(lost(will.gap))
 
-    Watch(watcher, output, keep=keep, ready=begin).run(demo=False, end_with_demo=False)
+    with deciding(watcher, *decisions):
+        Watch(watcher, output, keep=keep, ready=begin).run(demo=False, end_with_demo=False)
 
 
 def main() -> None:

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from startgate.cli import log
+from startgate.cli.policy import config as config_group
+from startgate.cli.policy import policy as policy_group
 from startgate.errors import KernelUnsupported, StartgateError, UsageError
+
+if TYPE_CHECKING:
+    from startgate.config import Settings
 
 _output = click.option(
     "--output",
@@ -20,6 +26,9 @@ _output = click.option(
     default="table",
     show_default=True,
     help="A table for people, or one JSON object a line.",
+)
+_filter = click.option(
+    "--filter", "keep", metavar="CEL", help="Show only what matches the expression (docs/events.md)."
 )
 _exec_records = click.option(
     "--exec-records",
@@ -35,18 +44,48 @@ _host_root = click.option(
     metavar="DIR",
     help="Where the host's root directory is mounted, for startgate in a container.",
 )
-_filter = click.option("--filter", "keep", metavar="CEL", help="Show only events that match the expression.")
-_runtimes = click.option(
-    "--runtime", "runtimes", multiple=True, metavar="PATH", help="A further runtime binary."
+
+_WATCHING = (
+    click.option("--runtime", "runtimes", multiple=True, metavar="PATH", help="A further runtime binary."),
+    _exec_records,
+    _host_root,
+    click.option(
+        "--hold-timeout",
+        type=click.FloatRange(min=0, min_open=True, max=3600),
+        default=2.0,
+        show_default=True,
+        metavar="SECONDS",
+        help="Hold no start longer than this.",
+    ),
+    click.option(
+        "--hook",
+        "commands",
+        multiple=True,
+        metavar="TYPE=CMD",
+        help="Run a command at each event of a type: created='logger hello'.",
+    ),
+    click.option(
+        "--policy",
+        "policies",
+        multiple=True,
+        metavar="FILE",
+        help="Rules that refuse, warn or change (docs/policy.md).",
+    ),
+    click.option(
+        "--config",
+        "config_path",
+        metavar="FILE",
+        help="The configuration file. [default: /etc/startgate/config.toml, if it is there]",
+    ),
+    click.option("--existing/--no-existing", default=True, help="Show the containers that run already, too."),
 )
-_hold_timeout = click.option(
-    "--hold-timeout",
-    type=click.FloatRange(min=0, min_open=True, max=3600),
-    default=2.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="Hold no start longer than this.",
-)
+"""The options of what watches."""
+
+
+def _watching(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed(_WATCHING):
+        command = option(command)
+    return command
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -63,10 +102,7 @@ def app(verbose: bool) -> None:
 @_filter
 @click.option("--count", type=click.IntRange(min=1), metavar="N", help="End after N events.")
 @click.option("--for", "seconds", type=click.FloatRange(min=0), metavar="SECONDS", help="End after a time.")
-@_runtimes
-@_exec_records
-@_host_root
-@_hold_timeout
+@_watching
 @click.option("--demo", is_flag=True, help="Run a small container, so that there is something to see.")
 def watch(
     *,
@@ -74,23 +110,106 @@ def watch(
     keep: str | None,
     count: int | None,
     seconds: float | None,
+    commands: tuple[str, ...],
+    policies: tuple[str, ...],
+    config_path: str | None,
     demo: bool,
     **watcher: Any,
 ) -> None:
     """Show containers as they start and stop, until Ctrl-C.
 
-    With --demo, and without a terminal, it ends after the demo.
+    With --demo, and without a terminal, it ends after the demo. SIGHUP, or a change of the
+    files, loads policy and configuration again.
     """
-    from startgate.cli.watch import Watch  # noqa: PLC0415  (each command imports what it needs)
+    from startgate.cli.watch import Watch, deciding  # noqa: PLC0415  (each command imports what it needs)
     from startgate.watcher import Watcher  # noqa: PLC0415
 
+    path = _configure(watcher, config_path)
     try:
         watched = Watcher(**watcher)
     except ValueError as error:
         raise UsageError(str(error)) from error
-    Watch(watched, output, keep=keep, count=count, seconds=seconds).run(
-        demo=demo, end_with_demo=not sys.stdout.isatty()
-    )
+    with deciding(watched, path, policies, commands):
+        Watch(watched, output, keep=keep, count=count, seconds=seconds).run(
+            demo=demo, end_with_demo=not sys.stdout.isatty()
+        )
+
+
+@app.command()
+@_output
+@_filter
+@_watching
+@click.option(
+    "--hang-limit",
+    type=click.FloatRange(min=0.2, max=3600),
+    default=2.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Replace the worker when it is silent for about this long while something waits for it.",
+)
+def daemon(*, hang_limit: float, config_path: str | None, **watch: Any) -> None:
+    """Watch as the node's agent: a supervisor replaces the worker that dies or hangs.
+
+    SIGTERM ends it. SIGUSR2 replaces both by what is installed now; no start is missed meanwhile.
+    """
+    from startgate.agent.start import become_supervisor  # noqa: PLC0415
+
+    path = _configure(watch, config_path)
+    try:
+        become_supervisor(hang_limit=hang_limit, config_path=path, **watch)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def _configure(watcher: dict[str, Any], path: str | None) -> str | None:
+    """Add what the configuration file sets; return its path, None where there is none."""
+    from startgate import config  # noqa: PLC0415
+
+    path = path or config.find_default()
+    if path:
+        watcher |= _unless_given(config.load(path))
+    return path
+
+
+def _unless_given(settings: Settings) -> dict[str, Any]:
+    """Return the watcher's options that the file sets and the command line does not."""
+    context = click.get_current_context()
+    options = {
+        "hold_timeout": settings.hold_timeout,
+        "exec_records": settings.exec_records,
+        "host_root": settings.host_root,
+        "runtimes": settings.runtimes or None,
+    }
+    return {
+        name: value
+        for name, value in options.items()
+        if value is not None and context.get_parameter_source(name) is ParameterSource.DEFAULT
+    }
+
+
+@app.command()
+@_output
+@_filter
+@_host_root
+def ps(output: str, keep: str | None, host_root: str) -> None:
+    """List the containers that are there now."""
+    from startgate.cli.containers import scan, show  # noqa: PLC0415
+
+    show(scan(host_root), output, keep)
+
+
+@app.command()
+@click.argument("container")
+@_output
+@click.option("--oci", is_flag=True, help="Also the whole config.json, as key `oci`.")
+@_host_root
+def inspect(container: str, output: str, oci: bool, host_root: str) -> None:
+    """Tell everything about one container, given its id, a unique beginning of it, or its name."""
+    from startgate.cli.containers import choose, scan, tell  # noqa: PLC0415
+
+    looked = scan(host_root)
+    found = choose(looked, container)
+    tell(found, output, looked.config_json(found) if oci else None)
 
 
 @app.command()
@@ -101,7 +220,7 @@ def demo(output: str, exec_records: str) -> None:
     from startgate.cli.watch import Watch  # noqa: PLC0415
     from startgate.watcher import Watcher  # noqa: PLC0415
 
-    Watch(Watcher(exec_records=exec_records), output).run(demo=True, end_with_demo=True)
+    Watch(Watcher(exec_records=exec_records, existing=False), output).run(demo=True, end_with_demo=True)
 
 
 @app.command()
@@ -117,29 +236,8 @@ def doctor(output: str, host_root: str) -> None:
         raise SystemExit(3)
 
 
-@app.command()
-@_output
-@_filter
-@_runtimes
-@_exec_records
-@_host_root
-@_hold_timeout
-@click.option(
-    "--hang-limit",
-    type=click.FloatRange(min=0.2, max=3600),
-    default=2.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="Replace the worker when it is silent for this long while something waits for it.",
-)
-def daemon(**options: Any) -> None:
-    """Watch as the node's agent: a supervisor replaces the worker that dies or hangs.
-
-    SIGTERM ends it. SIGUSR2 replaces both by what is installed now; no start is missed meanwhile.
-    """
-    from startgate.agent.start import become_supervisor  # noqa: PLC0415
-
-    become_supervisor(**options)
+app.add_command(policy_group)
+app.add_command(config_group)
 
 
 @contextmanager

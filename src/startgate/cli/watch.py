@@ -6,15 +6,17 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TextIO
 
+from startgate.active import Active, Reloader
 from startgate.cli.demo import DemoContainer
 from startgate.cli.table import Table
 from startgate.errors import UsageError
 from startgate.events import Event
 from startgate.filters import compile_filter
+from startgate.hooks import parse_option
 from startgate.watcher import Watcher
 
 _FOREVER = 10**8
@@ -56,6 +58,34 @@ def _signals_later() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
+
+
+@contextmanager
+def reloading(active: Active) -> Iterator[None]:
+    """For the length of the block, load again on SIGHUP and when a file changes.
+
+    Where no file decides, SIGHUP ends the program as ever.
+    """
+    if not active.files:
+        yield
+        return
+    with Reloader(active) as reloader:
+        before = signal.signal(signal.SIGHUP, lambda number, frame: reloader.reload())
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGHUP, before)
+
+
+@contextmanager
+def deciding(
+    watcher: Watcher, path: str | None, policies: Sequence[str], commands: Sequence[str]
+) -> Iterator[None]:
+    """For the length of the block, rules and hooks decide: those of the configuration file at
+    `path`, of the policy files, and of the commands of `--hook`. Raises UsageError."""
+    hooks = [parse_option(text) for text in commands]
+    with Active(watcher, path, policy=policies, hooks=hooks) as active, reloading(active):
+        yield
 
 
 class Watch:

@@ -8,8 +8,9 @@ import time
 
 from msgspec.structs import replace
 
+from startgate import running
 from startgate.errors import BundleError, NotReadable
-from startgate.events import CgroupId, Container, Event, Namespaces
+from startgate.events import Container, Event
 from startgate.exits import Watch
 from startgate.gates import inits, view
 from startgate.gates.context import Context, event
@@ -41,7 +42,7 @@ class Created:
 
     def _at_pid_file(self, entry: Entry, pid: int | None, hold: Hold) -> None:
         if pid is not None and (container := self._adopt(entry, pid)):
-            self._pass(entry, hold, [event("created", "pidfile", container)])
+            self._pass(entry, hold, [event("created", "pidfile", container)], deniable=False)
 
     def at_start(self, entry: Entry, hold: Hold) -> None:
         """`start` of a container whose gate nobody has passed, or somebody just passes."""
@@ -139,15 +140,25 @@ class Created:
         return self._context.exits.watch(process, lambda status: self.ends.ended(entry, End(status)))
 
     def _pass(self, entry: Entry, hold: Hold, events: list[Event], *, deniable: bool = True) -> None:
-        passage = Passage(hold, self._context.listeners, events, lambda: self._passed(entry))
+        """Where it is not `deniable` a refusal waits for the first exec."""
+        listeners = self._context.listeners
+        passage = Passage(hold, listeners, events, lambda: self._passed(entry))
+        owed = not deniable and listeners.fails_closed("created")
+        if owed:  # refused already, unless the verdict comes in time
+            self._refuse_first_exec(entry, Deny("the deadline passed before it was decided"))
         verdict = passage.run(events, deniable=deniable)
-        if verdict and not deniable:
-            self._refuse_first_exec(entry, verdict)
+        if deniable:
             self._context.note(entry)
-            hold.allow()
-            passage.finish()
-        else:
-            self._context.note(entry)
+            return
+        if verdict and not self._refuse_first_exec(entry, verdict) and events[-1].gate == "pidfile":
+            self._refuse(events[-1], verdict, hold)  # clean enough: engines delete the container then
+        if owed and not verdict and not hold.expired:
+            entry.verdict = None
+            if not listeners.wants("started"):
+                self._context.programs.remove(entry)
+        self._context.note(entry)
+        hold.allow()
+        passage.finish()
 
     def _passed(self, entry: Entry) -> None:
         waiting, end = self._context.lifecycle.passed(entry)
@@ -160,7 +171,7 @@ class Created:
         if hold.deny():
             self._context.listeners.publish(denied(started, verdict, hold.held_us))
 
-    def _refuse_first_exec(self, entry: Entry, verdict: Deny) -> None:
+    def _refuse_first_exec(self, entry: Entry, verdict: Deny) -> bool:
         """Engines leak a container whose `start` is refused: refuse its program instead."""
         entry.verdict = verdict
         pid, config = entry.container.pid, entry.config
@@ -173,15 +184,17 @@ class Created:
             finally:
                 os.close(fd)
         except (OSError, BundleError) as error:
-            message = f"container {entry.container.id} could not be denied: {error}"
+            message = f"container {entry.container.id} could not be denied at its first exec: {error}"
             self._context.listeners.publish(lost(message))
             log.error("%s", message)
+            return False
+        return True
 
     def _adopt(self, entry: Entry, pid: int) -> Container | None:
         """CREATING -> CREATED: complete the record, watch the end. None: another gate did."""
         try:
             process = self._context.proc.identify(pid)
-            container = self._complete(entry.container, process)
+            container = running.of_process(entry.container, self._context.proc, process)
             watch = self._watch_init(entry, process)
         except (NotReadable, OSError) as error:
             log.warning("container %s: its init %d is gone: %s", entry.container.id, pid, error)
@@ -196,16 +209,3 @@ class Created:
         entry.init_watch = watch
         self._context.pid_files.remove(entry)
         return container
-
-    def _complete(self, container: Container, process: ProcessId) -> Container:
-        """Raises NotReadable when the process is gone, or its pid is another's by now."""
-        proc = self._context.proc
-        namespaces, cgroup = proc.namespaces(process.pid), proc.cgroup(process.pid)
-        if proc.identify(process.pid) != process:
-            raise NotReadable(f"process {process.pid} is gone")
-        return replace(
-            container,
-            pid=process.pid,
-            namespaces=Namespaces(**namespaces),
-            cgroup=CgroupId(cgroup.path, cgroup.id),
-        )

@@ -39,7 +39,8 @@ class Ends:
 
     def _tell(self, entry: Entry, end: End) -> None:
         self.disarm(entry)
-        message = end.message or (None if entry.passed else "it ended before its program was started")
+        unstarted = not entry.passed and entry.command  # of one that was there before, nobody knows
+        message = end.message or ("it ended before its program was started" if unstarted else None)
         stopped = replace(
             event("stopped", "none", entry.container),
             exit=_exit(entry, end),

@@ -10,7 +10,7 @@ from startgate.gates.context import Context
 from startgate.gates.created import Created
 from startgate.kernel.process import ProcessId
 from startgate.lifecycle import End, Entry, State
-from startgate.notes import Note
+from startgate.notes import Noted
 
 log = logging.getLogger(__name__)
 
@@ -31,14 +31,15 @@ class Restored:
             else:
                 self._restore(entry, note)
 
-    def _restore(self, entry: Entry, note: Note) -> None:
-        self._context.lifecycle.restore(entry)
-        if entry.state is State.CREATING:
+    def _restore(self, entry: Entry, note: Noted) -> None:
+        if not self._context.lifecycle.adopt(entry):
+            self._context.notes.drop(entry)
+        elif entry.state is State.CREATING:
             self._rearm(entry, note)
         elif note.init:
             self._follow(entry, note.init)
 
-    def _rearm(self, entry: Entry, note: Note) -> None:
+    def _rearm(self, entry: Entry, note: Noted) -> None:
         """The marks are in the kernel still, unless what they are on is gone."""
         try:
             if note.pid_file:
