@@ -49,6 +49,7 @@ class Creating:
             )
             try:
                 entry.gated = self._arm(entry, record)
+                self._context.note(entry)
             except BaseException:
                 self._context.lifecycle.told(entry)
                 self._created.ends.forget(entry)
@@ -72,6 +73,7 @@ class Creating:
             runtime=self._context.proc.identify(record.tgid),
             container=self._outline(call, path, record),
             command=hold,
+            arguments=record.arguments,
         )
         self._context.lifecycle.begin(entry)
         return entry

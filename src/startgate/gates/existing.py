@@ -110,6 +110,7 @@ class Existing:
             self._context.exits.unwatch(entry.init_watch)
             return
         self._context.listeners.publish(event("existing", "none", entry.container))
+        self._context.note(entry)
         if end := self._context.lifecycle.told(entry):
             self._ends.ended(entry, end)
 
