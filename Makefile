@@ -10,7 +10,8 @@ CLANG  ?= clang
 
 # An engine that is there already is used: Debian's package would remove Docker's own.
 ENGINES := $(if $(shell command -v dockerd),,docker.io) $(if $(shell command -v podman),,podman) \
-	   $(if $(shell command -v buildah),,buildah) $(if $(shell command -v newuidmap),,uidmap)
+	   $(if $(shell command -v buildah),,buildah) $(if $(shell command -v newuidmap),,uidmap) \
+	   $(if $(shell grep -s Y /sys/module/apparmor/parameters/enabled),apparmor)
 VM_APT := qemu-system-x86 kmod zstd debian-archive-keyring
 KERNELS := 5.10 6.1 6.12 newest
 MISSING  = dpkg-query -W -f '$${Package} $${db:Status-Status}\n' $(1) 2>/dev/null \
