@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeVar
 
 import pytest
@@ -15,7 +17,7 @@ from tests.engines.cri.engine import CriEngine, connected
 from tests.engines.ctr import Ctr
 from tests.engines.docker import Docker
 from tests.engines.engine import DockerLike, Stoppable
-from tests.engines.podman import Podman
+from tests.engines.podman import Podman, Rootless
 from tests.kernel.conftest import _kernel, _nothing_left, watching
 
 __all__ = ["_kernel", "_nothing_left", "watching"]
@@ -96,6 +98,14 @@ def podman(request: pytest.FixtureRequest) -> Podman:
     """Podman with each runtime in turn."""
     found: Podman = request.getfixturevalue(request.param)
     return found
+
+
+@pytest.fixture(scope="session", params=["runc", "crun"])
+def rootless(request: pytest.FixtureRequest) -> Iterator[Rootless]:
+    """Podman of a user who is not root. Not in pytest's directories: they are closed to others."""
+    directory = Path(tempfile.mkdtemp(prefix="startgate-rootless-", dir="/var/tmp"))
+    with _running(Rootless(directory, request.param)) as engine:
+        yield engine
 
 
 @pytest.fixture
