@@ -114,7 +114,9 @@ class Creating:
             name = view.absolute(entry.invocation.config or oci.CONFIG, bundle)
             entry.config = view.read_config(name)
             container = self._describe_config(entry, container, entry.config, view)
-            container = engines.identify(container, entry.key.root, view.read_small, view.caller_arguments)
+            container = engines.identify(
+                container, entry.key.root, view.read_small, view.caller_arguments, view.read_part
+            )
         except BundleError as error:
             log.warning("container %s: %s", container.id, printable(str(error)))
         self._context.lifecycle.describe(entry, container)

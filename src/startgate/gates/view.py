@@ -62,6 +62,10 @@ class View:
         """Read a file of an engine. Raises OSError."""
         return self.read(path, oci.CONFIG_LIMIT)
 
+    def read_part(self, path: str, offset: int, size: int) -> bytes:
+        """Read a part of an engine's file. Raises OSError."""
+        return files.read_part(self.root, path, offset, size)
+
     def caller_arguments(self) -> list[str]:
         """Return the command line of the runtime's parent; empty when it is gone."""
         return self._proc.command_line(self._parent)

@@ -85,6 +85,15 @@ def read_regular(root: int, path: str, limit: int, *, owner: int | None = None) 
     return data
 
 
+def read_part(root: int, path: str, offset: int, size: int) -> bytes:
+    """Read `size` bytes of a regular file at `offset`; fewer at its end. Raises OSError."""
+    fd = open_regular(root, path)
+    try:
+        return os.pread(fd, size, offset)
+    finally:
+        os.close(fd)
+
+
 def append_to_regular(root: int, path: str, data: bytes, instead_of: bytes) -> None:
     """Append to a regular file as root's own log; it is made if there is none.
 
