@@ -61,6 +61,7 @@ _MOUNTINFO = b"""\
 25 22 0:23 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate
 26 22 0:24 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct,release_agent=/x
 27 22 0:25 / /mnt/a\\040b\\134c rw - tmpfs tmpfs rw
+28 22 0:26 / /var/lib/x/merged rw - overlay overlay rw,lowerdir=/l/1:/l/a\\134:b::/d,upperdir=/u,workdir=/w
 """
 _METADATA = struct.Struct("=IBBHQii")  # struct fanotify_event_metadata
 _EVENTS = ((0x40000, 7), (0x20000, 8), (0x4000, -1))

@@ -18,7 +18,7 @@ from startgate.errors import BundleError, NotReadable
 from startgate.events import Container, Event, Process, timestamp
 from startgate.foreign import SIZE, TEXT, UNDECODABLE
 from startgate.gates import view
-from startgate.kernel import fanotify, process
+from startgate.kernel import fanotify, layers, process
 from startgate.kernel.process import Proc
 from startgate.records import layout, procfs
 from startgate.runtimes import commandline, oci, signals, state
@@ -202,6 +202,9 @@ def mountinfo(data: bytes) -> None:
     """/proc/self/mountinfo."""
     for point in process.parse_cgroup_mounts(data.decode(errors="surrogateescape"), "/").values():
         assert point.startswith("/")
+    for line in data.decode(errors="surrogateescape").splitlines():
+        if mount := layers.parse_mount(line):
+            layers.overlay_layers(mount.options)
 
 
 @target
