@@ -19,7 +19,7 @@ _NR_OPENAT2 = 437  # the same on every architecture
 _RESOLVE_IN_ROOT = 0x10
 
 # statfs(2) f_type of file systems that ask another process or host to answer
-_FOREIGN = frozenset(
+FOREIGN = frozenset(
     {
         0x65735546,  # FUSE
         0x6969,  # NFS
@@ -150,9 +150,14 @@ def is_foreign(fd: int) -> bool:
     Reading a fanotify event opens the file: on such a file system that may wait for
     ever, so nothing there is marked.
     """
+    return type_of(fd) in FOREIGN
+
+
+def type_of(fd: int) -> int:
+    """Return the type of a file's file system: f_type of statfs(2)."""
     buffer = _Statfs()
     _fstatfs(fd, ctypes.byref(buffer))
-    return (buffer.f_type & 0xFFFF_FFFF) in _FOREIGN
+    return int(buffer.f_type) & 0xFFFF_FFFF
 
 
 def is_program(fd: int) -> bool:
