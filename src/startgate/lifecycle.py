@@ -56,9 +56,12 @@ class Entry:
     key: Key
     invocation: Invocation
     runtime: ProcessId
+    """The runtime process that starts it; of a container that was there before us, its init."""
     container: Container
-    command: Hold
-    """The hold of its command gate."""
+    command: Hold | None
+    """The hold of its command gate; None: it was there before us."""
+    arguments: list[bytes] = field(default_factory=list)
+    """The runtime's command line."""
     state: State = State.CREATING
     passed: bool = False
     """The work of the `created` gate is done; until then `start` waits for it."""
@@ -96,13 +99,38 @@ class Lifecycle:
                 raise Overloaded(f"{self._limit} containers are being created already")
             self._starting[entry.runtime] = entry
 
-    def find(self, key: Key) -> Entry | None:
-        """Return the container of that key: the one being created, else the created one."""
+    def adopt(self, entry: Entry) -> bool:
+        """A container is there that no gate has seen. False: one has."""
         with self._lock:
-            for entry in reversed(self._starting.values()):
-                if entry.key == key:
-                    return entry
-            return self._containers.get(key)
+            ours = (e for e in self._starting.values() if e.key == entry.key)
+            if entry.key in self._containers or any(
+                e.runtime.start_time <= entry.runtime.start_time for e in ours
+            ):
+                return False  # (a start of this id that began later will be refused)
+            if entry.state is State.CREATING:
+                self._starting[entry.runtime] = entry
+            else:
+                self._containers[entry.key] = entry
+            return True
+
+    def find(self, key: Key) -> Entry | None:
+        """Return the container of that key: the created one, else the one being created.
+
+        So a start that will be refused, as its id is in use, hides nothing.
+        """
+        with self._lock:
+            return self._containers.get(key) or self._being_created(key)
+
+    def to_start(self, key: Key) -> Entry | None:
+        """Return the container that a `start` command means, if its created gate is not passed."""
+        with self._lock:
+            entry = self._containers.get(key)
+            return entry if entry and not entry.passed else self._being_created(key)
+
+    def _being_created(self, key: Key) -> Entry | None:
+        """Of several starts with one id, the one that has an init succeeds; else the newest may."""
+        entries = [entry for entry in self._starting.values() if entry.key == key]
+        return next((e for e in entries if e.container.pid is not None), entries[-1] if entries else None)
 
     def claim(self, entry: Entry, container: Container) -> bool:
         """CREATING -> CREATED. True for exactly one caller, which then passes the gate."""
@@ -181,7 +209,10 @@ class Lifecycle:
     def signal(self, key: Key, number: int | None) -> None:
         """Somebody asked the runtime to send a signal: a stop may follow."""
         with self._lock:
-            if entry := self._containers.get(key):
+            entry = self._containers.get(key)
+            if entry is None and (created := self._being_created(key)) and created.container.pid:
+                entry = created  # it waits for `start`
+            if entry:
                 entry.requested_signal = number
 
     def containers(self) -> list[Entry]:

@@ -32,14 +32,22 @@ class Listed:
     running: bool = False
 
 
-class Engine(Protocol):
-    """A running engine. Its directory holds all that it writes."""
+class Stoppable(Protocol):
+    """What runs, and holds all that it writes in a directory."""
+
+    directory: Path
+
+    def stop(self) -> None:
+        """Stop it and all of its containers; fail if anything is left."""
+
+
+class Engine(Stoppable, Protocol):
+    """A running engine."""
 
     title: str
     """The engine and its runtime with their versions: the heading of its table."""
     reports: str
     """What `container.engine` is to say."""
-    directory: Path
 
     def containers(self) -> list[Listed]:
         """Return all containers that the engine knows, ended ones too."""
@@ -52,9 +60,6 @@ class Engine(Protocol):
 
     def started(self, since: float) -> Counter[str]:
         """Return how often each container was started since then, from the engine's own journal."""
-
-    def stop(self) -> None:
-        """Stop the engine and all of its containers; fail if anything is left."""
 
 
 class DockerLike:

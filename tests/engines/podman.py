@@ -36,8 +36,7 @@ runroot = "{directory}/run"
 _INITS = ("catatonit", "tini-static", "docker-init")
 """What ``--init`` can bind into a container: it must need no shared library."""
 
-# On a host with both cgroup versions: crun 1.8 refuses to run where it sees both.
-_OWN_MOUNTS = "umount /sys/fs/cgroup/unified && echo ready && exec sleep inf"
+UID = 4321
 
 
 class Podman(DockerLike):
@@ -48,14 +47,14 @@ class Podman(DockerLike):
     def __init__(self, directory: Path, runtime: str) -> None:
         super().__init__(directory)
         self.cgroup = f"startgate-podman-{runtime}-{os.getpid()}"
-        self.options = ("--cgroup-parent", f"/{self.cgroup}")
+        self.options = self.cgroup_options()
         for program in ("podman", "conmon", "buildah", runtime):
             if not shutil.which(program):
                 unavailable(f"{program} is not installed", "STARTGATE_REQUIRE_ENGINES")
         self._runtime = runtime
-        hybrid = os.path.ismount("/sys/fs/cgroup/unified")
-        self._namespace = _mount_namespace() if runtime == "crun" and hybrid else None
         self._configure()
+        mounts = self.mounts()
+        self._namespace = _mount_namespace(mounts) if mounts else None
         self("import", "-", self.image, stdin=make_archive(directory))
         version = self("version", "--format", "{{.Client.Version}}").stdout.strip()
         self.title = f"Podman {version}, {version_of(runtime)}"
@@ -68,15 +67,28 @@ class Podman(DockerLike):
         (self.directory / "containers.conf").write_text(text)
         (self.directory / "storage.conf").write_text(STORAGE_CONF.format(directory=self.directory))
 
+    def cgroup_options(self) -> tuple[str, ...]:
+        """Return the options that give containers a cgroup that is only this engine's."""
+        return ("--cgroup-parent", f"/{self.cgroup}")
+
+    def mounts(self) -> list[str]:
+        """Return the commands that change what the engine sees, in a mount namespace of its own.
+
+        On a host with both cgroup versions crun 1.8 refuses to run where it sees both.
+        """
+        hybrid = os.path.ismount("/sys/fs/cgroup/unified")
+        return ["umount /sys/fs/cgroup/unified"] if self._runtime == "crun" and hybrid else []
+
     def command(self) -> list[str]:
         """See DockerLike."""
-        return [*self._inside(), "podman", "--tmpdir", str(self.directory / "tmp")]
+        return [*self.inside(), "podman", "--tmpdir", str(self.directory / "tmp")]
 
     def buildah(self, *arguments: str, check: bool = True) -> Done:
         """Run a command of Buildah, on the same storage and with the same runtime."""
-        return self.execute([*self._inside(), "buildah", *arguments], check=check)
+        return self.execute([*self.inside(), "buildah", *arguments], check=check)
 
-    def _inside(self) -> list[str]:
+    def inside(self) -> list[str]:
+        """Return what runs a command where the engine is."""
         return ["nsenter", "-t", str(self._namespace.pid), "-m", "--"] if self._namespace else []
 
     def environment(self) -> dict[str, str]:
@@ -121,10 +133,63 @@ class Podman(DockerLike):
         assert_nothing_left(self.directory, self.cgroup)
 
 
-def _mount_namespace() -> subprocess.Popen[str]:
-    """Return a process in a mount namespace of its own, without the unified cgroup hierarchy."""
-    script = ["setpriv", "--pdeathsig", "KILL", "unshare", "-m", "sh", "-c", _OWN_MOUNTS]
-    process = subprocess.Popen(script, stdout=subprocess.PIPE, text=True)
+class Rootless(Podman):
+    """Podman of a user who is not root. The user exists in the mount namespace of the engine only."""
+
+    uid = UID
+
+    def __init__(self, directory: Path, runtime: str) -> None:
+        if not shutil.which("newuidmap"):
+            unavailable("newuidmap is not installed", "STARTGATE_REQUIRE_ENGINES")
+        super().__init__(directory, runtime)
+        self.title = self.title.replace("Podman", "Podman rootless")
+
+    def _configure(self) -> None:
+        super()._configure()
+        etc = self.directory / "etc"
+        shutil.copytree("/etc", etc, symlinks=True)
+        for name, line in {
+            "passwd": f"rootless:x:{UID}:{UID}::{self.directory}:/bin/sh",
+            "group": f"rootless:x:{UID}:",
+            "subuid": "rootless:700000:65536",
+            "subgid": "rootless:700000:65536",
+        }.items():
+            with (etc / name).open("a") as file:
+                file.write(f"{line}\n")
+        os.chown(self.directory, UID, UID)
+
+    def cgroup_options(self) -> tuple[str, ...]:
+        """See Podman. Users who are not root may make no cgroups."""
+        return ()
+
+    def mounts(self) -> list[str]:
+        """See Podman."""
+        ours = "mount -t tmpfs -o mode=1777 tmpfs /tmp"  # some hosts' /tmp is closed to users
+        return [f"mount --bind {self.directory / 'etc'} /etc", ours, *super().mounts()]
+
+    def inside(self) -> list[str]:
+        """See Podman."""
+        return [*super().inside(), "setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups", "--"]
+
+    def environment(self) -> dict[str, str]:
+        """See DockerLike."""
+        own = str(self.directory)
+        return super().environment() | {"HOME": own, "XDG_RUNTIME_DIR": own}
+
+    def stop(self) -> None:
+        """See Engine. `system migrate` ends the process that keeps the user's namespaces."""
+        self("system", "migrate")
+        super().stop()
+
+
+def _mount_namespace(mounts: list[str]) -> subprocess.Popen[str]:
+    """Return a process in a mount namespace of its own, where `mounts` were made."""
+    script = " && ".join([*mounts, "echo ready", "exec sleep inf"])
+    process = subprocess.Popen(
+        ["setpriv", "--pdeathsig", "KILL", "unshare", "-m", "sh", "-c", script],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     assert process.stdout and process.stdout.readline() == "ready\n"
     process.stdout.close()
     return process

@@ -185,8 +185,14 @@ class FakeSource:
     def host_pid(self, event: Event, group: Group) -> int:
         return self.pid
 
+    def pending(self, number: int, group: Group) -> int:
+        return 0
+
     def exits(self) -> None:
         return None
+
+    def fds(self) -> dict[str, int]:
+        return {}
 
     def close(self) -> None:
         return None

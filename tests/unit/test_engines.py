@@ -126,6 +126,33 @@ def test_a_kubernetes_container() -> None:
     assert found.kubernetes == Kubernetes("kube-system", "dns-1", "8a", "dns", OTHER, "container")
 
 
+def pod_container(mounted_from: str) -> Container:
+    notes = {"container-type": "container", "sandbox-id": OTHER}
+    return Container(
+        id=ID,
+        annotations={f"io.kubernetes.cri.{name}": value for name, value in notes.items()},
+        mounts=(Mount(f"/data/sandboxes/{mounted_from}/hostname", "/etc/hostname", "bind"),),
+    )
+
+
+def test_a_kubernetes_container_has_its_sandboxs_hostname() -> None:
+    read = files(**{f"data__sandboxes__{OTHER}__hostname": b"web-1\n"})
+    assert identify(pod_container(OTHER), "", read, list).hostname == "web-1"
+    assert identify(pod_container(OTHER), "", files(), list).hostname is None
+
+
+def test_a_hostname_file_that_is_not_the_sandboxs() -> None:
+    read = files(**{f"data__sandboxes__{ID}__hostname": b"other\n"})
+    assert identify(pod_container(ID), "", read, list).hostname is None
+
+
+def test_a_sandboxs_image() -> None:
+    """containerd 2 tells it."""
+    notes = {"container-type": "sandbox", "podsandbox.image-name": "pause:1"}
+    annotations = {f"io.kubernetes.cri.{name}": value for name, value in notes.items()}
+    assert identify(Container(id=ID, annotations=annotations), "", files(), list).image == "pause:1"
+
+
 def test_a_kubernetes_sandbox() -> None:
     annotations = {
         "io.kubernetes.cri.container-type": "sandbox",

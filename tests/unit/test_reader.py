@@ -10,6 +10,7 @@ from startgate.gates.context import Context, Job
 from startgate.gates.reader import Reader
 from startgate.hold import Hold
 from startgate.kernel.fanotify import FAN_ALLOW, FAN_DENY, FAN_NOFD, FAN_OPEN_EXEC_PERM, FAN_Q_OVERFLOW, Event
+from startgate.progress import Progress
 from tests.unit.fakes import FakeGroup, any_fd, make_context, running
 
 PATIENCE = 10.0
@@ -32,15 +33,17 @@ def context(group: FakeGroup) -> Iterator[Context]:
 @pytest.fixture
 def reading(group: FakeGroup, context: Context) -> Iterator[Callable[[Decide], Reader]]:
     readers: list[Reader] = []
+    progress = Progress()
 
     def start(decide: Decide) -> Reader:
-        readers.append(Reader("test", group, context, decide))
+        readers.append(Reader("test", group, context, decide, pulse=progress.reader(0)))
         readers[-1].start()
         return readers[-1]
 
     yield start
     for reader in readers:
         reader.close()
+    progress.close()
 
 
 def held() -> Event:
@@ -124,5 +127,7 @@ def test_what_was_not_seen_is_told(
 
 
 def test_a_reader_that_was_never_started_is_closed(group: FakeGroup, context: Context) -> None:
-    Reader("test", group, context, nothing).close()
+    progress = Progress()
+    Reader("test", group, context, nothing, pulse=progress.reader(0)).close()
+    progress.close()
     assert group.answers == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -23,8 +24,17 @@ class Facts:
     """The runtime's state directory (``--root``): containerd and Docker have their own."""
     read: Callable[[str], bytes]
     """Read a file as the runtime's caller sees it. Raises OSError."""
+    read_at: Callable[[str, int, int], bytes]
+    """Read a part of a file, too: offset and size; less at its end. Raises OSError."""
     caller: Callable[[], list[str]]
     """The command line of the process that executed the runtime; empty if it is gone."""
+
+    def line(self, path: str) -> str | None:
+        """Read a file of one line; None when it is not there."""
+        try:
+            return os.fsdecode(self.read(path)).strip() or None
+        except OSError:
+            return None
 
     def decode(self, path: str, decoder: msgspec.json.Decoder[T]) -> T | None:
         """Read and decode a JSON file; None when it is not there, or not what it should be."""
@@ -43,3 +53,5 @@ class Known:
     image: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     kubernetes: Kubernetes | None = None
+    hostname: str | None = None
+    """Where config.json has none: a pod's container has its sandbox's."""

@@ -74,20 +74,23 @@ class CommandGate:
         return lambda: work(call, path, record, hold)
 
     def _runtime_path(self, record: ExecRecord, hold: Hold) -> str:
-        """Return the binary's path on the host; argv[0] where it has none.
+        """Return the binary's path on the host; argv[0] where it has none, or it is not known.
 
         A file on a detached mount reads as `/`: crun's clone of itself.
         """
-        with hold.fd() as fd:
-            path = os.readlink(f"/proc/self/fd/{fd}")
+        try:
+            with hold.fd() as fd:
+                path = os.readlink(f"/proc/self/fd/{fd}")
+        except NotReadable:
+            path = "/"
         if path == "/":
             return os.fsdecode(record.arguments[0])
         host = self._context.proc.host.rstrip("/")
         return path.removeprefix(host) if path.startswith(host + "/") else path
 
     def _on_start(self, call: Invocation, path: str, hold: Hold) -> Job | None:
-        entry = self._context.lifecycle.find(key_of(call, path))
-        if entry is None or entry.passed or entry.state is State.STOPPED:
+        entry = self._context.lifecycle.to_start(key_of(call, path))
+        if entry is None or entry.state is State.STOPPED:
             return None
         return lambda: self._created.at_start(entry, hold)
 

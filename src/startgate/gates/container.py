@@ -25,10 +25,19 @@ class ContainerGate:
         """Return what is to be done while the task is held; None: nothing. Never waits."""
         if event.pid == self._own_pid:
             return None  # our own reads below a marked directory
+        if event.again:
+            pid = self._source.host_pid(event, self._group)
+            return (lambda: self._created.again(pid, hold)) if pid else None
         with hold.fd() as fd:
             if event.mask & FAN_OPEN_EXEC_PERM:
                 entries = self._context.programs.match(fd)
-                pid = self._source.host_pid(event, self._group) if entries else 0
+                if not entries:
+                    return lambda: self._unmark(hold)
+                pid = self._source.host_pid(event, self._group)
                 return (lambda: self._created.at_first_exec(entries, pid, hold)) if pid else None
             entry = self._context.pid_files.match(fd)
         return (lambda: self._created.at_pid_file(entry, hold)) if entry else None
+
+    def _unmark(self, hold: Hold) -> None:
+        with hold, hold.fd() as fd:
+            self._context.programs.unmark_unused(fd)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from startgate.errors import NotReadable, Overloaded
 from startgate.events import Container, Event, EventType, Gate, timestamp
@@ -13,8 +13,9 @@ from startgate.exits import Exits
 from startgate.gates.marks import PidFiles, Programs
 from startgate.hold import Deadlines, Hold, Released
 from startgate.kernel.process import Proc
-from startgate.lifecycle import Key, Lifecycle
+from startgate.lifecycle import Entry, Key, Lifecycle
 from startgate.listeners import Listeners, lost
+from startgate.notes import Notes
 from startgate.runtimes import state
 from startgate.runtimes.commandline import Invocation
 from startgate.workers import Workers
@@ -42,6 +43,11 @@ class Context:
     programs: Programs
     capabilities: frozenset[str]
     hold_timeout: float
+    notes: Notes = field(default_factory=Notes)
+
+    def note(self, entry: Entry) -> None:
+        """Note how it stands with a container, for a worker after us. On a worker."""
+        self.notes.save(entry, self.pid_files, self.programs)
 
     def submit(self, hold: Hold, job: Job) -> None:
         """Do a job on a worker, under the hold's deadline. Never waits."""
@@ -71,10 +77,7 @@ class Context:
 
 def key_of(call: Invocation, path: str) -> Key:
     """Return the identity of the container that a runtime's command line names."""
-    root = os.path.normpath(call.root or state.flavour(os.path.basename(path)).root)
-    root = "/" + root.lstrip("/") if root.startswith("/") else root  # normpath keeps two slashes
-    # Engines write /var/run, a link to /run: the same directory must give the same key.
-    return Key(root.removeprefix("/var") if f"{root}/".startswith("/var/run/") else root, call.id)
+    return Key(state.canonical(call.root or state.flavour(os.path.basename(path)).root), call.id)
 
 
 def event(event_type: EventType, gate: Gate, container: Container) -> Event:

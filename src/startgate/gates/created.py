@@ -8,8 +8,9 @@ import time
 
 from msgspec.structs import replace
 
+from startgate import running
 from startgate.errors import BundleError, NotReadable
-from startgate.events import CgroupId, Container, Event, Namespaces, printable
+from startgate.events import Container, Event
 from startgate.exits import Watch
 from startgate.gates import inits, view
 from startgate.gates.context import Context, event
@@ -37,9 +38,11 @@ class Created:
     def at_pid_file(self, entry: Entry, hold: Hold) -> None:
         """Somebody reads the pid file of a container that is being created."""
         with hold:
-            pid = inits.by_pid_file(self._context.proc, entry, hold)
-            if pid is not None and (container := self._adopt(entry, pid)):
-                self._pass(entry, hold, [event("created", "pidfile", container)], deniable=False)
+            self._at_pid_file(entry, inits.by_pid_file(self._context.proc, entry, hold), hold)
+
+    def _at_pid_file(self, entry: Entry, pid: int | None, hold: Hold) -> None:
+        if pid is not None and (container := self._adopt(entry, pid)):
+            self._pass(entry, hold, [event("created", "pidfile", container)], deniable=False)
 
     def at_start(self, entry: Entry, hold: Hold) -> None:
         """`start` of a container whose gate nobody has passed, or somebody just passes."""
@@ -56,8 +59,7 @@ class Created:
             entry = inits.by_exec(self._context.proc, entries, pid)
             if entry is None:
                 return
-            with hold.fd() as fd:
-                self._context.programs.remove(entry, fd)
+            self._forget_program(entry, hold)
             container = self._adopt(entry, pid)
             if not self._context.lifecycle.started(entry):
                 return
@@ -69,6 +71,26 @@ class Created:
                 self._pass(entry, hold, events)
             else:
                 Passage(hold, self._context.listeners, events).run(events)
+                self._context.note(entry)
+
+    def _forget_program(self, entry: Entry, hold: Hold) -> None:
+        try:
+            with hold.fd() as fd:
+                self._context.programs.remove(entry, fd)
+        except NotReadable:
+            self._context.programs.remove(entry)
+
+    def again(self, pid: int, hold: Hold) -> None:
+        """A dead process of ours read this event of process `pid`, and what it was about is gone."""
+        starting = [e for e in self._context.lifecycle.containers() if e.state is not State.RUNNING]
+        if inits.by_exec(self._context.proc, starting, pid):
+            self.at_first_exec(starting, pid, hold)
+            return
+        with hold:
+            for entry in starting:
+                caller = entry.container.started_by
+                if entry.state is State.CREATING and caller and caller.pid == pid:
+                    self._at_pid_file(entry, inits.by_state(self._context.proc, entry), hold)
 
     def late(self, entry: Entry, pid: int) -> None:
         """No gate held the container, but the runtime says that it is there."""
@@ -78,6 +100,7 @@ class Created:
             self._context.listeners.call(created)
             self._context.lifecycle.started(entry)
             self._passed(entry)
+            self._context.note(entry)
 
     def look_for(self, entry: Entry) -> None:
         """Ask the runtime's state again and again: for a container that no gate will hold."""
@@ -125,6 +148,7 @@ class Created:
             self._refuse_first_exec(entry, Deny("the deadline passed before it was decided"))
         verdict = passage.run(events, deniable=deniable)
         if deniable:
+            self._context.note(entry)
             return
         if verdict and not self._refuse_first_exec(entry, verdict) and events[-1].gate == "pidfile":
             self._refuse(events[-1], verdict, hold)  # clean enough: engines delete the container then
@@ -132,6 +156,7 @@ class Created:
             entry.verdict = None
             if not listeners.wants("started"):
                 self._context.programs.remove(entry)
+        self._context.note(entry)
         hold.allow()
         passage.finish()
 
@@ -169,7 +194,7 @@ class Created:
         """CREATING -> CREATED: complete the record, watch the end. None: another gate did."""
         try:
             process = self._context.proc.identify(pid)
-            container = self._complete(entry.container, process)
+            container = running.of_process(entry.container, self._context.proc, process)
             watch = self._watch_init(entry, process)
         except (NotReadable, OSError) as error:
             log.warning("container %s: its init %d is gone: %s", entry.container.id, pid, error)
@@ -184,16 +209,3 @@ class Created:
         entry.init_watch = watch
         self._context.pid_files.remove(entry)
         return container
-
-    def _complete(self, container: Container, process: ProcessId) -> Container:
-        """Raises NotReadable when the process is gone, or its pid is another's by now."""
-        proc = self._context.proc
-        namespaces, cgroup = proc.namespaces(process.pid), proc.cgroup(process.pid)
-        if proc.identify(process.pid) != process:
-            raise NotReadable(f"process {process.pid} is gone")
-        return replace(
-            container,
-            pid=process.pid,
-            namespaces=Namespaces(**namespaces),
-            cgroup=CgroupId(printable(cgroup.path), cgroup.id),
-        )

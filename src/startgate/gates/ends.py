@@ -25,25 +25,29 @@ class Ends:
     def ended(self, entry: Entry, end: End) -> None:
         """On any thread, never waits: the container's init, or its start, has ended."""
         if self._context.lifecycle.stopped(entry, end):
-            denied = entry.command.denied  # no `stopped` follows a `denied` command
-            self._context.housekeeping.submit(
-                lambda: self.disarm(entry) if denied else self._tell(entry, end)
-            )
+            denied = entry.command and entry.command.denied  # no `stopped` follows a `denied` command
+            self._context.housekeeping.submit(lambda: self._drop(entry) if denied else self._tell(entry, end))
 
     def forget(self, entry: Entry) -> None:
         """On a worker: drop a start that was denied, or whose caller is gone."""
         if self._context.lifecycle.stopped(entry, End(None)):
-            self.disarm(entry)
+            self._drop(entry)
+
+    def _drop(self, entry: Entry) -> None:
+        self.disarm(entry)
+        self._context.notes.drop(entry)
 
     def _tell(self, entry: Entry, end: End) -> None:
         self.disarm(entry)
-        message = end.message or (None if entry.passed else "it ended before its program was started")
+        unstarted = not entry.passed and entry.command  # of one that was there before, nobody knows
+        message = end.message or ("it ended before its program was started" if unstarted else None)
         stopped = replace(
             event("stopped", "none", entry.container),
             exit=_exit(entry, end),
             reason=Reason(message) if message else None,
         )
         self._context.listeners.publish(stopped)
+        self._context.notes.drop(entry)
         if self._context.listeners.wants("stopped"):
             self._context.workers.submit(lambda: self._context.listeners.call(stopped))
 

@@ -71,7 +71,7 @@ class Patching:
             if _first_program(config) != _first_program(entry.config):
                 self._rearm(entry, view, bundle, config)
             # From here on nothing may wait for others: no deadline is left.
-            if not file.replace(data, fingerprint, entry.command.keep):
+            if not entry.command or not file.replace(data, fingerprint, entry.command.keep):
                 return failed(event, patches, "not changed: the deadline passed before")
         entry.config = config
         self._context.lifecycle.describe(entry, container)

@@ -42,6 +42,14 @@ class ProcessId(NamedTuple):
     """In clock ticks since boot."""
 
 
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def boot_seconds(process: ProcessId) -> float:
+    """Return when the process started, on CLOCK_BOOTTIME."""
+    return process.start_time / _TICKS
+
+
 class Cgroup(NamedTuple):
     """A cgroup: its path below the hierarchy's root and the inode number of its directory."""
 
@@ -140,6 +148,13 @@ class Proc:
             text = Path("/proc/self/mountinfo").read_text(errors="surrogateescape")
             self._hierarchies = parse_cgroup_mounts(text, self.host)
         return self._hierarchies[kind]
+
+    def executable(self, pid: int) -> str | None:
+        """Return the path of what the process executes, None when it is gone or has none."""
+        try:
+            return os.readlink(f"{self.root}/{pid}/exe")
+        except OSError:
+            return None
 
     def command_line(self, pid: int) -> list[str]:
         """Return what the process was executed with, empty when it is gone.

@@ -18,6 +18,8 @@ from startgate.foreign import UNDECODABLE, Fitting, size
 
 T = TypeVar("T")
 
+CONFIG = "config.json"
+"""The name of a bundle's configuration."""
 CONFIG_LIMIT = 16 << 20
 """Bytes of the largest config.json that is read."""
 
