@@ -17,7 +17,7 @@ INSTALL  = @missing=$$($(call MISSING,$(1))); if [ -n "$$missing" ]; then \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
 	  apt-get install -y -qq --no-install-recommends $$missing >/dev/null; fi
 
-.PHONY: run test setup check bpf apt vm-apt lint types unit kernel test-vm kernel-table clean
+.PHONY: run test setup check bpf apt vm-apt lint types unit kernel test-vm kernel-table bench clean
 run: setup ## a live view of this host's containers, with a demo container
 	@$(VENV)/bin/startgate watch --demo
 
@@ -67,6 +67,9 @@ test-vm: setup vm-apt ## the kernel tests on other kernels, in virtual machines;
 	$(PY) vm/matrix.py run $(KERNEL)
 kernel-table: ## write README's table from the results of `make test-vm` and a native run
 	$(PY) vm/matrix.py table
+
+bench: setup ## what startgate costs: build/bench.json, docs/performance.md; QUICK=1 for three minutes
+	$(PY) bench/bench.py $(if $(QUICK),--quick,--document docs/performance.md)
 
 clean:
 	rm -rf $(VENV) $(BPF) build dist .coverage .hypothesis

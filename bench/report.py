@@ -1,0 +1,107 @@
+"""What a run found: figures for machines (bench.json), tables for people (docs/performance.md)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from stats import Estimate
+
+MARKERS = ("<!-- bench: written by `make bench` -->", "<!-- /bench -->")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One number. `limit` is its goal: it is to be below that; None: it is only told."""
+
+    name: str
+    value: float
+    unit: str
+    what: str
+    limit: float | None = None
+    spread: tuple[float, float] | None = None
+
+    @property
+    def ok(self) -> bool | None:
+        """Is the goal met? None where there is none."""
+        return None if self.limit is None else self.value < self.limit
+
+    @property
+    def goal(self) -> str | None:
+        """The goal, in words."""
+        return None if self.limit is None else f"< {self.limit:g} {self.unit}"
+
+    def row(self) -> dict[str, Any]:
+        """Return the figure as it is in bench.json."""
+        return {
+            "name": self.name,
+            "value": round(self.value, 4),
+            "unit": self.unit,
+            "goal": self.goal,
+            "ok": self.ok,
+            "spread": [round(bound, 4) for bound in self.spread] if self.spread else None,
+            "what": self.what,
+        }
+
+
+def figure(name: str, estimate: Estimate, unit: str, what: str, limit: float | None = None) -> Figure:
+    """Make a figure of an estimate."""
+    return Figure(name, estimate.value, unit, what, limit, (estimate.low, estimate.high))
+
+
+@dataclass
+class Chapter:
+    """One measurement: what was run, a table, and the figures that it gave."""
+
+    title: str
+    what: str
+    header: Sequence[str]
+    rows: list[Sequence[str]] = field(default_factory=list)
+    figures: list[Figure] = field(default_factory=list)
+
+    def text(self) -> str:
+        """Return it as Markdown."""
+        table = [self.header, ["---"] * len(self.header), *self.rows]
+        lines = ["| " + " | ".join(row) + " |" for row in table]
+        return f"### {self.title}\n\n{self.what}\n\n" + "\n".join(lines) + "\n"
+
+
+def goals(chapters: Sequence[Chapter]) -> Chapter:
+    """Return the table of all goals."""
+    table = Chapter("Goals", "All figures that have a goal.", ["figure", "measured", "goal", "met"])
+    for one in (f for chapter in chapters for f in chapter.figures if f.limit is not None):
+        spread = f" ({one.spread[0]:.3g} to {one.spread[1]:.3g})" if one.spread else ""
+        measured = f"{one.value:.3g}{spread} {one.unit}"
+        table.rows.append([one.what, measured, one.goal or "", "yes" if one.ok else "**no**"])
+    return table
+
+
+def markdown(machine: dict[str, str], chapters: Sequence[Chapter], command: str) -> str:
+    """Return the whole report."""
+    about = "\n".join(f"- {name}: {value}" for name, value in machine.items())
+    parts = [f"`{command}` on this machine:\n\n{about}\n", goals(chapters).text()]
+    return "\n".join(parts + [chapter.text() for chapter in chapters])
+
+
+def write(
+    build: Path, document: Path | None, machine: dict[str, str], chapters: Sequence[Chapter], command: str
+) -> None:
+    """Write bench.json and bench.md into `build`, and the tables into `document`."""
+    build.mkdir(parents=True, exist_ok=True)
+    rows = [figure.row() for chapter in chapters for figure in chapter.figures]
+    (build / "bench.json").write_text(json.dumps(rows, indent=1) + "\n")
+    text = markdown(machine, chapters, command)
+    (build / "bench.md").write_text(text)
+    if document:
+        before, _, rest = document.read_text().partition(MARKERS[0])
+        after = rest.partition(MARKERS[1])[2]
+        document.write_text(f"{before}{MARKERS[0]}\n{text}{MARKERS[1]}{after}")
+
+
+def spread(estimate: Estimate, form: str = "{:.2f}") -> str:
+    """Return an estimate and its interval in words."""
+    value, low, high = (form.format(number) for number in estimate)
+    return f"{value} ({low} to {high})"
