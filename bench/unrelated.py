@@ -24,7 +24,7 @@ def execs(source: str, effort: Effort) -> Chapter:
         "What unrelated processes pay",
         "vfork + execve + wait of a static program that does nothing, "
         f"{effort.rounds * effort.commands:,} times on each side ({effort}); and "
-        "`getppid(2)`, the cheapest system call (tracepoints on any system call slow all of them down a little).",
+        "`getppid(2)`, the cheapest system call (tracepoints on a system call slow all of them a little).",
         ["what", "nothing, us", f"{sides[1].name}, us", "ratio", "added, us"],
     )
     _row(chapter, "unrelated.exec", "an unrelated exec", column(found, 0), 1e3, LIMIT)

@@ -12,6 +12,7 @@
 #define EXEC_ARGS_SIZE 8192 /* bytes of arguments after which a record is full */
 #define EXEC_ARG_SIZE 2048  /* bytes of one argument, NUL included */
 #define EXEC_COMM_SIZE 16   /* TASK_COMM_LEN */
+#define EXEC_NAME_SIZE 32   /* bytes of a file's name that are compared, NUL included */
 
 enum exec_flags {
 	EXEC_TRUNCATED = 1,  /* there are more arguments, or longer ones */

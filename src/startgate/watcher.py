@@ -204,6 +204,7 @@ class Watcher:
         context.deadlines.start()
         context.exits.start()
         self._mark(self._binaries)
+        source.expect(self._binaries.names)
 
     def _context(self, parts: ExitStack, containers: Group, proc: Proc, exits: Exits) -> Context:
         context = Context(

@@ -6,7 +6,7 @@ import errno
 import os
 import queue
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import cast
 
@@ -181,6 +181,9 @@ class FakeSource:
 
     def take(self, event: Event) -> ExecRecord | None:
         return self.record
+
+    def expect(self, names: Iterable[str]) -> None:
+        pass
 
     def host_pid(self, event: Event, group: Group) -> int:
         return self.pid

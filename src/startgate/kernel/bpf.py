@@ -269,6 +269,14 @@ class Object:
         size = self._library.number("bpf_map__value_size", pointer)
         return Map(self._library, self._library.number("bpf_map__fd", pointer), size)
 
+    def insert(self, name: str, key: bytes, value: bytes) -> None:
+        """Insert into the map `name`, whose keys are of any size. Raises OSError: E2BIG if it is full."""
+        pointer = ctypes.c_void_p(
+            self._library.pointer("bpf_object__find_map_by_name", self._pointer, name.encode())
+        )
+        fd = self._library.number("bpf_map__fd", pointer)
+        self._library.number("bpf_map_update_elem", fd, key, value, ctypes.c_uint64(0))
+
     def ring(self, name: str, record_size: int) -> Ring:
         """Return a reader of the ring buffer `name`, which the caller closes."""
         pointer = ctypes.c_void_p(

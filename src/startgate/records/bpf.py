@@ -6,11 +6,13 @@ import os
 import struct
 import threading
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 from startgate.errors import KernelUnsupported
 from startgate.kernel import bpf, features
 from startgate.kernel.fanotify import Event, Group
+from startgate.records import layout
 
 _TRACEPOINTS = (
     "enter_execve",
@@ -85,6 +87,13 @@ class BpfSource:
         """Raises KernelUnsupported, which says what the kernel lacks."""
         self.bpf = ExecBpf(group, kprobes=kprobes)
         self._group = group
+
+    def expect(self, names: Iterable[str]) -> None:
+        """See ExecRecordSource: execs of files of other names are not recorded."""
+        for name in names:
+            # The same name twice is no error; one that is too long is never found.
+            key = os.fsencode(name)[: layout.NAME_SIZE - 1].ljust(layout.NAME_SIZE, b"\0")
+            self.bpf.object.insert("runtime_names", key, b"\1")
 
     def host_pid(self, event: Event, group: Group) -> int:
         """See ExecRecordSource."""

@@ -8,6 +8,7 @@ from startgate.records.record import ExecRecord
 
 HEADER = struct.Struct("=QIIIIIIII16s")
 ARGS_SIZE = 8192 + 2048
+NAME_SIZE = 32
 SIZE = HEADER.size + ARGS_SIZE
 
 TRUNCATED = 1

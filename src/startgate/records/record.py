@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -35,6 +36,9 @@ class ExecRecordSource(Protocol):
 
         Never waits. None: this source can't tell without waiting.
         """
+
+    def expect(self, names: Iterable[str]) -> None:
+        """Be quick where files of these names are executed; others are no less safe, but slower."""
 
     def host_pid(self, event: Event, group: Group) -> int:
         """Return the event's pid in the initial pid namespace, 0 where it can't be told.
