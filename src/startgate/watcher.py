@@ -17,7 +17,7 @@ from startgate.gates.container import ContainerGate
 from startgate.gates.context import Context
 from startgate.gates.created import Created
 from startgate.gates.marks import PidFiles, Programs
-from startgate.gates.reader import Reader
+from startgate.gates.reader import Crew, Reader
 from startgate.hold import Deadlines
 from startgate.kernel import features
 from startgate.kernel.fanotify import Group
@@ -30,8 +30,9 @@ from startgate.workers import Workers
 
 log = logging.getLogger(__name__)
 
-_CONTAINER_READERS = 4
-"""read(2) opens the file: on overlayfs above a FUSE server that hangs, that reader hangs too."""
+_READERS = 4
+"""For each group. All but one may be at work on what they read, or hang: read(2) opens the file,
+on overlayfs above a FUSE server that hangs it waits."""
 
 HOLD_TIMEOUT_LIMIT = 3600
 """Seconds: the longest `hold_timeout`."""
@@ -192,15 +193,14 @@ class Watcher:
         parts.callback(containers.close)
         parts.callback(commands.close)
         parts.callback(context.deadlines.close)  # while the groups can still be answered
-        for reader in (
-            *(
-                Reader("pid files", containers, context, container_gate.decide)
-                for _ in range(_CONTAINER_READERS)
-            ),
-            Reader("commands", commands, context, command_gate.decide),
-        ):
-            reader.start()
-            parts.callback(reader.close)
+        crews = Crew(), Crew(in_turn=True)  # exec records come in the order of their events
+        for _ in range(_READERS):
+            for reader in (
+                Reader("pid files", containers, context, container_gate.decide, crews[0]),
+                Reader("commands", commands, context, command_gate.decide, crews[1]),
+            ):
+                reader.start()
+                parts.callback(reader.close)
         context.deadlines.start()
         context.exits.start()
         self._mark(self._binaries)
