@@ -128,6 +128,8 @@ class Created:
         waiting, end = self._context.lifecycle.passed(entry)
         for hold in waiting:
             hold.allow()
+        if entry.runtime_watch:
+            self._context.exits.unwatch(entry.runtime_watch)
         if end:
             self.ends.ended(entry, end)
 
@@ -157,27 +159,24 @@ class Created:
         try:
             process = self._context.proc.identify(pid)
             container = self._complete(entry.container, process)
-            watch = self._watch_init(entry, process)
+            watch = self._watch_init(entry, process)  # which proves that all of that was of `process`
         except (NotReadable, OSError) as error:
             log.warning("container %s: its init %d is gone: %s", entry.container.id, pid, error)
             return None
         claimed = self._context.lifecycle.claim(entry, container)
-        unneeded = (entry.runtime_watch, entry.init_watch) if claimed else (watch,)
-        for other in unneeded:
-            if other:
-                self._context.exits.unwatch(other)
+        unneeded = entry.init_watch if claimed else watch
+        if unneeded:
+            self._context.exits.unwatch(unneeded)
         if not claimed:
             return None
-        entry.init_watch = watch
+        entry.init_watch = watch  # the runtime's is dropped once the task goes on: `_passed`
         self._context.pid_files.remove(entry)
         return container
 
     def _complete(self, container: Container, process: ProcessId) -> Container:
-        """Raises NotReadable when the process is gone, or its pid is another's by now."""
+        """Raises NotReadable when the process is gone."""
         proc = self._context.proc
         namespaces, cgroup = proc.namespaces(process.pid), proc.cgroup(process.pid)
-        if proc.identify(process.pid) != process:
-            raise NotReadable(f"process {process.pid} is gone")
         return replace(
             container,
             pid=process.pid,
