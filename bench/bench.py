@@ -11,13 +11,18 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
+import capacity
 import cost
+import daemons
 import delay
 import machine
 import report
+import scaling
 import sides
+import stops
 import tools
 import unrelated
 from cost import Effort
@@ -31,6 +36,7 @@ class Bench:
 
     def __init__(self, quick: bool, directory: Path) -> None:
         self._quick = quick
+        self._directory = directory
         self._bundle = tools.Bundle(directory)
         available = sides.sources()
         self.sources = [name for name, reason in available.items() if not reason]
@@ -54,18 +60,80 @@ class Bench:
         """Wall time."""
         version = cost.commands(self._sides(), self._effort(20, 50, (2, 20)))
         run = cost.runs(self._sides(), self._effort(20, 20, (3, 6)), self._bundle)
-        engine, read, _ = cost.engine(self._sides(), self._effort(20, 15, (3, 6)), self._bundle)
-        return [version, run, engine, read]
+        engine, read, added = cost.engine(self._sides(), self._effort(20, 15, (3, 6)), self._bundle)
+        return [version, run, engine, read, *self._docker(added)]
+
+    def _docker(self, added: float) -> list[Chapter]:
+        quiet: list[sides.Side] = [
+            sides.Nothing(),
+            sides.Floor([tools.runtime()]),
+            sides.Startgate(self.sources[0]),
+        ]
+        directory = self._directory / "docker-cost"
+        directory.mkdir()
+        try:
+            with daemons.docker(directory, self._bundle) as words:
+                run = daemons.docker_run(words)
+                tools.load(2, "spawn", *run)
+                return [cost.docker(quiet, self._effort(8, 6, (1, 3)), run, added)]
+        except tools.Missing as error:
+            self.missing["docker run"] = str(error)
+            return []
 
     def unrelated(self) -> list[Chapter]:
         """What others pay."""
         return [unrelated.execs(self.sources[0], self._effort(20, 1000, (4, 500)))]
+
+    def stops(self) -> list[Chapter]:
+        """When it tells."""
+        with sides.Startgate(self.sources[0]).listening() as listening:
+            chapter = stops.bare(listening, self._bundle, 30 if self._quick else 200)
+        self._beside_engines(chapter)
+        return [chapter]
+
+    def _beside_engines(self, chapter: Chapter) -> None:
+        count = 5 if self._quick else 30
+        for name in ("docker", "podman"):
+            directory = self._directory / name
+            directory.mkdir()
+            try:
+                with ExitStack() as stack:
+                    if name == "docker":
+                        words = stack.enter_context(daemons.docker(directory, self._bundle))
+                        run, events = daemons.docker_run(words), ["--format", "{{json .}}"]
+                    else:
+                        words = daemons.podman(directory, self._bundle)
+                        run, events = daemons.podman_run(words), ["--format", "json"]
+                    tools.load(1, "spawn", *run)
+                    ours = stack.enter_context(sides.Startgate(self.sources[0]).listening())
+                    theirs = stack.enter_context(sides.Peer([*words, "events", *events]).listening())
+                    rows, figures = stops.engine_events(name, ours, theirs, run, count)
+            except tools.Missing as error:
+                self.missing[f"{name} events"] = str(error)
+                continue
+            chapter.rows += rows
+            chapter.figures += figures
+
+    def capacity(self) -> list[Chapter]:
+        """How much, with how much."""
+        source, quick = self.sources[0], self._quick
+        return [
+            capacity.throughput(source, self._bundle, 5 if quick else 40, 1 if quick else 5),
+            capacity.footprint(source, self._bundle, 30 if quick else 300, 3 if quick else 10),
+        ]
+
+    def scaling(self) -> list[Chapter]:
+        """With more of everything."""
+        return [scaling.scaling(self._bundle, self._effort(12, 15, (2, 5)), self._quick)]
 
 
 CHAPTERS: dict[str, Callable[[Bench], list[Chapter]]] = {
     "delay": Bench.delay,
     "cost": Bench.cost,
     "unrelated": Bench.unrelated,
+    "stops": Bench.stops,
+    "capacity": Bench.capacity,
+    "scaling": Bench.scaling,
 }
 
 

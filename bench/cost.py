@@ -11,12 +11,15 @@ from pathlib import Path
 
 import stats
 import tools
-from report import Chapter, figure, spread
+from report import Chapter, Figure, figure, spread
 from rounds import column, interleave
 from sides import Floor, Listening, Nothing, Side, Startgate
 
 START_LIMIT = 1.5
 """A container start is to cost less than this many times what the floor adds."""
+
+SHARE_LIMIT = 0.5
+"""Percent of a `docker run` that startgate may add."""
 
 
 @dataclass(frozen=True)
@@ -157,4 +160,24 @@ def gates(side: Startgate, start: Callable[[], object], count: int) -> Chapter:
     for gate, times in sorted(found.items()):
         ninety = statistics.quantiles(times, n=10)[-1]
         chapter.rows.append([gate, f"{statistics.median(times):.0f}", f"{ninety:.0f}"])
+    return chapter
+
+
+def docker(sides: Sequence[Side], effort: Effort, run: Sequence[str], added: float) -> Chapter:
+    """`docker run`, and the share that startgate adds to it."""
+    found = interleave(
+        "docker run", sides, effort.rounds, lambda _: tools.load(effort.commands, "spawn", *run)
+    )
+    chapter = Chapter(
+        "A container: `docker run`",
+        f"`docker run --rm --network none` of the same program, attached; {effort}. The floor has no "
+        "pid-file marks here: Docker makes the directories anew. A `docker run` varies by more than is added: "
+        "the share in the table of goals is that of the table before (create, read, start).",
+        HEADER,
+    )
+    samples = column(found, 0)
+    table(chapter, "docker", samples)
+    whole = stats.median(samples["nothing"]).value
+    what = "added to a container start, as a share of a `docker run`"
+    chapter.figures.append(Figure("docker.share", added / whole * 100, "%", what, SHARE_LIMIT))
     return chapter

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,9 +26,14 @@ class Figure:
     spread: tuple[float, float] | None = None
 
     @property
+    def resolved(self) -> bool:
+        """Is it a number? What the floor adds may be lost in the noise: then there is no ratio to it."""
+        return math.isfinite(self.value)
+
+    @property
     def ok(self) -> bool | None:
-        """Is the goal met? None where there is none."""
-        return None if self.limit is None else self.value < self.limit
+        """Is the goal met? None where there is none, or nothing to judge."""
+        return self.value < self.limit if self.limit is not None and self.resolved else None
 
     @property
     def goal(self) -> str | None:
@@ -38,13 +44,17 @@ class Figure:
         """Return the figure as it is in bench.json."""
         return {
             "name": self.name,
-            "value": round(self.value, 4),
+            "value": _finite(self.value),
             "unit": self.unit,
             "goal": self.goal,
             "ok": self.ok,
-            "spread": [round(bound, 4) for bound in self.spread] if self.spread else None,
+            "spread": [_finite(bound) for bound in self.spread] if self.spread else None,
             "what": self.what,
         }
+
+
+def _finite(value: float) -> float | None:
+    return round(value, 4) if math.isfinite(value) else None
 
 
 def figure(name: str, estimate: Estimate, unit: str, what: str, limit: float | None = None) -> Figure:
@@ -75,7 +85,8 @@ def goals(chapters: Sequence[Chapter]) -> Chapter:
     for one in (f for chapter in chapters for f in chapter.figures if f.limit is not None):
         spread = f" ({one.spread[0]:.3g} to {one.spread[1]:.3g})" if one.spread else ""
         measured = f"{one.value:.3g}{spread} {one.unit}"
-        table.rows.append([one.what, measured, one.goal or "", "yes" if one.ok else "**no**"])
+        met = {True: "yes", False: "**no**", None: "lost in the noise"}[one.ok]
+        table.rows.append([one.what, measured, one.goal or "", met])
     return table
 
 
@@ -87,21 +98,30 @@ def markdown(machine: dict[str, str], chapters: Sequence[Chapter], command: str)
 
 
 def write(
-    build: Path, document: Path | None, machine: dict[str, str], chapters: Sequence[Chapter], command: str
+    build: Path,
+    document: Path | None,
+    machine: dict[str, str],
+    chapters: Sequence[Chapter],
+    command: str,
+    *,
+    name: str = "bench",
+    markers: tuple[str, str] = MARKERS,
 ) -> None:
-    """Write bench.json and bench.md into `build`, and the tables into `document`."""
+    """Write NAME.json and NAME.md into `build`, and the tables between the markers of `document`."""
     build.mkdir(parents=True, exist_ok=True)
     rows = [figure.row() for chapter in chapters for figure in chapter.figures]
-    (build / "bench.json").write_text(json.dumps(rows, indent=1) + "\n")
+    (build / f"{name}.json").write_text(json.dumps(rows, indent=1, allow_nan=False) + "\n")
     text = markdown(machine, chapters, command)
-    (build / "bench.md").write_text(text)
+    (build / f"{name}.md").write_text(text)
     if document:
-        before, _, rest = document.read_text().partition(MARKERS[0])
-        after = rest.partition(MARKERS[1])[2]
-        document.write_text(f"{before}{MARKERS[0]}\n{text}{MARKERS[1]}{after}")
+        before, opened, rest = document.read_text().partition(markers[0])
+        if not opened:
+            raise ValueError(f"{document} has no line {markers[0]}")
+        after = rest.partition(markers[1])[2]
+        document.write_text(f"{before}{markers[0]}\n{text}{markers[1]}{after}")
 
 
 def spread(estimate: Estimate, form: str = "{:.2f}") -> str:
     """Return an estimate and its interval in words."""
-    value, low, high = (form.format(number) for number in estimate)
+    value, low, high = (form.format(n) if math.isfinite(n) else "?" for n in estimate)
     return f"{value} ({low} to {high})"

@@ -34,6 +34,7 @@ class Line(NamedTuple):
 class Listening:
     """A listener at work, or nobody."""
 
+    name: str
     pid: int | None = None
     ready_after: float = 0.0
     """Seconds from its execution until it said that it watches."""
@@ -72,7 +73,7 @@ class Nothing:
     @contextmanager
     def listening(self) -> Iterator[Listening]:
         """See Side."""
-        yield Listening()
+        yield Listening(self.name)
 
 
 class Floor:
@@ -88,7 +89,7 @@ class Floor:
     @contextmanager
     def listening(self) -> Iterator[Listening]:
         """See Side."""
-        with _process(self._command, "watching") as listening:
+        with process(self.name, self._command, "watching") as listening:
             yield listening
 
 
@@ -106,34 +107,34 @@ class Startgate:
     @contextmanager
     def listening(self) -> Iterator[Listening]:
         """See Side."""
-        with _process(self._command, "watching ") as listening:
+        with process(self.name, self._command, "watching ") as listening:
             yield listening
 
 
 class Peer:
     """Any other watcher that prints a line for each container."""
 
-    def __init__(self, command: str, name: str = "peer", settle: float = 3.0) -> None:
-        """`settle` is how long it may take until it watches: it may not say so."""
+    def __init__(self, command: str | Sequence[str], name: str = "peer", settle: float = 2.0) -> None:
+        """`command` for a shell, or in words; `settle`: seconds until it watches, as it may not say so."""
         self.name = name
-        self._command = ["/bin/sh", "-c", f"exec {command}"]
+        self._command = ["/bin/sh", "-c", f"exec {command}"] if isinstance(command, str) else list(command)
         self._settle = settle
 
     @contextmanager
     def listening(self) -> Iterator[Listening]:
         """See Side."""
-        with _process(self._command, None) as listening:
+        with process(self.name, self._command, None) as listening:
             time.sleep(self._settle * max(1.0, _PATIENCE / 60))
             yield listening
 
 
 @contextmanager
-def _process(command: list[str], ready: str | None) -> Iterator[Listening]:
+def process(name: str, command: list[str], ready: str | None) -> Iterator[Listening]:
     """Run a listener; its lines go through bench/stamp.c into a file: no Python in between."""
     began = time.monotonic()
     with tempfile.NamedTemporaryFile(dir=tools.BUILD) as output:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        listening = Listening(process.pid, output=Path(output.name))
+        listening = Listening(name, process.pid, output=Path(output.name))
         stamp = subprocess.Popen([tools.program("stamp")], stdin=process.stdout, stdout=output)
         assert process.stdout and process.stderr
         process.stdout.close()
