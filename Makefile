@@ -17,7 +17,7 @@ INSTALL  = @missing=$$($(call MISSING,$(1))); if [ -n "$$missing" ]; then \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
 	  apt-get install -y -qq --no-install-recommends $$missing >/dev/null; fi
 
-.PHONY: run test setup check bpf apt vm-apt lint types unit kernel test-vm kernel-table bench clean
+.PHONY: run test setup check bpf apt vm-apt lint types unit kernel test-vm kernel-table bench bench-check bench-peer clean
 run: setup ## a live view of this host's containers, with a demo container
 	@$(VENV)/bin/startgate watch --demo
 
@@ -25,7 +25,7 @@ setup: apt $(VENV)/.ready bpf ## install what is needed and build the BPF object
 
 check: setup lint types unit ## lint, types and unit tests: seconds
 
-test: setup vm-apt check kernel ## everything: on this kernel, and on a stock 6.1 where `queue` works
+test: setup vm-apt check kernel bench-check ## everything: on this kernel, and on a stock 6.1 where `queue` works
 
 apt: ## Debian packages; apt is asked only when one is missing
 	$(call INSTALL,$(APT))
@@ -70,6 +70,17 @@ kernel-table: ## write README's table from the results of `make test-vm` and a n
 
 bench: setup ## what startgate costs: build/bench.json, docs/performance.md; QUICK=1 for three minutes
 	$(PY) bench/bench.py $(if $(QUICK),--quick,--document docs/performance.md)
+
+bench-check: setup ## is it slower than it was? ratios only; under a minute
+	$(PY) bench/check.py
+
+# The peer is built outside this checkout, e.g. `go build` in inspektor-gadget's examples/container-hook.
+PEER ?= /usr/local/bin/container-hook
+bench-peer: setup vm-apt ## startgate beside another watcher, in a stock 6.1 VM: PEER=PROGRAM
+	@mkdir -p build/peer && install $(PEER) build/peer/watcher
+	python3 vm/vm.py run 6.1 --rw $(CURDIR)/build --rw $(CURDIR)/docs --env STARTGATE_TEST_SLOWNESS=15 --timeout 7200 -- \
+	  $(PY) bench/peer.py --command $(CURDIR)/build/peer/watcher --name $(notdir $(PEER)) \
+	  --pattern 'Container added: (\S+)' --stop-pattern 'Container removed: (\S+)' --document docs/performance.md
 
 clean:
 	rm -rf $(VENV) $(BPF) build dist .coverage .hypothesis

@@ -171,7 +171,7 @@ def docker(sides: Sequence[Side], effort: Effort, run: Sequence[str], added: flo
     chapter = Chapter(
         "A container: `docker run`",
         f"`docker run --rm --network none` of the same program, attached; {effort}. The floor has no "
-        "pid-file marks here: Docker makes the directories anew. A `docker run` varies by more than is added: "
+        "pid-file marks here: Docker makes the directories anew. A `docker run` varies by more than that: "
         "the share in the table of goals is that of the table before (create, read, start).",
         HEADER,
     )

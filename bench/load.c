@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Starts what is measured, and prints how long each took: nanoseconds, CLOCK_MONOTONIC.
 //   load N spawn CMD ARG...                  N times: execute CMD, wait for its end
-//   load N engine RUNTIME BUNDLE PID_FILE    N times, as engines do: create, read the pid file, start,
-//                                            wait for the end, delete; a line has: all, create, read, start
+//   load N engine RUNTIME BUNDLE PID_FILE [REAL]
+//       N times, as engines do: create, read the pid file, start, wait for the end, delete. A line has the
+//       times of create + read + start together, create, read, start. With REAL, BUNDLE is made a link to it:
+//       each container then has a bundle of its own name, as engines give it.
 // "{}" in a word becomes a number of its own each time. What is started writes to our stderr.
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -102,10 +104,14 @@ int main(int argc, char **argv)
 		char *words[64] = {0};
 		for (int i = 3; i < argc && i - 3 < 63; i++)
 			words[i - 3] = numbered(argv[i], n);
+		if (strcmp(argv[2], "engine") == 0 && words[3] && symlink(words[3], words[1]))
+			fail(words[1]);
 		if (strcmp(argv[2], "engine") == 0)
 			engine(words[0], words[1], words[2], numbered("bench-{}", n));
 		else
 			printf("%lld\n", spawn(words));
+		if (words[3] && strcmp(argv[2], "engine") == 0)
+			unlink(words[1]);
 		for (int i = 0; words[i]; i++)
 			free(words[i]);
 	}

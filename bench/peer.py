@@ -77,10 +77,10 @@ class Harness:
         self._words = words
 
     def start(self, count: int, log: Path | None = None) -> list[list[float]]:
-        """Start containers as engines do, one after the other."""
-        return tools.load(
-            count, "engine", tools.runtime(), self._bundle.path, self._bundle.pids / "{}.pid", log=log
-        )
+        """Start containers as engines do, one after the other, each with a bundle of its name."""
+        bundle = self._bundle
+        places = (bundle.links / "bench-{}", bundle.pids / "{}.pid", bundle.path)
+        return tools.load(count, "engine", tools.runtime(), *places, log=log)
 
     def measure(self, listening: Listening, count: int, at_once: int) -> Sample:
         """Start `at_once` times `count` containers."""

@@ -47,6 +47,8 @@ class Bundle:
         shutil.copy(program("inside"), self.program)
         self.pids = directory / "pids"
         self.pids.mkdir()
+        self.links = directory / "links"
+        self.links.mkdir()
 
 
 def load(count: int, *words: str | Path, log: Path | None = None) -> list[list[float]]:
