@@ -8,6 +8,9 @@ BPF    := src/startgate/_bpf
 APT    := runc crun busybox-static clang llvm libbpf1 libbpf-dev linux-libc-dev gcc libc6-dev python3-venv strace
 CLANG  ?= clang
 
+# An engine that is there already is used: Debian's package would remove Docker's own.
+ENGINES := $(if $(shell command -v dockerd),,docker.io) $(if $(shell command -v podman),,podman) \
+	   $(if $(shell command -v buildah),,buildah) $(if $(shell command -v newuidmap),,uidmap)
 VM_APT := qemu-system-x86 kmod zstd debian-archive-keyring
 KERNELS := 5.10 6.1 6.12 newest
 MISSING  = dpkg-query -W -f '$${Package} $${db:Status-Status}\n' $(1) 2>/dev/null \
@@ -15,9 +18,9 @@ MISSING  = dpkg-query -W -f '$${Package} $${db:Status-Status}\n' $(1) 2>/dev/nul
 INSTALL  = @missing=$$($(call MISSING,$(1))); if [ -n "$$missing" ]; then \
 	  echo "installing" $$missing; \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
-	  apt-get install -y -qq --no-install-recommends $$missing >/dev/null; fi
+	  apt-get install -y -qq --no-remove --no-install-recommends $$missing >/dev/null; fi
 
-.PHONY: run test setup check bpf apt vm-apt lint types unit kernel test-vm kernel-table bench bench-check bench-peer clean
+.PHONY: run test fuzz setup check bpf apt vm-apt engines-apt lint types unit kernel engines engines-table newest test-newest test-vm kernel-table bench bench-check bench-peer clean
 run: setup ## a live view of this host's containers, with a demo container
 	@$(VENV)/bin/startgate watch --demo
 
@@ -25,12 +28,14 @@ setup: apt $(VENV)/.ready bpf ## install what is needed and build the BPF object
 
 check: setup lint types unit ## lint, types and unit tests: seconds
 
-test: setup vm-apt check kernel bench-check ## everything: on this kernel, and on a stock 6.1 where `queue` works
+test: setup vm-apt check kernel engines newest bench-check ## everything: on this kernel, and on a stock 6.1 where `queue` works
 
 apt: ## Debian packages; apt is asked only when one is missing
 	$(call INSTALL,$(APT))
 vm-apt:
 	$(call INSTALL,$(VM_APT))
+engines-apt:
+	$(if $(strip $(ENGINES)),$(call INSTALL,$(ENGINES)))
 
 $(VENV)/.ready: pyproject.toml hatch_build.py | apt
 	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "startgate needs Python 3.11 or newer"; exit 1; }
@@ -62,6 +67,26 @@ kernel: ## real containers on this kernel; where that can't hold them, all of it
 	  $(PY) vm/matrix.py run 6.1 --all; \
 	fi
 
+engines: setup engines-apt ## real Docker, containerd, Podman, Buildah, in directories of their own
+	@mkdir -p build
+	@if $(VENV)/bin/startgate doctor >/dev/null; then \
+	  STARTGATE_REQUIRE_KERNEL=1 STARTGATE_REQUIRE_ENGINES=1 $(PY) -m pytest -q tests/engines --junitxml=build/engines.xml; \
+	else \
+	  echo "this machine can't hold containers (startgate doctor): the engines are not tested"; \
+	fi
+engines-table: ## write the tables of docs/engines.md from the results of `make engines`
+	$(PY) -m tests.engines.table build/engines.xml
+NEWEST := $(HOME)/.cache/startgate/newest
+test-newest: setup ## the containerd and runc tests with the newest releases, built from source: needs Go
+	tests/engines/newest build $(NEWEST)
+	PATH=$(NEWEST):$$PATH STARTGATE_REQUIRE_KERNEL=1 $(PY) -m pytest -q -k "not crun" \
+	  tests/engines/test_ctr.py tests/engines/test_cri.py \
+	  tests/kernel/test_{ways,callbacks,exits,death,binaries,load,trust,bad_input,pid_namespace}.py
+newest: # as a part of `test`: where it can be done
+	@if ! $(VENV)/bin/startgate doctor >/dev/null; then \
+	  echo "this machine can't hold containers (startgate doctor): the newest runtimes are not tried"; \
+	elif tests/engines/newest can-build; then $(MAKE) --no-print-directory test-newest; fi
+
 KERNEL ?= $(KERNELS)
 test-vm: setup vm-apt ## the kernel tests on other kernels, in virtual machines; KERNEL=6.1 for one
 	$(PY) vm/matrix.py run $(KERNEL)
@@ -82,6 +107,15 @@ bench-peer: setup vm-apt ## startgate beside another watcher, in a stock 6.1 VM:
 	  $(PY) bench/peer.py --command $(CURDIR)/build/peer/watcher --name $(notdir $(PEER)) \
 	  --pattern 'Container added: (\S+)' --stop-pattern 'Container removed: (\S+)' --document docs/performance.md
 
+SECONDS ?= 60
+TARGETS ?= $(notdir $(wildcard fuzz/corpus/*))
+fuzz: setup ## each fuzz target for SECONDS=60; TARGETS=config for one
+	@$(VENV)/bin/python -c 'import atheris' 2>/dev/null || \
+	  $(VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.[fuzz]'
+	@mkdir -p .fuzz; for target in $(TARGETS); do echo "== $$target"; \
+	  $(PY) -m fuzz.run $$target $(SECONDS) >.fuzz/$$target.log 2>&1 || \
+	  { tail -n 40 .fuzz/$$target.log; exit 1; }; grep -a number_of_executed .fuzz/$$target.log; done
+
 clean:
-	rm -rf $(VENV) $(BPF) build dist .coverage .hypothesis
+	rm -rf $(VENV) $(BPF) build dist .coverage .hypothesis .fuzz
 	find . -name __pycache__ -prune -exec rm -rf {} +

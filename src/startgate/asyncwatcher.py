@@ -5,17 +5,66 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from concurrent.futures import CancelledError
-from typing import Any, TypeVar, Unpack
+from functools import partial
+from typing import Any, Self, TypeVar, Unpack, overload
 
+from startgate.errors import StartgateError
 from startgate.events import Event, EventType
+from startgate.listeners import Registration, Subscription
 from startgate.watcher import Watcher, WatcherOptions
 
-# Events that wait in the loop; further ones wait in the watcher, whose backlog is bounded.
+# Events that wait in the loop; further ones wait in the subscription, whose backlog is bounded.
 _AHEAD = 100
 
 F = TypeVar("F", bound=Callable[[Event], object])
+
+
+class AsyncSubscription:
+    """As `Subscription`, for one loop: iterate it with ``async for``."""
+
+    def __init__(self, subscription: Subscription) -> None:
+        """Takes over the subscription. In a running loop only."""
+        self._subscription = subscription
+        self._loop = asyncio.get_running_loop()
+        self._queue: asyncio.Queue[Event | None] = asyncio.Queue(_AHEAD)
+        self._closed = False
+        threading.Thread(target=self._forward, name="startgate-async", daemon=True).start()
+
+    def _forward(self) -> None:
+        for event in self._subscription:
+            if self._closed or not self._put(event):
+                return
+        self._put(None)
+
+    def _put(self, event: Event | None) -> bool:
+        """Hand an event to the loop; waits while it is behind. False: the loop has ended."""
+        waiting = self._queue.put(event)
+        try:
+            asyncio.run_coroutine_threadsafe(waiting, self._loop).result()
+        except (RuntimeError, CancelledError):
+            waiting.close()
+            return False
+        return True
+
+    def __aiter__(self) -> AsyncIterator[Event]:
+        return self
+
+    async def __anext__(self) -> Event:
+        event = await self._queue.get()
+        if event is None:
+            self._queue.put_nowait(None)  # the end stays the end, for every iterator
+            raise StopAsyncIteration
+        return event
+
+    def close(self) -> None:
+        """End the iteration, and drop what waits. On the loop only; safe to call twice."""
+        self._closed = True
+        self._subscription.close()
+        while not self._queue.empty():  # the thread may wait for room
+            self._queue.get_nowait()
+        self._queue.put_nowait(None)
 
 
 class AsyncWatcher:
@@ -32,16 +81,44 @@ class AsyncWatcher:
         """Takes the options of `Watcher`."""
         self._watcher = Watcher(**options)
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._queue: asyncio.Queue[Event | None] = asyncio.Queue(_AHEAD)
+        self._events: AsyncSubscription | None = None
 
-    def on(self, event_type: EventType, *, fail_closed: bool = False) -> Callable[[F], F]:
-        """Decorate a callback, a function or a coroutine function. See `Watcher.on`."""
+    @property
+    def exec_records(self) -> str:
+        """The name of the exec record source in use."""
+        return self._watcher.exec_records
 
-        def register(callback: F) -> F:
-            self._watcher.on(event_type, lambda event: self._call(callback, event), fail_closed=fail_closed)
-            return callback
+    @property
+    def binaries(self) -> list[str]:
+        """The paths of the runtime binaries that are watched."""
+        return self._watcher.binaries
 
-        return register
+    @property
+    def events(self) -> AsyncSubscription:
+        """The subscription that ``async for`` uses. Raises StartgateError before the start."""
+        if self._events is None:
+            raise StartgateError("the watcher is not started: use it in an `async with` statement")
+        return self._events
+
+    @overload
+    def on(self, event_type: EventType, *, fail_closed: bool = False) -> Callable[[F], F]: ...
+    @overload
+    def on(self, event_type: EventType, callback: F, *, fail_closed: bool = False) -> F: ...
+    def on(
+        self, event_type: EventType, callback: F | None = None, *, fail_closed: bool = False
+    ) -> F | Callable[[F], F]:
+        """Register a callback, a function or a coroutine function. See `Watcher.on`.
+
+        A function runs on a thread of the watcher, a coroutine on the loop.
+        """
+        if callback is None:
+            return lambda function: self.on(event_type, function, fail_closed=fail_closed)
+        self._watcher.on(event_type, partial(self._call, callback), fail_closed=fail_closed)
+        return callback
+
+    def replace(self, old: Iterable[Registration], new: Iterable[Registration]) -> None:
+        """Drop callbacks and register others in one step. They are functions. See `Watcher.replace`."""
+        self._watcher.replace(old, new)
 
     def _call(self, callback: Callable[[Event], object], event: Event) -> object:
         """On a worker: run the callback, on the loop if it is a coroutine function."""
@@ -49,49 +126,47 @@ class AsyncWatcher:
         if not inspect.iscoroutine(result):
             return result
         coroutine: Coroutine[Any, Any, object] = result
-        if self._loop is None or self._loop.is_closed():
+        loop = self._loop
+        if loop is None:  # the watcher is being closed
             coroutine.close()
             return None
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+        try:
+            return asyncio.run_coroutine_threadsafe(coroutine, loop).result()
+        except RuntimeError:
+            coroutine.close()  # the loop has ended before it ran
+            raise
+        except CancelledError:
+            if self._loop is None:  # with the program
+                return None
+            raise
 
-    async def __aenter__(self) -> AsyncWatcher:
+    def subscribe(self) -> AsyncSubscription:
+        """Return a further, independent iterator over the events from now on. In the loop only."""
+        return AsyncSubscription(self._watcher.subscribe())
+
+    async def start(self) -> None:
+        """Begin to hold. When it returns, no start is missed any more. See `Watcher.start`."""
         self._loop = asyncio.get_running_loop()
-        self._queue = asyncio.Queue(_AHEAD)
         starting = asyncio.ensure_future(asyncio.to_thread(self._watcher.start))
         try:
             await asyncio.shield(starting)
         except asyncio.CancelledError:
             await starting
-            await asyncio.to_thread(self._watcher.close)
+            await self.close()
             raise
-        threading.Thread(target=self._forward, name="startgate-async", daemon=True).start()
+        self._events = AsyncSubscription(self._watcher.events)
+
+    async def close(self) -> None:
+        """Let every held task go, and stop. Safe to call twice."""
+        self._loop = None
+        await asyncio.to_thread(self._watcher.close)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
         return self
 
-    def _forward(self) -> None:
-        for event in self._watcher:
-            if not self._put(event):
-                return
-        self._put(None)
-
-    def _put(self, event: Event | None) -> bool:
-        """Hand an event to the loop; waits while it is behind. False: the loop has ended."""
-        waiting = self._queue.put(event)
-        try:
-            if self._loop is None:
-                raise RuntimeError("no loop")
-            asyncio.run_coroutine_threadsafe(waiting, self._loop).result()
-        except (RuntimeError, CancelledError):
-            waiting.close()
-            return False
-        return True
-
     def __aiter__(self) -> AsyncIterator[Event]:
-        return self._iterate()
-
-    async def _iterate(self) -> AsyncIterator[Event]:
-        while (event := await self._queue.get()) is not None:
-            yield event
-        self._queue.put_nowait(None)  # the end stays the end, for every iterator
+        return aiter(self.events)
 
     async def __aexit__(self, *error: object) -> None:
-        await asyncio.to_thread(self._watcher.close)
+        await self.close()

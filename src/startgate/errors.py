@@ -23,5 +23,9 @@ class NotReadable(StartgateError):
     """Something of a process could not be read: it is gone, or it is not ours to read."""
 
 
+class Overloaded(StartgateError):
+    """More goes on at once than startgate keeps track of; what is new is not looked at."""
+
+
 class UsageError(StartgateError):
     """What the user asked for makes no sense: a wrong option, a filter that fails to compile."""

@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from startgate.foreign import clip
+
 EventType = Literal["creating", "created", "started", "exec", "stopped", "existing", "denied", "lost"]
 NoteAction = Literal["deny", "warn", "audit", "patch", "error"]
 Gate = Literal["command", "pidfile", "start", "first-exec", "exec", "none"]
@@ -49,12 +51,17 @@ class CgroupId(msgspec.Struct, frozen=True):
 
 
 class Mount(msgspec.Struct, frozen=True):
-    """A mount of config.json."""
+    """A mount of config.json.
+
+    `resolved`: where the source of a bind mount leads on the host, links followed; None
+    for other mounts, and where it leads nowhere yet.
+    """
 
     source: str
     destination: str
     type: str
     options: tuple[str, ...] = ()
+    resolved: str | None = None
 
 
 class Caller(msgspec.Struct, frozen=True):
@@ -79,8 +86,10 @@ class Container(msgspec.Struct, frozen=True):
     """A container. What is known grows from `creating` to `created`.
 
     `pid` is the host pid of its init, `uid` the effective uid of whoever executed the
-    runtime. `privileged`: every capability that the host's pid 1 may have, no seccomp
+    runtime. `truncated` names the collections that are too large for an event, and lack something.
+    `privileged`: every capability that the host's pid 1 may have, no seccomp
     filter, and all devices allowed, as ``docker run --privileged`` produces it.
+    `host_namespaces`: kinds of namespaces (``pid``, ``net``, ...) that are the host's own.
     """
 
     id: str
@@ -97,16 +106,22 @@ class Container(msgspec.Struct, frozen=True):
     hostname: str | None = None
     kubernetes: Kubernetes | None = None
     namespaces: Namespaces = Namespaces()
+    host_namespaces: tuple[str, ...] = ()
     cgroup: CgroupId | None = None
     rootless: bool = False
     uid: int | None = None
     args: tuple[str, ...] = ()
+    user: str | None = None
     privileged: bool = False
     capabilities: tuple[str, ...] = ()
+    bounding_capabilities: tuple[str, ...] = ()
+    no_new_privileges: bool = False
+    read_only_rootfs: bool = False
     seccomp: bool = False
     apparmor: str | None = None
     mounts: tuple[Mount, ...] = ()
     started_by: Caller | None = None
+    truncated: tuple[str, ...] = ()
 
 
 class Process(msgspec.Struct, frozen=True):
@@ -116,6 +131,7 @@ class Process(msgspec.Struct, frozen=True):
     user: str | None = None
     cwd: str | None = None
     tty: bool = False
+    truncated: tuple[str, ...] = ()
 
 
 class Exit(msgspec.Struct, frozen=True):
@@ -143,8 +159,15 @@ class Note(msgspec.Struct, frozen=True, omit_defaults=True):
 
     message: str
     rule: str | None = None
-    action: NoteAction = "warn"
+    action: NoteAction = msgspec.field(default_factory=lambda: "warn")  # so that it is never left out
     patch: tuple[dict[str, Any], ...] = ()
+
+
+class Deny(msgspec.Struct, frozen=True):
+    """What a callback returns to refuse a start; the engine's user sees a permission error."""
+
+    message: str
+    rule: str | None = None
 
 
 class Event(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -183,9 +206,5 @@ def timestamp(nanoseconds: int | None = None) -> str:
 
 
 def printable(text: str) -> str:
-    """Replace what is no UTF-8 (os.fsdecode's surrogates): JSON and terminals take none."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    return text
+    """Return a foreign text as events hold it: UTF-8, and no longer than `foreign.TEXT`."""
+    return clip(text)

@@ -40,6 +40,7 @@ class Hold:
         "_users",
         "before_expiry",
         "denied",
+        "expired",
         "fail_closed",
         "since",
     )
@@ -55,6 +56,8 @@ class Hold:
         """The answer is, or will be, EPERM."""
         self.fail_closed = False
         """Somebody's verdict is owed: without it, deny."""
+        self.expired = False
+        """The deadline gave the answer."""
         self._users = 0
         self.since = time.monotonic_ns()
         self.before_expiry: Callable[[], None] | None = None
@@ -98,6 +101,7 @@ class Hold:
         """Answer because the task's time is up, and tell `before_expiry` if so."""
         if not self._claim(expiring=True):
             return
+        self.expired = True
         self.denied = self.fail_closed
         try:
             if self.before_expiry:
@@ -134,6 +138,7 @@ class Hold:
             self._group.answer(self._fd, response)
         except OSError as error:  # ENOENT: the task was killed; EBADF: the group is closed
             log.debug("answering a permission event: %s", error)
+        self.before_expiry = None  # and what it refers to: holds are kept until their deadline
         with self._lock:
             self._answered = True
             self._close_if_done()

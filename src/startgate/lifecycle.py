@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import NamedTuple
 
+from startgate.errors import Overloaded
 from startgate.events import Container
 from startgate.exits import Watch
 from startgate.hold import Hold
@@ -19,6 +20,8 @@ from startgate.kernel.process import ProcessId
 from startgate.listeners import Deny
 from startgate.runtimes.commandline import Invocation
 from startgate.runtimes.oci import Config
+
+STARTING_LIMIT = 10_000
 
 
 class State(Enum):
@@ -53,9 +56,10 @@ class Entry:
     key: Key
     invocation: Invocation
     runtime: ProcessId
+    """The runtime process that starts it; of a container that was there before us, its init."""
     container: Container
-    command: Hold
-    """The hold of its command gate."""
+    command: Hold | None
+    """The hold of its command gate; None: it was there before us."""
     state: State = State.CREATING
     passed: bool = False
     """The work of the `created` gate is done; until then `start` waits for it."""
@@ -79,23 +83,52 @@ class Entry:
 class Lifecycle:
     """All containers that are known and have not ended. Any thread may use it."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int = STARTING_LIMIT) -> None:
+        """`limit` is how many may be starting at once: each costs fds, and its config.json."""
+        self._limit = limit
         self._lock = threading.Lock()
         self._starting: dict[ProcessId, Entry] = {}
         self._containers: dict[Key, Entry] = {}
 
     def begin(self, entry: Entry) -> None:
-        """A runtime command starts a container: `creating`."""
+        """A runtime command starts a container: `creating`. Raises Overloaded."""
         with self._lock:
+            if len(self._starting) >= self._limit and entry.runtime not in self._starting:
+                raise Overloaded(f"{self._limit} containers are being created already")
             self._starting[entry.runtime] = entry
 
-    def find(self, key: Key) -> Entry | None:
-        """Return the container of that key: the one being created, else the created one."""
+    def adopt(self, entry: Entry) -> bool:
+        """A container is there that no gate has seen. False: one has."""
         with self._lock:
-            for entry in reversed(self._starting.values()):
-                if entry.key == key:
-                    return entry
-            return self._containers.get(key)
+            ours = (e for e in self._starting.values() if e.key == entry.key)
+            if entry.key in self._containers or any(
+                e.runtime.start_time <= entry.runtime.start_time for e in ours
+            ):
+                return False  # (a start of this id that began later will be refused)
+            if entry.state is State.CREATING:
+                self._starting[entry.runtime] = entry
+            else:
+                self._containers[entry.key] = entry
+            return True
+
+    def find(self, key: Key) -> Entry | None:
+        """Return the container of that key: the created one, else the one being created.
+
+        So a start that will be refused, as its id is in use, hides nothing.
+        """
+        with self._lock:
+            return self._containers.get(key) or self._being_created(key)
+
+    def to_start(self, key: Key) -> Entry | None:
+        """Return the container that a `start` command means, if its created gate is not passed."""
+        with self._lock:
+            entry = self._containers.get(key)
+            return entry if entry and not entry.passed else self._being_created(key)
+
+    def _being_created(self, key: Key) -> Entry | None:
+        """Of several starts with one id, the one that has an init succeeds; else the newest may."""
+        entries = [entry for entry in self._starting.values() if entry.key == key]
+        return next((e for e in entries if e.container.pid is not None), entries[-1] if entries else None)
 
     def claim(self, entry: Entry, container: Container) -> bool:
         """CREATING -> CREATED. True for exactly one caller, which then passes the gate."""
@@ -174,7 +207,10 @@ class Lifecycle:
     def signal(self, key: Key, number: int | None) -> None:
         """Somebody asked the runtime to send a signal: a stop may follow."""
         with self._lock:
-            if entry := self._containers.get(key):
+            entry = self._containers.get(key)
+            if entry is None and (created := self._being_created(key)) and created.container.pid:
+                entry = created  # it waits for `start`
+            if entry:
                 entry.requested_signal = number
 
     def containers(self) -> list[Entry]:

@@ -9,21 +9,25 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from startgate.events import Deny as Deny
 from startgate.events import Event, EventType, Note, Reason, timestamp
 from startgate.policy.patch import Patch
 
 log = logging.getLogger(__name__)
 
+__all__ = [
+    "CALLBACK_TYPES",
+    "Callback",
+    "Decision",
+    "Deny",
+    "Listeners",
+    "Registration",
+    "Subscription",
+    "lost",
+]
+
 CALLBACK_TYPES: tuple[EventType, ...] = ("creating", "created", "started", "exec", "stopped")
 """The types of events that callbacks may be registered for; the others are iterated only."""
-
-
-@dataclass(frozen=True, slots=True)
-class Deny:
-    """What a callback returns to refuse a start; the engine's user sees a permission error."""
-
-    message: str
-    rule: str | None = None
 
 
 Callback = Callable[[Event], object]

@@ -68,8 +68,8 @@ class Passage:
         """Run the callbacks of `events` (the drafts, completed), publish them, answer.
 
         Returns the verdict if a callback refused, or the deadline did. Where the gate is not
-        `deniable` nothing is answered then: the caller sees to it that the container does
-        not start.
+        `deniable` nothing is answered: the caller sees to it that a container that was refused
+        does not start, then answers, and calls `finish`.
         """
         if self._late and self._hold.denied:
             return self._refused_before(events[0])
@@ -83,8 +83,9 @@ class Passage:
             if verdict and (refused := self._refuse(told, verdict, deniable)):
                 return refused
             self._publish(told)
-        self._hold.allow()
-        self.finish()
+        if deniable:
+            self._hold.allow()
+            self.finish()
         return None
 
     def _refused_before(self, event: Event) -> Deny:

@@ -16,13 +16,14 @@ from startgate.gates.command import CommandGate
 from startgate.gates.container import ContainerGate
 from startgate.gates.context import Context
 from startgate.gates.created import Created
+from startgate.gates.existing import Existing
 from startgate.gates.marks import PidFiles, Programs
 from startgate.gates.reader import Crew, Reader
 from startgate.hold import Deadlines
-from startgate.kernel import features
+from startgate.kernel import features, spawn
 from startgate.kernel.fanotify import Group
 from startgate.kernel.process import Proc
-from startgate.lifecycle import Lifecycle
+from startgate.lifecycle import STARTING_LIMIT, Lifecycle
 from startgate.listeners import Callback, Listeners, Registration, Subscription
 from startgate.runtimes.find import RuntimeBinaries
 from startgate.runtimes.oci import capability_names
@@ -48,6 +49,7 @@ class WatcherOptions(TypedDict, total=False):
     hold_timeout: float
     backlog: int
     host_root: str
+    existing: bool
 
 
 class Watcher:
@@ -71,6 +73,7 @@ class Watcher:
         hold_timeout: float = 2.0,
         backlog: int = 10_000,
         host_root: str = "/",
+        existing: bool = True,
     ) -> None:
         """Prepare; nothing is watched before `start`.
 
@@ -79,6 +82,7 @@ class Watcher:
         than `hold_timeout` seconds. A subscription that is more than `backlog` events
         behind misses some, and is told so by a `lost` event. `host_root` is where the host's
         root directory is mounted, its /proc included, for a watcher in a container.
+        `existing`: tell of the containers that run already, and follow them.
         """
         if not 0 < hold_timeout <= HOLD_TIMEOUT_LIMIT:
             raise ValueError(f"hold_timeout is {hold_timeout}: it must be in (0, {HOLD_TIMEOUT_LIMIT}]")
@@ -87,6 +91,7 @@ class Watcher:
         self._hold_timeout = hold_timeout
         self._backlog = backlog
         self._host_root = host_root
+        self._existing = existing
         self._listeners = Listeners()
         self._events: Subscription | None = None
         self._parts = ExitStack()
@@ -173,7 +178,9 @@ class Watcher:
     def _assemble(self, parts: ExitStack) -> None:
         """Build from the bottom up; `parts` closes from the top down."""
         _raise_fd_limit()
+        spawn.keep_gil_free()
         features.check_host_root(self._host_root)
+        features.check_other_processes(self._host_root)
         if self._host_root != "/":
             features.join_host_cgroup_namespace(self._host_root)
         commands, containers = _open_group(parts, report_tid=True), _open_group(parts, report_tid=False)
@@ -205,11 +212,15 @@ class Watcher:
         context.exits.start()
         self._mark(self._binaries)
         source.expect(self._binaries.names)
+        if self._existing:
+            existing = Existing(context, created.ends)
+            parts.callback(existing.close)
+            existing.start()
 
     def _context(self, parts: ExitStack, containers: Group, proc: Proc, exits: Exits) -> Context:
         context = Context(
             proc=proc,
-            lifecycle=Lifecycle(),
+            lifecycle=Lifecycle(_starting_limit()),
             listeners=self._listeners,
             exits=exits,
             workers=Workers(),
@@ -240,6 +251,11 @@ def _open_group(parts: ExitStack, *, report_tid: bool) -> Group:
     group = features.open_group(report_tid=report_tid)
     parts.callback(group.close)
     return group
+
+
+def _starting_limit() -> int:
+    """A container that is being created costs up to three fds; most are for the holds."""
+    return min(STARTING_LIMIT, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)
 
 
 def _raise_fd_limit() -> None:

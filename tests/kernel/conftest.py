@@ -4,30 +4,28 @@ from __future__ import annotations
 
 import itertools
 import os
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from startgate import KernelUnsupported, Watcher
+from startgate import KernelUnsupported
 from startgate.kernel import features
 from startgate.records import SOURCES
 from startgate.testing import make_bundle
-from tests.kernel.support import Runtime, Watched, eventually, find_runtime, resources
+from tests.kernel.support import (
+    Runtime,
+    Watching,
+    eventually,
+    find_runtime,
+    resources,
+    unavailable,
+    watch_events,
+)
 
-REQUIRED = os.environ.get("STARTGATE_REQUIRE_KERNEL") == "1"
-Watching = Callable[..., AbstractContextManager[Watched]]
+__all__ = ["Watching"]
+
 _numbers = itertools.count()
-
-
-def unavailable(reason: str) -> None:
-    """Skip, or fail where kernel tests must run."""
-    if REQUIRED:
-        pytest.fail(f"STARTGATE_REQUIRE_KERNEL=1, and {reason}")
-    pytest.skip(reason)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -55,7 +53,6 @@ def runtime(request: pytest.FixtureRequest) -> Runtime:
     found = find_runtime(request.param)
     if found is None:
         unavailable(f"{request.param} is not installed")
-        raise AssertionError
     return found
 
 
@@ -65,7 +62,6 @@ def runc() -> Runtime:
     found = find_runtime("runc")
     if found is None:
         unavailable("runc is not installed")
-        raise AssertionError
     return found
 
 
@@ -107,22 +103,7 @@ def bundle(tmp_path: Path) -> Path:
     return make_bundle(tmp_path / "bundle", ["/bin/sh", "-c", "exit 7"])
 
 
-@contextmanager
-def _watching(callbacks: dict[str, Callable[..., object]] | None = None, **options: Any) -> Iterator[Watched]:
-    with Watcher(**options) as watcher:
-        for event_type, callback in (callbacks or {}).items():
-            watcher.on(event_type, callback)  # type: ignore[call-overload]
-        watched = Watched(watcher)
-        collector = threading.Thread(target=watched.collect)
-        collector.start()
-        try:
-            yield watched
-        finally:
-            watcher.close()
-            collector.join()
-
-
 @pytest.fixture
 def watching() -> Watching:
     """Start a watcher whose events are collected: ``with watching() as watched``."""
-    return _watching
+    return watch_events

@@ -8,10 +8,13 @@ import subprocess
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+import pytest
 
 from startgate import Event, Watcher
 
@@ -108,6 +111,34 @@ class Watched:
             return [e for e in events if e.type == event_type and e.container and e.container.id == container]
 
         return found(self.wait(lambda events: bool(found(events)), timeout))[0]
+
+
+@contextmanager
+def watch_events(
+    callbacks: dict[str, Callable[..., object]] | None = None, **options: Any
+) -> Iterator[Watched]:
+    """Start a watcher whose events are collected."""
+    with Watcher(**options) as watcher:
+        for event_type, callback in (callbacks or {}).items():
+            watcher.on(event_type, callback)  # type: ignore[call-overload]
+        watched = Watched(watcher)
+        collector = threading.Thread(target=watched.collect)
+        collector.start()
+        try:
+            yield watched
+        finally:
+            watcher.close()
+            collector.join()
+
+
+Watching = Callable[..., AbstractContextManager[Watched]]
+
+
+def unavailable(reason: str, required: str = "STARTGATE_REQUIRE_KERNEL") -> NoReturn:
+    """Skip, or fail where such tests must run: where the variable `required` is 1."""
+    if os.environ.get(required) == "1":
+        pytest.fail(f"{required}=1, and {reason}")
+    pytest.skip(reason)
 
 
 def summary(event: Event) -> str:

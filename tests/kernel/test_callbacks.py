@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from startgate import AsyncWatcher, Deny, Event
+from startgate import AsyncWatcher, Deny, Event, EventType
 from startgate.testing import write_config
 from tests.kernel.conftest import Watching
 from tests.kernel.support import SLOWNESS, Runtime, eventually, read_as_an_engine, types
@@ -114,19 +114,17 @@ def test_deny_at_run(
 def test_deny_at_create_and_start(
     read: bool, runtime: Runtime, bundle: Path, name: str, tmp_path: Path, watching: Watching
 ) -> None:
-    """The pid file can't be read; a `start` goes on, but the program does not."""
+    """The engine goes on, but the program does not."""
     ran = _let_it_tell_that_it_runs(bundle)
     pid_file = tmp_path / "pid"
     with watching({"created": lambda event: Deny("not today")}) as watched:
         runtime("create", "-b", str(bundle), "--pid-file", str(pid_file), name, detached=True)
         if read:
-            assert read_as_an_engine(pid_file) == ""
-            runtime("delete", "-f", name)
-        else:
-            runtime("start", name, check=False)
+            assert read_as_an_engine(pid_file) != ""
+        runtime("start", name, check=False)
         denied = watched.wait_for("denied", name)
         watched.wait_for("stopped", name)
-    assert denied.gate == ("pidfile" if read else "first-exec")
+    assert denied.gate == "first-exec"
     assert not ran.exists()
     runtime("delete", "-f", name, check=False)
 
@@ -178,6 +176,35 @@ def test_asyncio(runc: Runtime, bundle: Path, name: str) -> None:
 
     called, seen = asyncio.run(scenario())
     assert called == ["created"] and seen == ["creating", "created", "started", "stopped"]
+
+
+def test_asyncio_deny(runc: Runtime, bundle: Path, name: str) -> None:
+    """By a coroutine, at every gate; others go on meanwhile, and each subscription is told."""
+
+    async def scenario(kind: EventType) -> tuple[int, str]:
+        async with AsyncWatcher(hold_timeout=60) as watcher:
+            assert runc.prefix[0] in watcher.binaries and watcher.exec_records != "none"
+            second = watcher.subscribe()
+            denied = f"{name}-{kind}"
+
+            async def decide(event: Event) -> Deny | None:
+                if event.container and event.container.id != denied:
+                    return None
+                other = await asyncio.to_thread(runc, "run", "-b", str(bundle), f"{denied}-x", check=False)
+                return Deny(f"the other ended with {other.returncode}")
+
+            watcher.on(kind, decide)
+            run = asyncio.create_task(asyncio.to_thread(runc, "run", "-b", str(bundle), denied, check=False))
+            async for event in second:
+                if event.type == "denied":
+                    break
+            second.close()
+            return (await run).returncode, event.reason.message if event.reason else ""
+
+    kinds: tuple[EventType, ...] = ("creating", "created", "started")
+    for kind in kinds:
+        code, message = asyncio.run(scenario(kind))
+        assert code not in (0, 7) and message == "the other ended with 7"
 
 
 def _let_it_tell_that_it_runs(bundle: Path) -> Path:

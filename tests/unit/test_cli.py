@@ -33,6 +33,9 @@ def _nothing_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
         ("watch --hold-timeout -2", "-2.0 is not in the range"),
         ("watch --hold-timeout inf", "inf is not in the range"),
         ("watch --exec-records magic", "'magic' is not one of"),
+        ("ps extra", "unexpected extra argument"),
+        ("ps --output xml", "'xml' is not one of 'table', 'json'"),
+        ("inspect", "Missing argument 'CONTAINER'"),
         ("demo --count 1", "No such option"),
         ("doctor --output yaml", "'yaml' is not one of 'table', 'json'"),
     ],
@@ -94,7 +97,7 @@ def test_exit_codes(
 
 
 @pytest.mark.parametrize("option", ["-h", "--help"])
-@pytest.mark.parametrize("command", ["", "watch", "demo", "doctor"])
+@pytest.mark.parametrize("command", ["", "watch", "ps", "inspect", "demo", "doctor"])
 def test_help(command: str, option: str) -> None:
     result = CliRunner().invoke(app, [*command.split(), option])
     assert result.exit_code == 0

@@ -345,7 +345,9 @@ def invocations(draw: st.DrawFn) -> tuple[list[str], Invocation]:
     name, detach = draw(ids), draw(st.booleans())
     before = [draw(spelled("--root", root))] if root else []
     before += [draw(spelled("--log", log))] if log else []
-    before += draw(st.lists(st.sampled_from([["--debug"], ["--log-format", "json"], ["--rootless=auto"]])))
+    log_format = draw(st.sampled_from([None, "json", "text"]))
+    before += [draw(spelled("--log-format", log_format))] if log_format else []
+    before += draw(st.lists(st.sampled_from([["--debug"], ["--log-level", "info"], ["--rootless=auto"]])))
     after = [draw(spelled("--bundle", bundle, "-b"))] if bundle else []
     after += [draw(spelled("--pid-file", pid_file))] if pid_file else []
     after += [[draw(st.sampled_from(["-d", "--detach"]))]] if detach else []
@@ -353,7 +355,16 @@ def invocations(draw: st.DrawFn) -> tuple[list[str], Invocation]:
     after.append([name])
     line = [word for option in draw(st.permutations(before)) for word in option]
     line += [command.value, *(word for option in draw(st.permutations(after)) for word in option)]
-    meant = Invocation(command, name, root=root, log=log, bundle=bundle, pid_file=pid_file, detach=detach)
+    meant = Invocation(
+        command,
+        name,
+        root=root,
+        log=log,
+        log_format=log_format,
+        bundle=bundle,
+        pid_file=pid_file,
+        detach=detach,
+    )
     return line, meant
 
 

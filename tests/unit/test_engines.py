@@ -68,6 +68,43 @@ def test_docker_without_its_file() -> None:
     assert (found.engine, found.name) == ("docker", None)
 
 
+def test_a_container_of_a_podman_pod_is_not_cri_os() -> None:
+    notes = {
+        "io.container.manager": "libpod",
+        "io.kubernetes.cri-o.ContainerType": "container",
+        "io.kubernetes.cri-o.SandboxID": OTHER,
+    }
+    container = Container(id=ID, annotations=notes, bundle=f"{STORAGE}/{ID}/userdata")
+    found = identify(container, "/run/runc", files(), lambda: ["conmon", "-c", ID, "-n", "app"])
+    assert (found.engine, found.name) == ("podman", "app")
+    assert found.kubernetes == Kubernetes(sandbox_id=OTHER, container_type="container")
+
+
+CONTAINERENV = b"""
+engine="buildah-1.28.2"
+name="bb-working-container"
+image="localhost/bb:latest"
+rootless=0
+"""
+
+
+def test_buildah() -> None:
+    container = Container(id="buildah-buildah32410", bundle="/var/tmp/buildah32410")
+    read = files(**{"var__tmp__buildah32410__run__.containerenv": CONTAINERENV})
+    found = identify(container, "/run/runc", read, list)
+    assert (found.engine, found.name, found.image) == (
+        "buildah",
+        "bb-working-container",
+        "localhost/bb:latest",
+    )
+    assert identify(container, "/run/runc", files(), list).engine == "buildah"
+
+
+def test_a_container_that_is_only_named_like_buildahs() -> None:
+    for identity, bundle in (("buildah-x", "/tmp/x"), ("buildah-buildah1", "/var/tmp/buildah2")):
+        assert identify(Container(id=identity, bundle=bundle), "/run/runc", files(), list).engine is None
+
+
 def test_buildkit() -> None:
     container = Container(id="x", hostname="buildkitsandbox")
     assert identify(container, "/run/runc", files(), list).engine == "buildkit"
@@ -87,6 +124,33 @@ def test_a_kubernetes_container() -> None:
     found = identify(Container(id=ID, annotations=annotations), "/run/containerd/runc/k8s.io", files(), list)
     assert (found.engine, found.name, found.image) == ("containerd", "dns", "registry/dns:2")
     assert found.kubernetes == Kubernetes("kube-system", "dns-1", "8a", "dns", OTHER, "container")
+
+
+def pod_container(mounted_from: str) -> Container:
+    notes = {"container-type": "container", "sandbox-id": OTHER}
+    return Container(
+        id=ID,
+        annotations={f"io.kubernetes.cri.{name}": value for name, value in notes.items()},
+        mounts=(Mount(f"/data/sandboxes/{mounted_from}/hostname", "/etc/hostname", "bind"),),
+    )
+
+
+def test_a_kubernetes_container_has_its_sandboxs_hostname() -> None:
+    read = files(**{f"data__sandboxes__{OTHER}__hostname": b"web-1\n"})
+    assert identify(pod_container(OTHER), "", read, list).hostname == "web-1"
+    assert identify(pod_container(OTHER), "", files(), list).hostname is None
+
+
+def test_a_hostname_file_that_is_not_the_sandboxs() -> None:
+    read = files(**{f"data__sandboxes__{ID}__hostname": b"other\n"})
+    assert identify(pod_container(ID), "", read, list).hostname is None
+
+
+def test_a_sandboxs_image() -> None:
+    """containerd 2 tells it."""
+    notes = {"container-type": "sandbox", "podsandbox.image-name": "pause:1"}
+    annotations = {f"io.kubernetes.cri.{name}": value for name, value in notes.items()}
+    assert identify(Container(id=ID, annotations=annotations), "", files(), list).image == "pause:1"
 
 
 def test_a_kubernetes_sandbox() -> None:

@@ -32,7 +32,8 @@ from startgate.testing import make_event
 
 CONTAINER_KEYS = (
     "id name engine runtime runtime_path pid bundle rootfs image labels annotations hostname kubernetes "
-    "namespaces cgroup rootless uid args privileged capabilities seccomp apparmor mounts started_by"
+    "namespaces host_namespaces cgroup rootless uid args user privileged capabilities "
+    "bounding_capabilities no_new_privileges read_only_rootfs seccomp apparmor mounts started_by truncated"
 ).split()
 
 
@@ -77,8 +78,10 @@ def test_the_whole_event() -> None:
 def test_unknown_is_null_or_empty() -> None:
     container = as_json(Event(type="created", gate="none", container=Container(id="c")))["container"]
     assert list(container) == CONTAINER_KEYS
-    empty: dict[str, Any] = {"labels": {}, "annotations": {}, "args": [], "capabilities": [], "mounts": []}
-    false = dict.fromkeys(("rootless", "privileged", "seccomp"), False)
+    lists = ("args", "capabilities", "bounding_capabilities", "mounts", "host_namespaces", "truncated")
+    empty: dict[str, Any] = {"labels": {}, "annotations": {}} | {name: [] for name in lists}
+    switches = ("rootless", "privileged", "seccomp", "no_new_privileges", "read_only_rootfs")
+    false = dict.fromkeys(switches, False)
     namespaces = {"namespaces": dict.fromkeys(["mnt", "net", "pid", "ipc", "uts", "user", "cgroup"])}
     assert container == dict.fromkeys(CONTAINER_KEYS) | {"id": "c"} | empty | false | namespaces
 
@@ -89,9 +92,9 @@ def test_unknown_is_null_or_empty() -> None:
         (Kubernetes(), "namespace pod pod_uid container sandbox_id container_type"),
         (Namespaces(), "mnt net pid ipc uts user cgroup"),
         (CgroupId("/x"), "path id"),
-        (Mount("a", "b", "c"), "source destination type options"),
+        (Mount("a", "b", "c"), "source destination type options resolved"),
         (Caller(1, "sh"), "pid comm"),
-        (Process(), "argv user cwd tty"),
+        (Process(), "argv user cwd tty truncated"),
         (Exit(), "code signal oom_killed requested_signal"),
         (Reason("why", "rule"), "message rule"),
     ],

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 from msgspec.structs import replace
 
+from startgate.errors import Overloaded
 from startgate.hold import Hold
 from startgate.kernel.process import ProcessId
 from startgate.lifecycle import End, Entry, Key, Lifecycle, State
@@ -45,6 +46,22 @@ def test_a_start_is_found_by_its_key(lifecycle: Lifecycle, entry: Entry) -> None
     assert lifecycle.find(Key("/run/crun", "c1")) is None
     assert lifecycle.find(Key("/run/runc", "c2")) is None
     assert lifecycle.containers() == [entry]
+
+
+def test_only_so_many_may_be_starting(entry: Entry) -> None:
+    lifecycle = Lifecycle(limit=2)
+    entries = [make_entry(f"c{n}") for n in range(3)]
+    for number, other in enumerate(entries):
+        other.runtime = ProcessId(200 + number, 1)
+    lifecycle.begin(entries[0])
+    lifecycle.begin(entries[1])
+    with pytest.raises(Overloaded, match="2 containers are being created already"):
+        lifecycle.begin(entries[2])
+    lifecycle.begin(entries[1])  # the same process, once more
+    lifecycle.told(entries[0])
+    assert lifecycle.stopped(entries[0], EXIT_3)  # its runtime is gone: it makes room
+    lifecycle.begin(entries[2])
+    assert lifecycle.containers() == [entries[1], entries[2]]
 
 
 def test_a_whole_life(lifecycle: Lifecycle, entry: Entry) -> None:
@@ -193,9 +210,72 @@ def test_two_starts_with_one_id_at_once(lifecycle: Lifecycle, entry: Entry) -> N
     lifecycle.begin(other)
     assert lifecycle.find(KEY) is other
     claim(lifecycle, entry)
-    assert lifecycle.find(KEY) is other
+    assert lifecycle.find(KEY) is entry
     lifecycle.stopped(other, EXIT_3)
     assert lifecycle.find(KEY) is entry
+
+
+def test_a_start_that_will_be_refused_hides_nothing(lifecycle: Lifecycle, entry: Entry) -> None:
+    """An `exec` meanwhile is in the container that runs."""
+    claim(lifecycle, entry)
+    lifecycle.passed(entry)
+    other = second(ProcessId(200, 2000))
+    lifecycle.begin(other)
+    assert lifecycle.find(KEY) is entry
+    assert lifecycle.to_start(KEY) is other
+
+
+def test_a_container_that_waits_for_its_start_hides_a_later_one(lifecycle: Lifecycle, entry: Entry) -> None:
+    lifecycle.describe(entry, replace(entry.container, pid=4242))
+    other = second(ProcessId(200, 2000))
+    lifecycle.begin(other)
+    lifecycle.signal(KEY, 9)
+    assert lifecycle.find(KEY) is lifecycle.to_start(KEY) is entry
+    assert (entry.requested_signal, other.requested_signal) == (9, None)
+
+
+# Containers that were there before
+
+
+def existing(start_time: int = 500, *, started: bool = True) -> Entry:
+    entry = make_entry("c1", runtime=ProcessId(50, start_time), pid=50)
+    entry.state = State.RUNNING if started else State.CREATING
+    entry.passed = started
+    return entry
+
+
+@pytest.mark.parametrize("started", [True, False])
+def test_a_container_that_no_gate_saw_is_adopted_once(started: bool) -> None:
+    lifecycle, entry = Lifecycle(), existing(started=started)
+    assert lifecycle.adopt(entry)
+    assert not lifecycle.adopt(existing(started=started))
+    assert lifecycle.find(KEY) is entry
+    assert lifecycle.to_start(KEY) is (None if started else entry)
+    assert lifecycle.stopped(entry, EXIT_3)
+    assert lifecycle.find(KEY) is None
+
+
+def test_one_that_a_gate_sees_is_not_adopted(lifecycle: Lifecycle, entry: Entry) -> None:
+    """Its init is younger than its runtime; after that it is found by its key."""
+    assert not lifecycle.adopt(existing(entry.runtime.start_time + 1))
+    claim(lifecycle, entry)
+    assert not lifecycle.adopt(existing(1))
+
+
+def test_one_whose_id_a_start_wants_is_adopted(lifecycle: Lifecycle, entry: Entry) -> None:
+    """It is older than the runtime, which will refuse."""
+    old = existing(entry.runtime.start_time - 1)
+    assert lifecycle.adopt(old)
+    assert lifecycle.find(KEY) is old
+
+
+def test_the_end_of_an_adopted_container_waits_until_it_is_told() -> None:
+    lifecycle, entry = Lifecycle(), existing()
+    entry.told = False
+    lifecycle.adopt(entry)
+    assert not lifecycle.stopped(entry, EXIT_3)
+    assert lifecycle.told(entry) == EXIT_3
+    assert lifecycle.stopped(entry, EXIT_3)
 
 
 @pytest.mark.parametrize("end", [True, False])
@@ -209,7 +289,7 @@ def test_a_process_that_tries_again_is_not_forgotten_with_its_first_try(
     else:
         claim(lifecycle, entry)
     assert again in lifecycle.containers()
-    assert lifecycle.find(KEY) is again
+    assert lifecycle.find(KEY) is (again if end else entry)
 
 
 class LifecycleMachine(RuleBasedStateMachine):
@@ -228,7 +308,6 @@ class LifecycleMachine(RuleBasedStateMachine):
         entry = make_entry(identity, runtime=ProcessId(len(self.known), 1))
         self.lifecycle.begin(entry)
         self.known.append(entry)
-        assert self.lifecycle.find(entry.key) is entry
         return entry
 
     @rule(entry=entries)
@@ -285,14 +364,13 @@ class LifecycleMachine(RuleBasedStateMachine):
         assert [e for e in listed if e.state is State.CREATING] == starting
 
     @invariant()
-    def the_newest_start_is_found(self) -> None:
+    def a_created_container_is_found_before_a_start(self) -> None:
         for identity in "ab":
             found = self.lifecycle.find(Key("/run/runc", identity))
+            listed = [e for e in self.lifecycle.containers() if e.key.id == identity]
+            created = [e for e in listed if e.state is not State.CREATING]
             starting = [e for e in self.known if e.key.id == identity and e.state is State.CREATING]
-            if starting:
-                assert found is starting[-1]
-            else:
-                assert found is None or found.state in (State.CREATED, State.RUNNING)
+            assert found is ([None, *starting, *created])[-1]
 
 
 LifecycleMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=30)

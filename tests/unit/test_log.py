@@ -5,12 +5,13 @@ import io
 import logging
 import sys
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
 
 from startgate.cli import log
-from startgate.cli.log import QueuedHandler
+from startgate.cli.log import Formatter, QueuedHandler, RateLimit
 
 PATIENCE = 10.0
 
@@ -98,3 +99,91 @@ def test_a_reader_that_has_left(handler: QueuedHandler, monkeypatch: pytest.Monk
     handler._thread.join(PATIENCE)
     assert not handler._thread.is_alive()
     handler.emit(record("nor this"))
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_flood_of_one_template_is_counted_once_its_time_is_over() -> None:
+    clock = Clock()
+    limit = RateLimit(burst=3, period=10, clock=clock)
+    assert [limit.admits("container %s: %s") for _ in range(5)] == [True] * 3 + [False] * 2
+    assert limit.admits("another")
+    assert (limit.due(), limit.wait()) == ([], 10.0)
+    clock.now += 11
+    assert not limit.admits("container %s: %s")  # not told yet: it goes on to count
+    assert limit.due() == ["startgate: 3 more lines like 'container %s: %s' were left out"]
+    assert (limit.due(), limit.wait()) == ([], None)
+    assert limit.admits("container %s: %s")
+
+
+def test_a_slow_stream_is_never_limited() -> None:
+    clock = Clock()
+    limit = RateLimit(burst=1, period=10, clock=clock)
+    for _ in range(100):
+        assert limit.admits("x")
+        clock.now += 10
+    assert limit.wait() is None
+
+
+def test_templates_are_forgotten() -> None:
+    clock = Clock()
+    limit = RateLimit(clock=clock)
+    for number in range(5000):
+        assert limit.admits(str(number))
+        clock.now += 1
+    assert len(limit._windows) <= 1000
+
+
+def test_the_count_is_written_though_nothing_follows(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = stopped_terminal(monkeypatch)
+    terminal.going.set()
+    handler = QueuedHandler(RateLimit(burst=1, period=0.05))
+    try:
+        for _ in range(100):
+            handler.emit(record("a bad bundle"))
+        until = time.monotonic() + PATIENCE
+        while terminal.getvalue().count("\n") < 2 and time.monotonic() < until:
+            time.sleep(0.01)
+        first, second = terminal.getvalue().splitlines()[:2]
+        assert first == "a bad bundle"
+        assert second.endswith("more lines like 'a bad bundle' were left out")
+    finally:
+        handler._drain()
+        atexit.unregister(handler._drain)
+        handler.close()
+
+
+def test_lines_left_out_take_no_memory(handler: QueuedHandler, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = stopped_terminal(monkeypatch)
+    for _ in range(500):
+        handler.emit(record("same"))
+    assert handler._lines.qsize() <= 21
+    assert written(handler, terminal)[:20] == ["same"] * 20
+
+
+def test_debug_lines_are_asked_for_and_not_limited(
+    handler: QueuedHandler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = stopped_terminal(monkeypatch)
+    lines = [logging.LogRecord("s", logging.DEBUG, __file__, 1, "same", None, None) for _ in range(100)]
+    for line in lines:
+        handler.emit(line)
+    assert len(written(handler, terminal)) == 100
+
+
+def test_foreign_text_forges_no_line() -> None:
+    formatter = Formatter("%(levelname)s: %(message)s")
+    assert formatter.format(record("id \x1b[2J\nstartgate: ok")) == "WARNING: id ?[2J?startgate: ok"
+    try:
+        raise ValueError("a\x1bb")
+    except ValueError:
+        failed = logging.LogRecord("s", logging.ERROR, __file__, 1, "failed", None, sys.exc_info())
+    text = formatter.format(failed)
+    assert "\x1b" not in text
+    assert text.startswith("ERROR: failed\nTraceback")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from startgate.gates.marks import PidFiles, Programs
 from startgate.kernel.fanotify import FAN_ACCESS_PERM, FAN_EVENT_ON_CHILD, FAN_OPEN_EXEC_PERM
 from tests.unit.fakes import FakeGroup, inode_of, is_open, make_entry
 
+PATIENCE = 10.0
 ON_CHILDREN = FAN_ACCESS_PERM | FAN_EVENT_ON_CHILD
 
 
@@ -209,6 +211,7 @@ def test_a_path_that_leads_elsewhere_by_now(group: FakeGroup, programs: Programs
         programs.remove(entry)
         assert len(group.marks) == 1  # not found: the next who executes it unmarks it
         assert programs.match(fd) == []
+        programs.unmark_unused(fd)
         assert group.marks == {}
 
 
@@ -232,3 +235,57 @@ def test_a_program_that_can_not_be_marked(group: FakeGroup, programs: Programs, 
         with pytest.raises(OSError, match="No space left"):
             programs.add(make_entry(), fd)
         assert programs.match(fd) == []
+
+
+# File systems that keep fanotify_mark(2) waiting
+
+
+class SlowGroup(FakeGroup):
+    """Marks nothing until it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reached = threading.Event()
+        self.go = threading.Event()
+
+    def mark(self, mask: int, path: str) -> None:
+        self.reached.set()
+        assert self.go.wait(PATIENCE)
+        super().mark(mask, path)
+
+
+def test_a_program_that_is_being_marked_keeps_no_reader_waiting(program: Path, tmp_path: Path) -> None:
+    group = SlowGroup()
+    programs, entry, other = Programs(group), make_entry(), tmp_path / "other"
+    other.touch()
+    with opened(program) as fd, opened(other) as other_fd:
+        worker = threading.Thread(target=programs.add, args=(entry, fd))
+        worker.start()
+        assert group.reached.wait(PATIENCE)
+        assert programs.match(other_fd) == []
+        assert programs.match(fd) == [entry]  # it may be executed at once
+        group.go.set()
+        worker.join(PATIENCE)
+        assert group.marks == {inode_of(program): FAN_OPEN_EXEC_PERM}
+
+
+def test_a_directory_that_is_being_marked_keeps_no_reader_waiting(tmp_path: Path) -> None:
+    group = SlowGroup()
+    pid_files = PidFiles(group)
+    (tmp_path / "pid").write_text("1")
+    worker = threading.Thread(target=pid_files.add, args=(make_entry(), directory_fd(tmp_path), "pid"))
+    with opened(tmp_path / "pid") as fd:
+        worker.start()
+        assert group.reached.wait(PATIENCE)
+        assert pid_files.match(fd) is None
+        group.go.set()
+        worker.join(PATIENCE)
+        assert pid_files.match(fd) is not None
+    pid_files.close()
+
+
+def test_a_program_in_use_is_not_unmarked(group: FakeGroup, programs: Programs, program: Path) -> None:
+    with opened(program) as fd:
+        programs.add(make_entry(), fd)
+        programs.unmark_unused(fd)
+    assert group.marks == {inode_of(program): FAN_OPEN_EXEC_PERM}

@@ -67,6 +67,8 @@ def test_an_engines_config_is_described() -> None:
         annotations={"io.example": "yes"},
         hostname="web",
         args=("nginx", "-g", "daemon off;"),
+        user="0:0",
+        bounding_capabilities=("CAP_CHOWN", "CAP_KILL"),
         capabilities=("CAP_CHOWN", "CAP_KILL"),
         seccomp=True,
         apparmor="docker-default",
@@ -91,7 +93,7 @@ def test_nulls_say_nothing() -> None:
     process = {"args": None, "env": None, "capabilities": None, "apparmorProfile": None}
     linux = {"namespaces": None, "resources": None, "seccomp": None}
     nulls = {"process": process, "linux": linux, "mounts": None, "annotations": None, "hostname": None}
-    assert described(nulls) == described({})
+    assert described(nulls) == described({"process": {}})
     assert described({"process": None, "linux": None, "root": None}) == described({})
     assert described({"linux": {"resources": {"devices": None}}}) == described({})
 
@@ -331,6 +333,27 @@ def check(data: bytes) -> None:
     container = describe(Container(id="c", bundle="/b"), decoded, ALL)
     assert json.loads(Event(type="creating", gate="command", container=container).to_json())
     oci.bind_source("/sbin/docker-init", decoded)
+
+
+def test_a_large_one_is_decoded_in_parts() -> None:
+    document = {
+        "hostname": "h",
+        "other": ["x"] * (1 << 19),
+        "annotations": {"a": "b"},
+        "process": {"args": ["x"]},
+    }
+    data = json.dumps(document).encode()
+    decoded = decode_config(data)
+    assert len(data) > 1 << 20
+    assert (decoded.hostname, decoded.annotations, decoded.mounts) == ("h", {"a": "b"}, None)
+    assert decoded.process and decoded.process.args == ("x",)
+
+
+@pytest.mark.parametrize("name", ["annotations", "mounts", "process"])
+def test_a_part_that_is_too_large(name: str) -> None:
+    data = json.dumps({name: "x" * (5 << 20)}).encode()
+    with pytest.raises(BundleError, match=f"its {name} are larger than"):
+        decode_config(data)
 
 
 @given(st.binary(max_size=100))

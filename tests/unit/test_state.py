@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from startgate.runtimes.signals import signal_number
-from startgate.runtimes.state import CRUN, RUNC, Flavour, decode, flavour, init_pid
+from startgate.runtimes.state import CRUN, RUNC, YOUKI, ContainerState, Flavour, decode, flavour, init_pid
 from tests.unit.fakes import FakeHost
 
 RUNC_STATE = json.dumps(
@@ -44,11 +44,12 @@ CRUN_STATUS = json.dumps(
 
 @pytest.mark.parametrize(("data", "kind"), [(RUNC_STATE, RUNC), (CRUN_STATUS, CRUN)])
 def test_pid_and_start_time(data: bytes, kind: Flavour) -> None:
-    assert decode(data, kind) == (4242, 5678)
+    state = decode(data, kind)
+    assert (state.pid, state.start) == (4242, 5678)
 
 
 def test_an_old_crun_tells_no_start_time() -> None:
-    assert decode(b'{"pid": 4242}', CRUN) == (4242, 0)
+    assert decode(b'{"pid": 4242}', CRUN) == ContainerState(4242)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +88,7 @@ def test_values_of_other_types(pid: object, start: object, kind: Flavour) -> Non
         decoded = decode(json.dumps(dict(zip(names, (pid, start), strict=True))).encode(), kind)
     except msgspec.MsgspecError:
         return
-    assert decoded == (pid, start)
+    assert (decoded.pid, decoded.start) == (pid, start)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +97,7 @@ def test_values_of_other_types(pid: object, start: object, kind: Flavour) -> Non
         ("runc", RUNC),
         ("crun", CRUN),
         ("crun-wasm", CRUN),
-        ("youki", RUNC),
+        ("youki", YOUKI),
         ("docker-runc", RUNC),
         ("", RUNC),
     ],

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from startgate.errors import BundleError, NotReadable
+from startgate.gates import view as view_module
 from startgate.gates.view import View, open_program_of
 from startgate.kernel import files
 from startgate.runtimes.oci import Config, decode_config
@@ -143,6 +144,29 @@ def test_a_file_that_tells_no_size_is_limited_too() -> None:
             files.read_regular(root, "/proc/self/status", 4)
     finally:
         os.close(root)
+
+
+def test_a_path_with_a_nul_is_refused_and_not_cut() -> None:
+    root = os.open("/", os.O_PATH)
+    try:
+        with pytest.raises(OSError, match="NUL"):
+            files.open_in_root(root, "/etc\0/x", os.O_PATH)
+    finally:
+        os.close(root)
+
+
+def test_large_configs_take_turns(view: View, caller: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    large = json.dumps({"hostname": "h", "annotations": {"a": "x" * (1 << 20)}})
+    (caller / "srv/config.json").write_text(large)
+    assert view.read_config("/srv/config.json").hostname == "h"
+    monkeypatch.setattr("startgate.gates.view._TURN_WAIT", 0.01)
+    with view_module._turn:
+        with pytest.raises(BundleError, match="others as large are being read"):
+            view.read_config("/srv/config.json")
+        (caller / "srv/config.json").write_text('{"hostname": "small"}')
+        assert view.read_config("/srv/config.json").hostname == "small"
+    assert view_module._turn.acquire(blocking=False)
+    view_module._turn.release()
 
 
 # The pid file's directory

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from startgate.cli import log
+from startgate.cli.policy import config as config_group
+from startgate.cli.policy import policy as policy_group
 from startgate.errors import KernelUnsupported, StartgateError, UsageError
+
+if TYPE_CHECKING:
+    from startgate.config import Settings
 
 _output = click.option(
     "--output",
@@ -18,6 +24,9 @@ _output = click.option(
     default="table",
     show_default=True,
     help="A table for people, or one JSON object a line.",
+)
+_filter = click.option(
+    "--filter", "keep", metavar="CEL", help="Show only what matches the expression (docs/events.md)."
 )
 _exec_records = click.option(
     "--exec-records",
@@ -46,7 +55,7 @@ def app(verbose: bool) -> None:
 
 @app.command()
 @_output
-@click.option("--filter", "keep", metavar="CEL", help="Show only events that match the expression.")
+@_filter
 @click.option("--count", type=click.IntRange(min=1), metavar="N", help="End after N events.")
 @click.option("--for", "seconds", type=click.FloatRange(min=0), metavar="SECONDS", help="End after a time.")
 @click.option("--runtime", "runtimes", multiple=True, metavar="PATH", help="A further runtime binary.")
@@ -60,6 +69,27 @@ def app(verbose: bool) -> None:
     metavar="SECONDS",
     help="Hold no start longer than this.",
 )
+@click.option(
+    "--hook",
+    "commands",
+    multiple=True,
+    metavar="TYPE=CMD",
+    help="Run a command at each event of a type: created='logger hello'.",
+)
+@click.option(
+    "--policy",
+    "policies",
+    multiple=True,
+    metavar="FILE",
+    help="Rules that refuse, warn or change (docs/policy.md).",
+)
+@click.option(
+    "--config",
+    "config_path",
+    metavar="FILE",
+    help="The configuration file. [default: /etc/startgate/config.toml, if it is there]",
+)
+@click.option("--existing/--no-existing", default=True, help="Show the containers that run already, too.")
 @click.option("--demo", is_flag=True, help="Run a small container, so that there is something to see.")
 def watch(
     *,
@@ -67,23 +97,76 @@ def watch(
     keep: str | None,
     count: int | None,
     seconds: float | None,
+    commands: tuple[str, ...],
+    policies: tuple[str, ...],
+    config_path: str | None,
     demo: bool,
     **watcher: Any,
 ) -> None:
     """Show containers as they start and stop, until Ctrl-C.
 
-    With --demo, and without a terminal, it ends after the demo.
+    With --demo, and without a terminal, it ends after the demo. SIGHUP, or a change of the
+    files, loads policy and configuration again.
     """
-    from startgate.cli.watch import Watch  # noqa: PLC0415  (each command imports what it needs)
+    from startgate import config  # noqa: PLC0415  (each command imports what it needs)
+    from startgate.active import Active  # noqa: PLC0415
+    from startgate.cli.watch import Watch, reloading  # noqa: PLC0415
+    from startgate.hooks import parse_option  # noqa: PLC0415
     from startgate.watcher import Watcher  # noqa: PLC0415
 
+    path = config_path or config.find_default()
+    if path:
+        watcher |= _unless_given(config.load(path))
     try:
         watched = Watcher(**watcher)
     except ValueError as error:
         raise UsageError(str(error)) from error
-    Watch(watched, output, keep=keep, count=count, seconds=seconds).run(
-        demo=demo, end_with_demo=not sys.stdout.isatty()
-    )
+    hooks = [parse_option(text) for text in commands]
+    with Active(watched, path, policy=policies, hooks=hooks) as active, reloading(active):
+        Watch(watched, output, keep=keep, count=count, seconds=seconds).run(
+            demo=demo, end_with_demo=not sys.stdout.isatty()
+        )
+
+
+def _unless_given(settings: Settings) -> dict[str, Any]:
+    """Return the watcher's options that the file sets and the command line does not."""
+    context = click.get_current_context()
+    options = {
+        "hold_timeout": settings.hold_timeout,
+        "exec_records": settings.exec_records,
+        "host_root": settings.host_root,
+        "runtimes": settings.runtimes or None,
+    }
+    return {
+        name: value
+        for name, value in options.items()
+        if value is not None and context.get_parameter_source(name) is ParameterSource.DEFAULT
+    }
+
+
+@app.command()
+@_output
+@_filter
+@_host_root
+def ps(output: str, keep: str | None, host_root: str) -> None:
+    """List the containers that are there now."""
+    from startgate.cli.containers import scan, show  # noqa: PLC0415
+
+    show(scan(host_root), output, keep)
+
+
+@app.command()
+@click.argument("container")
+@_output
+@click.option("--oci", is_flag=True, help="Also the whole config.json, as key `oci`.")
+@_host_root
+def inspect(container: str, output: str, oci: bool, host_root: str) -> None:
+    """Tell everything about one container, given its id, a unique beginning of it, or its name."""
+    from startgate.cli.containers import choose, scan, tell  # noqa: PLC0415
+
+    looked = scan(host_root)
+    found = choose(looked, container)
+    tell(found, output, looked.config_json(found) if oci else None)
 
 
 @app.command()
@@ -94,7 +177,7 @@ def demo(output: str, exec_records: str) -> None:
     from startgate.cli.watch import Watch  # noqa: PLC0415
     from startgate.watcher import Watcher  # noqa: PLC0415
 
-    Watch(Watcher(exec_records=exec_records), output).run(demo=True, end_with_demo=True)
+    Watch(Watcher(exec_records=exec_records, existing=False), output).run(demo=True, end_with_demo=True)
 
 
 @app.command()
@@ -108,6 +191,10 @@ def doctor(output: str, host_root: str) -> None:
     show(probes, output)
     if any(probe.required and not probe.works for probe in probes):
         raise SystemExit(3)
+
+
+app.add_command(policy_group)
+app.add_command(config_group)
 
 
 def main() -> None:

@@ -43,6 +43,17 @@ def _probes(host: str) -> Iterator[Probe]:
         "the host's /proc", lambda: _host_proc(host), required=True, missing="no process can be looked at"
     )
     yield _probe(
+        "other processes",
+        lambda: _other_processes(host),
+        required=True,
+        missing="no container can be looked at: run as root, with CAP_SYS_PTRACE",
+    )
+    yield _probe(
+        "files of other users",
+        _other_users,
+        missing="bundles in directories that another uid keeps to itself are not read",
+    )
+    yield _probe(
         "fanotify permission events", _hold, required=True, missing="no container can be held: run as root"
     )
     sources = [_source(name, host) for name in SOURCES]
@@ -76,6 +87,16 @@ def _host_proc(host: str) -> str:
     features.check_host_root(host)
     where = "" if features.in_initial_pid_namespace() else ", from a child pid namespace"
     return os.path.join(host, "proc") + where
+
+
+def _other_processes(host: str) -> str:
+    features.check_other_processes(host)
+    return "their root directories and namespaces can be reached"
+
+
+def _other_users() -> str:
+    features.check_other_users()
+    return "they can be read, whatever their modes"
 
 
 def _hold() -> str:

@@ -9,6 +9,7 @@ import time
 from typing import TextIO
 
 from startgate.events import Container, Event, Exit
+from startgate.foreign import one_line
 
 _WIDTH = 100
 _COLOURS = {
@@ -17,6 +18,7 @@ _COLOURS = {
     "started": "32",
     "exec": "34",
     "stopped": "33",
+    "existing": "2",
     "denied": "1;31",
     "lost": "1;35",
 }
@@ -38,7 +40,7 @@ class Table:
         if not self._headed:
             self._stream.write(_HEAD[: self._width] + "\n")
             self._headed = True
-        line = _clean(row(event))[: self._width]
+        line = one_line(row(event))[: self._width]
         if self._colours:
             line = f"\033[{_COLOURS.get(event.type, '0')}m{line}\033[0m"
         self._stream.write(line + "\n")
@@ -48,7 +50,7 @@ class Table:
 def row(event: Event) -> str:
     """Return the line of an event."""
     container = event.container or Container(id="")
-    name = _shorten(container.name or container.id, 20)
+    name = shorten(container.name or container.id, 20)
     pid = "" if container.pid is None else str(container.pid)
     held = "" if event.held_us is None else f"{event.held_us / 1000:.1f}ms"
     local = _local_time(event.time)
@@ -61,15 +63,17 @@ def _what(event: Event, container: Container) -> str:
         case "stopped":
             return describe_exit(event.exit or Exit()) + said
         case "exec":
-            return _command(event.process.argv if event.process else ()) + said
+            return command(event.process.argv if event.process else ()) + said
         case "denied" | "lost":
             rule = f"{event.reason.rule}: " if event.reason and event.reason.rule else ""
             return rule + (event.reason.message if event.reason else "")
         case "creating":
             caller = f" by {container.started_by.comm}" if container.started_by else ""
-            return f"{container.runtime}{caller}: {_command(container.args)}{said}"
+            return f"{container.runtime}{caller}: {command(container.args)}{said}"
+        case "existing":
+            return f"{container.engine or container.runtime}: {command(container.args)}{said}"
         case _:
-            return f"{event.gate} gate: {_command(container.args)}{said}"
+            return f"{event.gate} gate: {command(container.args)}{said}"
 
 
 def describe_exit(exit: Exit) -> str:
@@ -94,11 +98,12 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def _command(words: tuple[str, ...]) -> str:
+def command(words: tuple[str, ...]) -> str:
+    """Return a command line for people."""
     return " ".join(words) if words else "-"
 
 
-def _shorten(text: str, width: int) -> str:
+def shorten(text: str, width: int) -> str:
     """Cut hex ids as engines do; keep the ends of other long names."""
     if len(text) == 64 and not text.strip("0123456789abcdef"):
         return text[:12]
@@ -112,8 +117,3 @@ def _local_time(stamp: str) -> str:
     except ValueError:
         return stamp[:12]
     return time.strftime("%H:%M:%S", time.localtime(calendar.timegm(seconds))) + stamp[19:23]
-
-
-def _clean(text: str) -> str:
-    """Keep control characters of foreign strings away from the terminal."""
-    return "".join(c if c.isprintable() else "?" for c in text)

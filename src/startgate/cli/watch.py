@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TextIO
 
+from startgate.active import Active, Reloader
 from startgate.cli.demo import DemoContainer
 from startgate.cli.table import Table
 from startgate.errors import UsageError
@@ -54,6 +55,23 @@ def _signals_later() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
+
+
+@contextmanager
+def reloading(active: Active) -> Iterator[None]:
+    """For the length of the block, load again on SIGHUP and when a file changes.
+
+    Where no file decides, SIGHUP ends the program as ever.
+    """
+    if not active.files:
+        yield
+        return
+    with Reloader(active) as reloader:
+        before = signal.signal(signal.SIGHUP, lambda number, frame: reloader.reload())
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGHUP, before)
 
 
 class Watch:

@@ -12,9 +12,10 @@ from typing import Protocol
 
 from msgspec.structs import replace
 
-from startgate.engines import containerd, docker, podman
+from startgate.engines import buildah, containerd, docker, podman
 from startgate.engines.facts import Facts, Known
-from startgate.events import Container, printable
+from startgate.events import Container, Kubernetes, printable
+from startgate.foreign import Fitting
 
 __all__ = ["Engine", "Facts", "identify"]
 
@@ -26,7 +27,8 @@ class Engine(Protocol):
         """Return what the engine knows of the container; None: it is not this engine's."""
 
 
-ENGINES: tuple[Engine, ...] = (docker.describe, containerd.describe, podman.describe)
+# Podman before CRI-O, whose annotations it borrows for the containers of its pods.
+ENGINES: tuple[Engine, ...] = (docker.describe, podman.describe, containerd.describe, buildah.describe)
 
 
 def identify(
@@ -43,12 +45,20 @@ def identify(
     facts = Facts(container, state_root, read, caller)
     for engine in ENGINES:
         if known := engine(facts):
+            fitting = Fitting()
             return replace(
                 container,
                 engine=known.engine,
                 name=printable(known.name) if known.name else container.name,
                 image=printable(known.image) if known.image else container.image,
-                labels={printable(k): printable(v) for k, v in known.labels.items()},
-                kubernetes=known.kubernetes,
+                labels=fitting.pairs("labels", known.labels),
+                kubernetes=known.kubernetes and _clipped(known.kubernetes),
+                hostname=container.hostname or (known.hostname and printable(known.hostname)),
+                truncated=container.truncated + fitting.cut,
             )
     return container
+
+
+def _clipped(pod: Kubernetes) -> Kubernetes:
+    given = {name: getattr(pod, name) for name in Kubernetes.__struct_fields__}
+    return Kubernetes(**{name: text and printable(text) for name, text in given.items()})

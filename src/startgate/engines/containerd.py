@@ -16,7 +16,7 @@ def describe(facts: Facts) -> Known | None:
     """See engines.Engine."""
     notes = facts.container.annotations
     if f"{_CRI}container-type" in notes:
-        return _of_cri(notes)
+        return _of_cri(facts)
     if f"{_CRIO}ContainerType" in notes:
         return _of_crio(notes)
     if "nerdctl/name" in notes:
@@ -26,7 +26,9 @@ def describe(facts: Facts) -> Known | None:
     return None
 
 
-def _of_cri(notes: Mapping[str, str]) -> Known:
+def _of_cri(facts: Facts) -> Known:
+    notes = facts.container.annotations
+
     def note(name: str) -> str | None:
         return notes.get(_CRI + name)
 
@@ -38,7 +40,17 @@ def _of_cri(notes: Mapping[str, str]) -> Known:
         sandbox_id=note("sandbox-id"),
         container_type=note("container-type"),
     )
-    return Known("containerd", pod.container or pod.pod, note("image-name"), kubernetes=pod)
+    image = note("image-name") or note("podsandbox.image-name")  # a sandbox's since containerd 2
+    name = pod.container or pod.pod
+    return Known("containerd", name, image, kubernetes=pod, hostname=_hostname(facts, pod.sandbox_id))
+
+
+def _hostname(facts: Facts, sandbox: str | None) -> str | None:
+    """SANDBOX/hostname, which containerd made for the sandbox and binds into all its containers."""
+    for mount in facts.container.mounts:
+        if mount.destination == "/etc/hostname" and sandbox and mount.source.endswith(f"/{sandbox}/hostname"):
+            return facts.line(mount.source)
+    return None
 
 
 def _of_crio(notes: Mapping[str, str]) -> Known:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -9,6 +10,7 @@ from typing import TypeVar
 import msgspec
 
 from startgate.events import Container, Kubernetes
+from startgate.foreign import UNDECODABLE
 
 T = TypeVar("T")
 
@@ -25,11 +27,18 @@ class Facts:
     caller: Callable[[], list[str]]
     """The command line of the process that executed the runtime; empty if it is gone."""
 
+    def line(self, path: str) -> str | None:
+        """Read a file of one line; None when it is not there."""
+        try:
+            return os.fsdecode(self.read(path)).strip() or None
+        except OSError:
+            return None
+
     def decode(self, path: str, decoder: msgspec.json.Decoder[T]) -> T | None:
         """Read and decode a JSON file; None when it is not there, or not what it should be."""
         try:
             return decoder.decode(self.read(path))
-        except (OSError, msgspec.MsgspecError, RecursionError):
+        except (OSError, *UNDECODABLE):
             return None
 
 
@@ -42,3 +51,5 @@ class Known:
     image: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     kubernetes: Kubernetes | None = None
+    hostname: str | None = None
+    """Where config.json has none: a pod's container has its sandbox's."""

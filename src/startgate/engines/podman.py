@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import itertools
 import posixpath
+from collections.abc import Mapping
 
 import msgspec
 
 from startgate.engines.facts import Facts, Known
+from startgate.events import Kubernetes
+from startgate.foreign import UNDECODABLE
 
 
 class _Container(msgspec.Struct, frozen=True):
@@ -33,7 +36,14 @@ def describe(facts: Facts) -> Known | None:
     name = _conmon_name(facts.caller(), container.id)
     if stored and not name:
         name = next(iter(stored.names or ()), None)
-    return Known("podman", name, _image(stored))
+    return Known("podman", name, _image(stored), kubernetes=_pod(container.annotations))
+
+
+def _pod(notes: Mapping[str, str]) -> Kubernetes | None:
+    """Tell a container of a pod, and the infra container whose namespaces it shares."""
+    sandbox = notes.get("io.kubernetes.cri-o.SandboxID")
+    kind = notes.get("io.kubernetes.cri-o.ContainerType")
+    return Kubernetes(sandbox_id=sandbox, container_type=kind) if sandbox else None
 
 
 def _conmon_name(command: list[str], identity: str) -> str | None:
@@ -54,5 +64,5 @@ def _stored(facts: Facts) -> _Container | None:
 def _image(stored: _Container | None) -> str | None:
     try:
         return _metadata.decode(stored.metadata).image_name if stored else None
-    except msgspec.MsgspecError:
+    except UNDECODABLE:
         return None

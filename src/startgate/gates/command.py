@@ -86,8 +86,8 @@ class CommandGate:
         return path.removeprefix(host) if path.startswith(host + "/") else path
 
     def _on_start(self, call: Invocation, path: str, hold: Hold) -> Job | None:
-        entry = self._context.lifecycle.find(key_of(call, path))
-        if entry is None or entry.passed or entry.state is State.STOPPED:
+        entry = self._context.lifecycle.to_start(key_of(call, path))
+        if entry is None or entry.state is State.STOPPED:
             return None
         return lambda: self._created.at_start(entry, hold)
 
@@ -102,7 +102,7 @@ class Repeats:
 
     def __init__(self, proc: Proc) -> None:
         self._proc = proc
-        self._last: OrderedDict[ProcessId, tuple[list[bytes], Hold]] = OrderedDict()
+        self._last: OrderedDict[ProcessId, tuple[int, Hold]] = OrderedDict()
 
     def seen(self, record: ExecRecord, hold: Hold) -> bool:
         """Was this very process let go with the same command line before?"""
@@ -110,10 +110,11 @@ class Repeats:
             process = self._proc.identify(record.tgid)
         except NotReadable:
             return False
-        arguments, before = self._last.get(process, ([], hold))
-        if arguments == record.arguments and not before.denied:
+        arguments = hash(tuple(record.arguments))  # they may be megabytes
+        same, before = self._last.get(process, (0, hold))
+        if same == arguments and not before.denied:
             return True
-        self._last[process] = (record.arguments, hold)
+        self._last[process] = (arguments, hold)
         if len(self._last) > self._SIZE:
             self._last.popitem(last=False)
         return False

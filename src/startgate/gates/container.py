@@ -28,7 +28,13 @@ class ContainerGate:
         with hold.fd() as fd:
             if event.mask & FAN_OPEN_EXEC_PERM:
                 entries = self._context.programs.match(fd)
-                pid = self._source.host_pid(event, self._group) if entries else 0
+                if not entries:
+                    return lambda: self._unmark(hold)
+                pid = self._source.host_pid(event, self._group)
                 return (lambda: self._created.at_first_exec(entries, pid, hold)) if pid else None
             entry = self._context.pid_files.match(fd)
         return (lambda: self._created.at_pid_file(entry, hold)) if entry else None
+
+    def _unmark(self, hold: Hold) -> None:
+        with hold, hold.fd() as fd:
+            self._context.programs.unmark_unused(fd)

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from startgate.errors import NotReadable
+from startgate.errors import NotReadable, Overloaded
 from startgate.events import Container, Event, EventType, Gate, timestamp
 from startgate.exits import Exits
 from startgate.gates.marks import PidFiles, Programs
@@ -63,11 +63,11 @@ class Context:
             job()
         except Released:
             log.debug("a hold was answered before its work was done")
-        except (NotReadable, OSError) as error:
+        except (NotReadable, Overloaded, OSError) as error:
             hold.release()  # often done already: jobs work in `with hold`
-            message = f"a runtime command was {'denied' if hold.denied else 'let go'} unexamined: {error}"
-            self.listeners.publish(lost(message))
-            log.warning("%s", message)
+            answer = "denied" if hold.denied else "let go"
+            self.listeners.publish(lost(f"a runtime command was {answer} unexamined: {error}"))
+            log.warning("a runtime command was %s unexamined: %s", answer, error)
         except BaseException:
             hold.release()
             raise
@@ -75,10 +75,7 @@ class Context:
 
 def key_of(call: Invocation, path: str) -> Key:
     """Return the identity of the container that a runtime's command line names."""
-    root = os.path.normpath(call.root or state.flavour(os.path.basename(path)).root)
-    root = "/" + root.lstrip("/") if root.startswith("/") else root  # normpath keeps two slashes
-    # Engines write /var/run, a link to /run: the same directory must give the same key.
-    return Key(root.removeprefix("/var") if f"{root}/".startswith("/var/run/") else root, call.id)
+    return Key(state.canonical(call.root or state.flavour(os.path.basename(path)).root), call.id)
 
 
 def event(event_type: EventType, gate: Gate, container: Container) -> Event:

@@ -8,8 +8,9 @@ import time
 
 from msgspec.structs import replace
 
+from startgate import running
 from startgate.errors import BundleError, NotReadable
-from startgate.events import CgroupId, Container, Event, Namespaces
+from startgate.events import Container, Event
 from startgate.exits import Watch
 from startgate.gates import inits, view
 from startgate.gates.context import Context, event
@@ -39,7 +40,7 @@ class Created:
         with hold:
             pid = inits.by_pid_file(self._context.proc, entry, hold)
             if pid is not None and (container := self._adopt(entry, pid)):
-                self._pass(entry, hold, [event("created", "pidfile", container)])
+                self._pass(entry, hold, [event("created", "pidfile", container)], deniable=False)
 
     def at_start(self, entry: Entry, hold: Hold) -> None:
         """`start` of a container whose gate nobody has passed, or somebody just passes."""
@@ -117,12 +118,23 @@ class Created:
         return self._context.exits.watch(process, lambda status: self.ends.ended(entry, End(status)))
 
     def _pass(self, entry: Entry, hold: Hold, events: list[Event], *, deniable: bool = True) -> None:
-        passage = Passage(hold, self._context.listeners, events, lambda: self._passed(entry))
+        """Where it is not `deniable` a refusal waits for the first exec."""
+        listeners = self._context.listeners
+        passage = Passage(hold, listeners, events, lambda: self._passed(entry))
+        owed = not deniable and listeners.fails_closed("created")
+        if owed:  # refused already, unless the verdict comes in time
+            self._refuse_first_exec(entry, Deny("the deadline passed before it was decided"))
         verdict = passage.run(events, deniable=deniable)
-        if verdict and not deniable:
-            self._refuse_first_exec(entry, verdict)
-            hold.allow()
-            passage.finish()
+        if deniable:
+            return
+        if verdict and not self._refuse_first_exec(entry, verdict) and events[-1].gate == "pidfile":
+            self._refuse(events[-1], verdict, hold)  # clean enough: engines delete the container then
+        if owed and not verdict and not hold.expired:
+            entry.verdict = None
+            if not listeners.wants("started"):
+                self._context.programs.remove(entry)
+        hold.allow()
+        passage.finish()
 
     def _passed(self, entry: Entry) -> None:
         waiting, end = self._context.lifecycle.passed(entry)
@@ -137,7 +149,7 @@ class Created:
         if hold.deny():
             self._context.listeners.publish(denied(started, verdict, hold.held_us))
 
-    def _refuse_first_exec(self, entry: Entry, verdict: Deny) -> None:
+    def _refuse_first_exec(self, entry: Entry, verdict: Deny) -> bool:
         """Engines leak a container whose `start` is refused: refuse its program instead."""
         entry.verdict = verdict
         pid, config = entry.container.pid, entry.config
@@ -150,16 +162,18 @@ class Created:
             finally:
                 os.close(fd)
         except (OSError, BundleError) as error:
-            message = f"container {entry.container.id} could not be denied: {error}"
+            message = f"container {entry.container.id} could not be denied at its first exec: {error}"
             self._context.listeners.publish(lost(message))
             log.error("%s", message)
+            return False
+        return True
 
     def _adopt(self, entry: Entry, pid: int) -> Container | None:
         """CREATING -> CREATED: complete the record, watch the end. None: another gate did."""
         try:
             process = self._context.proc.identify(pid)
-            container = self._complete(entry.container, process)
-            watch = self._watch_init(entry, process)  # which proves that all of that was of `process`
+            container = running.of_process(entry.container, self._context.proc, process)
+            watch = self._watch_init(entry, process)
         except (NotReadable, OSError) as error:
             log.warning("container %s: its init %d is gone: %s", entry.container.id, pid, error)
             return None
@@ -172,14 +186,3 @@ class Created:
         entry.init_watch = watch  # the runtime's is dropped once the task goes on: `_passed`
         self._context.pid_files.remove(entry)
         return container
-
-    def _complete(self, container: Container, process: ProcessId) -> Container:
-        """Raises NotReadable when the process is gone."""
-        proc = self._context.proc
-        namespaces, cgroup = proc.namespaces(process.pid), proc.cgroup(process.pid)
-        return replace(
-            container,
-            pid=process.pid,
-            namespaces=Namespaces(**namespaces),
-            cgroup=CgroupId(cgroup.path, cgroup.id),
-        )

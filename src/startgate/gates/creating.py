@@ -11,8 +11,11 @@ from msgspec.structs import replace
 from startgate import engines
 from startgate.errors import BundleError, NotReadable
 from startgate.events import Caller, Container, Event, printable
+from startgate.gates import host
 from startgate.gates.context import Context, event, key_of
 from startgate.gates.created import Created
+from startgate.gates.patching import Patching
+from startgate.gates.refusal import explain
 from startgate.gates.view import View
 from startgate.hold import Hold
 from startgate.lifecycle import Entry, State
@@ -30,12 +33,20 @@ class Creating:
     def __init__(self, context: Context, created: Created) -> None:
         self._context = context
         self._created = created
+        self._patching = Patching(context, self._describe_config, self._arm_program)
 
     def at_command(self, call: Invocation, path: str, record: ExecRecord, hold: Hold) -> None:
         """Pass the command gate. Raises NotReadable when the caller is gone."""
         with hold:
             entry = self._begin(call, path, record, hold)
-            passage = Passage(hold, self._context.listeners, [_creating(entry)], lambda: self._told(entry))
+            passage = Passage(
+                hold,
+                self._context.listeners,
+                [_creating(entry)],
+                lambda: self._told(entry),
+                refusing=lambda verdict: explain(self._context.proc, call, record, verdict),
+                patching=lambda event, patches: self._patching.patch(entry, record, event, patches),
+            )
             try:
                 entry.gated = self._arm(entry, record)
             except BaseException:
@@ -89,7 +100,7 @@ class Creating:
             pid_file = self._arm_pid_file(entry, view, bundle)
             program = False
             if not pid_file or self._context.listeners.wants("started"):
-                program = self._arm_program(entry, view, bundle)
+                program = self._arm_program(entry, view, bundle, entry.config)
         command = entry.invocation.command
         if command is Command.RESTORE:
             return False  # it runs on before its pid file is written: look for it as well
@@ -98,13 +109,20 @@ class Creating:
     def _describe(self, entry: Entry, view: View, bundle: str) -> None:
         container = replace(entry.container, bundle=printable(bundle))
         try:
-            name = view.absolute(entry.invocation.config or "config.json", bundle)
+            name = view.absolute(entry.invocation.config or oci.CONFIG, bundle)
             entry.config = view.read_config(name)
-            container = oci.describe(container, entry.config, self._context.capabilities)
+            container = self._describe_config(entry, container, entry.config, view)
             container = engines.identify(container, entry.key.root, view.read_small, view.caller_arguments)
         except BundleError as error:
             log.warning("container %s: %s", container.id, printable(str(error)))
         self._context.lifecycle.describe(entry, container)
+
+    def _describe_config(
+        self, entry: Entry, container: Container, config: oci.Config, view: View
+    ) -> Container:
+        """Return the container with what a config.json says. Raises NotReadable."""
+        container = oci.describe(container, config, self._context.capabilities)
+        return host.describe(container, config, view, self._context.proc, entry.runtime.pid)
 
     def _watch_runtime(self, entry: Entry) -> None:
         """Its end tells of starts that fail, and of `create`s whose pid file nobody reads."""
@@ -136,11 +154,11 @@ class Creating:
             return False
         return True
 
-    def _arm_program(self, entry: Entry, view: View, bundle: str) -> bool:
-        if entry.invocation.command is Command.RESTORE or not entry.config:
+    def _arm_program(self, entry: Entry, view: View, bundle: str, config: oci.Config | None) -> bool:
+        if entry.invocation.command is Command.RESTORE or not config:
             return False  # a restored process executes nothing
         try:
-            fd = view.open_program(bundle, entry.config)
+            fd = view.open_program(bundle, config)
             try:
                 self._context.programs.add(entry, fd)
             finally:

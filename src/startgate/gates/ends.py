@@ -25,7 +25,7 @@ class Ends:
     def ended(self, entry: Entry, end: End) -> None:
         """On any thread, never waits: the container's init, or its start, has ended."""
         if self._context.lifecycle.stopped(entry, end):
-            denied = entry.command.denied  # no `stopped` follows a `denied` command
+            denied = entry.command and entry.command.denied  # no `stopped` follows a `denied` command
             self._context.housekeeping.submit(
                 lambda: self.disarm(entry) if denied else self._tell(entry, end)
             )
@@ -37,7 +37,8 @@ class Ends:
 
     def _tell(self, entry: Entry, end: End) -> None:
         self.disarm(entry)
-        message = end.message or (None if entry.passed else "it ended before its program was started")
+        unstarted = not entry.passed and entry.command  # of one that was there before, nobody knows
+        message = end.message or ("it ended before its program was started" if unstarted else None)
         stopped = replace(
             event("stopped", "none", entry.container),
             exit=_exit(entry, end),

@@ -8,7 +8,9 @@ from msgspec.structs import replace
 
 from startgate.errors import BundleError
 from startgate.events import Container, Process, printable
+from startgate.foreign import Fitting
 from startgate.gates.context import Context, event, key_of
+from startgate.gates.refusal import explain
 from startgate.gates.view import View
 from startgate.hold import Hold
 from startgate.passage import Passage
@@ -29,7 +31,12 @@ class Executing:
         """Pass the exec command gate."""
         with hold:
             draft = replace(event("exec", "exec", self._container(call, path)), process=_process_of(call))
-            passage = Passage(hold, self._context.listeners, [draft])
+            passage = Passage(
+                hold,
+                self._context.listeners,
+                [draft],
+                refusing=lambda verdict: explain(self._context.proc, call, record, verdict),
+            )
             if call.process:
                 draft = replace(draft, process=self._read_process(call, record) or draft.process)
             passage.run([draft])
@@ -51,9 +58,11 @@ class Executing:
 def _process_of(call: Invocation) -> Process:
     """What the command line says, where there is no --process file."""
     options = dict(call.options)
+    fitting = Fitting()
     return Process(
-        argv=tuple(printable(word) for word in call.arguments),
+        argv=fitting.words("argv", call.arguments),
         user=printable(options.get("--user") or options.get("-u") or "") or None,
         cwd=printable(options.get("--cwd") or "") or None,
         tty="--tty" in options or "-t" in options,
+        truncated=fitting.cut,
     )

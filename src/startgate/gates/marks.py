@@ -2,6 +2,10 @@
 
 Shared inodes are counted: many containers may have one directory for their pid files, or
 one program. Nothing here keeps an fd into a root file system.
+
+Reading threads only look things up, under a lock that nobody holds for long. fanotify_mark(2)
+may wait for a file system that is slow (an overlay above FUSE): whoever marks or unmarks an
+inode takes its turn, on a worker.
 """
 
 from __future__ import annotations
@@ -38,6 +42,16 @@ def path_of(fd: int) -> str:
     return f"/proc/self/fd/{fd}"
 
 
+class _Turns:
+    """Locks for marking: an inode that keeps someone waiting delays few others."""
+
+    def __init__(self) -> None:
+        self._locks = [threading.Lock() for _ in range(64)]
+
+    def of(self, inode: Inode) -> threading.Lock:
+        return self._locks[hash(inode) % len(self._locks)]
+
+
 @dataclass(frozen=True, slots=True)
 class _PidFile:
     entry: Entry
@@ -51,6 +65,7 @@ class PidFiles:
 
     def __init__(self, group: Group) -> None:
         self._group = group
+        self._turns = _Turns()
         self._lock = threading.Lock()
         self._by_name: dict[str, list[_PidFile]] = {}
 
@@ -58,9 +73,10 @@ class PidFiles:
         """Hold the readers of `name` in the directory; takes the fd over. Raises OSError."""
         try:
             watch = _PidFile(entry, directory, inode_of(directory), name)
-            with self._lock:
+            with self._turns.of(watch.inode):
                 self._group.mark(_ACCESS, path_of(directory))
-                self._by_name.setdefault(name, []).append(watch)
+                with self._lock:
+                    self._by_name.setdefault(name, []).append(watch)
         except BaseException:
             os.close(directory)
             raise
@@ -80,15 +96,20 @@ class PidFiles:
     def remove(self, entry: Entry) -> None:
         """Stop watching the container's pid file, if it is watched."""
         with self._lock:
-            for watches in list(self._by_name.values()):
-                for watch in [w for w in watches if w.entry is entry]:
-                    watches.remove(watch)
-                    self._release(watch)
+            own = [w for watches in self._by_name.values() for w in watches if w.entry is entry]
+        for watch in own:
+            with self._turns.of(watch.inode):
+                self._release(watch)
 
     def _release(self, watch: _PidFile) -> None:
-        if not self._by_name[watch.name]:
-            del self._by_name[watch.name]
-        shared = any(w.inode == watch.inode for watches in self._by_name.values() for w in watches)
+        with self._lock:
+            watches = self._by_name.get(watch.name, [])
+            if watch not in watches:  # another thread was faster
+                return
+            watches.remove(watch)
+            if not watches:
+                del self._by_name[watch.name]
+            shared = any(w.inode == watch.inode for watches in self._by_name.values() for w in watches)
         try:
             if not shared:
                 self._group.unmark(_ACCESS, path_of(watch.directory))
@@ -125,28 +146,38 @@ class Programs:
 
     def __init__(self, group: Group) -> None:
         self._group = group
+        self._turns = _Turns()
         self._lock = threading.Lock()
         self._by_inode: dict[Inode, list[_Program]] = {}
 
     def add(self, entry: Entry, fd: int) -> None:
         """Hold whoever executes the file; the fd stays the caller's. Raises OSError."""
-        path = os.readlink(path_of(fd))
-        with self._lock:
-            self._group.mark(FAN_OPEN_EXEC_PERM, path_of(fd))
-            self._by_inode.setdefault(inode_of(fd), []).append(_Program(entry, path))
+        inode, program = inode_of(fd), _Program(entry, os.readlink(path_of(fd)))
+        with self._turns.of(inode):
+            with self._lock:  # before the mark: who executes it then is not taken for nobody's
+                self._by_inode.setdefault(inode, []).append(program)
+            try:
+                self._group.mark(FAN_OPEN_EXEC_PERM, path_of(fd))
+            except OSError:
+                with self._lock:
+                    self._by_inode[inode].remove(program)
+                    if not self._by_inode[inode]:
+                        del self._by_inode[inode]
+                raise
 
     def match(self, fd: int) -> list[Entry]:
         """Return the containers whose first program an event's fd is. Never waits.
 
-        Nobody's any more: the mark, left behind by a start that failed, is removed.
+        None: the mark was left behind by a start that failed, see `unmark_unused`.
         """
         inode = inode_of(fd)
         with self._lock:
-            programs = self._by_inode.get(inode)
-            if programs:
-                return [program.entry for program in programs]
-            self._unmark(path_of(fd))
-            return []
+            return [program.entry for program in self._by_inode.get(inode, ())]
+
+    def holds(self, entry: Entry) -> bool:
+        """Is the container's first exec waited for?"""
+        with self._lock:
+            return any(each.entry is entry for found in self._by_inode.values() for each in found)
 
     def remove(self, entry: Entry, fd: int | None = None) -> None:
         """Stop waiting for the container's first exec; `fd` is its program, where it is at hand.
@@ -155,7 +186,7 @@ class Programs:
         """
         for inode, path in self._forget(entry):
             if fd is not None and inode_of(fd) == inode:
-                self._unmark_unused(fd, inode)
+                self.unmark_unused(fd)
             else:
                 self._unmark_path(path, inode)
 
@@ -173,24 +204,25 @@ class Programs:
         return unused
 
     def _unmark_path(self, path: str, inode: Inode) -> None:
-        """The path may lead elsewhere by now, or nowhere: then `match` unmarks, or umount did."""
+        """The path may lead elsewhere by now, or nowhere: then who executes it unmarks, or umount did."""
         try:
             fd = os.open(path, os.O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW)
         except OSError:
             return
         try:
             if inode_of(fd) == inode:
-                self._unmark_unused(fd, inode)
+                self.unmark_unused(fd)
         finally:
             os.close(fd)
 
-    def _unmark_unused(self, fd: int, inode: Inode) -> None:
-        with self._lock:
-            if inode not in self._by_inode:
-                self._unmark(path_of(fd))
-
-    def _unmark(self, path: str) -> None:
-        try:
-            self._group.unmark(FAN_OPEN_EXEC_PERM, path)
-        except OSError as error:  # ENOENT: removed before
-            log.debug("unmarking %s: %s", path, error)
+    def unmark_unused(self, fd: int) -> None:
+        """Remove the mark of a program that no container waits for. On a worker."""
+        inode = inode_of(fd)
+        with self._turns.of(inode):
+            with self._lock:
+                if inode in self._by_inode:
+                    return
+            try:
+                self._group.unmark(FAN_OPEN_EXEC_PERM, path_of(fd))
+            except OSError as error:  # ENOENT: removed before
+                log.debug("unmarking %s: %s", path_of(fd), error)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import posixpath
+import threading
 
 from startgate.errors import BundleError, NotReadable
 from startgate.kernel import files
@@ -13,17 +15,27 @@ from startgate.runtimes import oci
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
+# Decoding 16 MiB takes 150 MB: large ones take turns, so that many at once cost no more than one.
+_TURN_WAIT = 1.0
+_turn = threading.Semaphore()
+
 # Everyone reads files there all the time, or they are no place for a pid file at all.
 _SHARED_DIRECTORIES = ("/etc", "/usr", "/bin", "/sbin", "/lib", "/lib64", "/boot", "/dev", "/proc", "/sys")
 
 
 class View:
-    """Owns an fd of a held caller's root directory. Use it on a worker: all of it may wait."""
+    """Owns an fd of a process's root directory. Use it on a worker: all of it may wait."""
 
-    def __init__(self, proc: Proc, tid: int, parent: int = 0) -> None:
-        """`parent` is the runtime's. Raises NotReadable when the task is gone."""
+    def __init__(self, proc: Proc, tid: int | None, parent: int = 0) -> None:
+        """See what `tid` sees (None: what the host does); `parent` is the runtime's.
+
+        Raises NotReadable when the task is gone.
+        """
         self._proc = proc
         self._parent = parent
+        if tid is None:
+            self.root, self.cwd = os.open(proc.host, os.O_PATH | os.O_CLOEXEC), "/"
+            return
         base = f"{proc.root}/{tid}"
         try:
             self.root = os.open(f"{base}/root", os.O_PATH | os.O_CLOEXEC)
@@ -57,11 +69,50 @@ class View:
     def read_config(self, path: str) -> oci.Config:
         """Read and decode a config.json. Raises BundleError, which names the path."""
         try:
-            return oci.decode_config(self.read(path, oci.CONFIG_LIMIT))
+            return self._decode_config(path)
         except OSError as error:
             raise BundleError(f"{path} can't be read: {error.strerror}") from error
         except BundleError as error:
             raise BundleError(f"{path}: {error}") from error
+
+    def _decode_config(self, path: str) -> oci.Config:
+        try:
+            return oci.decode_config(self.read(path, oci.LARGE))
+        except OSError as error:
+            if error.errno != errno.EFBIG:
+                raise
+        if not _turn.acquire(timeout=_TURN_WAIT):
+            raise BundleError(f"larger than {oci.LARGE} bytes, and others as large are being read")
+        try:
+            return oci.decode_config(self.read(path, oci.CONFIG_LIMIT))
+        finally:
+            _turn.release()
+
+    def real_path(self, path: str) -> str | None:
+        """Return where a path leads, its links followed, as the host names it; None: nowhere."""
+        try:
+            fd = files.open_in_root(self.root, path, os.O_PATH)
+        except OSError:
+            return None
+        try:
+            real = os.readlink(f"/proc/self/fd/{fd}")
+        finally:
+            os.close(fd)
+        host = self._proc.host.rstrip("/")
+        return (real.removeprefix(host) or "/") if f"{real}/".startswith(f"{host}/") else real
+
+    def namespace(self, path: str) -> int | None:
+        """Return the inode number of the namespace at a path; None where it is none."""
+        directory, name = posixpath.split(path)
+        try:
+            if directory.startswith("/proc/"):  # its links lead out of any root: not followed by openat2
+                fd = files.open_in_root(self.root, directory, os.O_PATH | os.O_DIRECTORY)
+                link = _link_in(fd, name)
+                return int(link[link.index("[") + 1 : -1])
+            fd = files.open_in_root(self.root, path, os.O_PATH)
+            return _inode_of_namespace(fd)
+        except (OSError, ValueError):
+            return None
 
     def open_pid_directory(self, path: str) -> int:
         """Open the directory in which a pid file will be. Raises OSError, or BundleError
@@ -111,6 +162,23 @@ class View:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+
+def _link_in(directory: int, name: str) -> str:
+    """Read a link; closes the directory."""
+    try:
+        return os.readlink(name, dir_fd=directory)
+    finally:
+        os.close(directory)
+
+
+def _inode_of_namespace(fd: int) -> int | None:
+    """Return the inode number of a file of nsfs; closes it. Engines bind namespaces to files."""
+    try:
+        status = os.fstat(fd)
+    finally:
+        os.close(fd)
+    return status.st_ino if status.st_dev == os.stat("/proc/self/ns/mnt").st_dev else None
 
 
 def _open_program(root: int, path: str) -> int | None:

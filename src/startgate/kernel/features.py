@@ -91,6 +91,29 @@ def check_host_root(path: str) -> None:
     )
 
 
+def check_other_processes(host: str) -> None:
+    """Raises KernelUnsupported when the directories of other processes can't be reached."""
+    try:
+        # kthreadd has every capability: one who has fewer needs CAP_SYS_PTRACE (ptrace_may_access()).
+        os.readlink(os.path.join(host, "proc/2/root"))
+    except OSError as error:
+        raise KernelUnsupported(
+            "the root directories and namespaces of other processes can't be reached: CAP_SYS_PTRACE is "
+            f"missing ({error.strerror})"
+        ) from error
+
+
+def check_other_users() -> None:
+    """Raises KernelUnsupported when the modes of files that others own hold for us."""
+    with TemporaryDirectory(prefix="startgate-") as directory:
+        locked = Path(directory, "locked")
+        locked.mkdir(0)
+        try:
+            list(locked.iterdir())
+        except PermissionError as error:
+            raise KernelUnsupported("their modes hold for us: CAP_DAC_READ_SEARCH is missing") from error
+
+
 def join_host_cgroup_namespace(host: str) -> None:
     """See the cgroup paths of all processes as the host does. Raises KernelUnsupported."""
     path = os.path.join(host, "proc", "2/ns/cgroup")

@@ -39,7 +39,10 @@ def open_in_root(root: int, path: str, flags: int) -> int:
     """Open `path` as a process would whose root directory is the fd `root`.
 
     Symbolic links, absolute ones too, stay below that root (openat2(2), Linux 5.6).
+    Raises OSError: EINVAL for a NUL, which JSON may hold, and at which the kernel would stop reading.
     """
+    if "\0" in path:
+        raise OSError(errno.EINVAL, "a NUL character in a path", path)
     how = struct.pack("=QQQ", flags | os.O_CLOEXEC, 0, _RESOLVE_IN_ROOT)
     return libc.syscall(
         _NR_OPENAT2,
@@ -62,10 +65,18 @@ def open_regular(root: int, path: str) -> int:
         os.close(fd)
 
 
-def read_regular(root: int, path: str, limit: int) -> bytes:
-    """Read a regular file of at most `limit` bytes. Raises OSError (EFBIG: larger)."""
+def read_regular(root: int, path: str, limit: int, *, owner: int | None = None) -> bytes:
+    """Read a regular file of at most `limit` bytes, which must be `owner`'s if that is given.
+
+    Raises OSError (EFBIG: larger, EPERM: somebody else's).
+    """
     fd = open_regular(root, path)
     try:
+        status = os.fstat(fd)
+        if owner is not None and status.st_uid != owner:
+            raise OSError(errno.EPERM, f"owned by uid {status.st_uid}", path)
+        if status.st_size > limit:
+            raise OSError(errno.EFBIG, f"larger than {limit} bytes", path)
         data = bytearray()
         while chunk := os.read(fd, _CHUNK):
             data += chunk
@@ -74,6 +85,49 @@ def read_regular(root: int, path: str, limit: int) -> bytes:
         return bytes(data)
     finally:
         os.close(fd)
+
+
+def append_to_regular(root: int, path: str, data: bytes, instead_of: bytes) -> None:
+    """Append to a regular file as root's own log; it is made if there is none.
+
+    If all that it holds is one line that begins with `instead_of`, that is replaced.
+
+    Only in a directory that root owns and not everyone may write to; no link is followed
+    in its last part, and nothing but a regular file on a local file system is opened.
+    Raises OSError.
+    """
+    directory = open_in_root(root, os.path.dirname(path) or "/", os.O_PATH | os.O_DIRECTORY)
+    try:
+        status = os.fstat(directory)
+        if status.st_uid != 0 or status.st_mode & stat.S_IWOTH:
+            raise OSError(errno.EPERM, "not in a directory of root's alone", path)
+        if is_foreign(directory):
+            raise OSError(errno.EINVAL, "on a network or FUSE file system", path)
+        fd = _open_or_create(directory, os.path.basename(path))
+    finally:
+        os.close(directory)
+    try:
+        before = os.pread(fd, 1 << 16, 0)
+        if before.startswith(instead_of) and before.find(b"\n") == len(before) - 1:
+            os.ftruncate(fd, 0)
+        os.write(fd, data)
+    finally:
+        os.close(fd)
+
+
+def _open_or_create(directory: int, name: str) -> int:
+    """Open for appending. What exists is looked at first: to open a device can do things."""
+    flags = os.O_RDWR | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        found = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    except FileNotFoundError:
+        return os.open(name, flags | os.O_CREAT | os.O_EXCL, 0o644, dir_fd=directory)
+    try:
+        if not is_regular(found) or is_foreign(found):
+            raise OSError(errno.EINVAL, "not a regular file of a local file system", name)
+        return os.open(f"/proc/self/fd/{found}", flags)
+    finally:
+        os.close(found)
 
 
 class _Statfs(ctypes.Structure):

@@ -1,4 +1,4 @@
-"""inotify(7): names that appear in a directory."""
+"""inotify(7): names that appear in a directory, or are written there."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from startgate.kernel import libc
 
+_IN_CLOSE_WRITE = 0x8
 _IN_MOVED_TO = 0x80
 _IN_CREATE = 0x100
 _IN_ONLYDIR = 0x0100_0000
@@ -31,12 +32,15 @@ class Inotify:
         """Return the fd: it polls readable when a name appeared."""
         return self._fd
 
-    def watch(self, directory: str) -> None:
-        """Watch a directory. Raises OSError: ENOENT, ENOTDIR, ENOSPC (too many watches)."""
+    def watch(self, directory: str, *, written: bool = False) -> None:
+        """Watch a directory, also for files that were `written`.
+
+        Raises OSError: ENOENT, ENOTDIR, ENOSPC (too many watches).
+        """
         wd = _inotify_add_watch(
             self._fd,
             os.fsencode(directory),
-            _IN_CREATE | _IN_MOVED_TO | _IN_ONLYDIR,
+            _IN_CREATE | _IN_MOVED_TO | _IN_ONLYDIR | (_IN_CLOSE_WRITE if written else 0),
             about=directory,
         )
         self._directories[wd] = directory

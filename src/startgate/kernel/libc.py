@@ -25,6 +25,22 @@ def function(name: str, restype: Any, *argtypes: Any) -> Callable[..., int]:
     return call
 
 
+def posix_function(name: str, *argtypes: Any) -> Callable[..., None]:
+    """Return a libc function that returns an errno instead of setting it, as posix_spawn(3) does.
+
+    It raises OSError where that is not 0. Raises AttributeError when this libc lacks it.
+    """
+    bound = getattr(_libc, name)
+    bound.argtypes = argtypes
+    bound.restype = ctypes.c_int
+
+    def call(*arguments: Any, about: str | None = None) -> None:
+        if number := bound(*arguments):
+            raise OSError(number, os.strerror(number), about)
+
+    return call
+
+
 def error(about: str | bytes | None = None) -> OSError:
     """Return the OSError of ctypes' errno; `about` names the file, as ``OSError.filename``."""
     errno = ctypes.get_errno()

@@ -42,6 +42,14 @@ class ProcessId(NamedTuple):
     """In clock ticks since boot."""
 
 
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def boot_seconds(process: ProcessId) -> float:
+    """Return when the process started, on CLOCK_BOOTTIME."""
+    return process.start_time / _TICKS
+
+
 class Cgroup(NamedTuple):
     """A cgroup: its path below the hierarchy's root and the inode number of its directory."""
 
@@ -99,6 +107,13 @@ class Proc:
         finally:
             os.close(directory)
 
+    def host_namespaces(self) -> dict[str, int]:
+        """Return those of the host's pid 1; our own where its are hidden from us (ptrace(2))."""
+        try:
+            return self.namespaces(1)
+        except NotReadable:
+            return self.namespaces(int(os.readlink(f"{self.root}/self")))
+
     def namespace(self, pid: int, name: str) -> int | None:
         """Return the inode number of one namespace; None on a kernel without that kind.
 
@@ -134,7 +149,7 @@ class Proc:
         kind, path = own[0] if own else ("", paths.get("", "/"))
         try:
             return Cgroup(path, os.stat(self._hierarchy(kind) + path).st_ino)
-        except (OSError, KeyError):
+        except (OSError, KeyError, ValueError):
             return Cgroup(path, None)
 
     def _hierarchy(self, kind: str) -> str:
@@ -142,6 +157,13 @@ class Proc:
             text = Path("/proc/self/mountinfo").read_text(errors="surrogateescape")
             self._hierarchies = parse_cgroup_mounts(text, self.host)
         return self._hierarchies[kind]
+
+    def executable(self, pid: int) -> str | None:
+        """Return the path of what the process executes, None when it is gone or has none."""
+        try:
+            return os.readlink(f"{self.root}/{pid}/exe")
+        except OSError:
+            return None
 
     def command_line(self, pid: int) -> list[str]:
         """Return what the process was executed with, empty when it is gone.

@@ -59,9 +59,9 @@ def identify(proc: Proc, tid: int) -> ExecRecord:
     try:
         euid = int(status["Uid"].split()[1])
         tgid, ppid = int(status["Tgid"]), int(status["PPid"])
+        able = int(status["CapEff"], 16) >> _CAP_SYS_ADMIN & 1  # a container's root has it not
     except (KeyError, ValueError, IndexError) as error:
         raise NotReadable(f"the status of thread {tid} has an unknown format") from error
-    able = int(status.get("CapEff", "0"), 16) >> _CAP_SYS_ADMIN & 1  # a container's root has it not
     trusted = euid == 0 and bool(able) and proc.is_initial_user_namespace(tid)
     return ExecRecord(tid, tgid, ppid, trusted, [], complete=False)
 

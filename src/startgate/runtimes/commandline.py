@@ -109,6 +109,7 @@ class Invocation:
     root: str | None = None
     """The runtime's state directory (``--root``), None for its default."""
     log: str | None = None
+    log_format: str | None = None
     bundle: str | None = None
     """None: the caller's working directory."""
     config: str | None = None
@@ -229,6 +230,7 @@ def _invocation(
         id=names[0],
         root=flags.get("--root", flags.get("-r")),  # -r, -l, -p: youki
         log=flags.get("--log", flags.get("-l")),
+        log_format=flags.get("--log-format"),
         bundle=given.get("--bundle", given.get("-b")),
         config=given.get("--config", given.get("-f")),
         pid_file=given.get("--pid-file", given.get("-p") if command.starts else None) or None,

@@ -8,17 +8,26 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
 from startgate.errors import BundleError
 from startgate.events import Container, Mount, Process, printable
+from startgate.foreign import UNDECODABLE, Fitting, size
 
 T = TypeVar("T")
 
+CONFIG = "config.json"
+"""The name of a bundle's configuration."""
 CONFIG_LIMIT = 16 << 20
 """Bytes of the largest config.json that is read."""
+
+PART_LIMIT = 4 << 20
+"""Bytes of the largest `process`, `mounts`, `annotations`, ... of it."""
+
+LARGE = 1 << 20
+"""Bytes of a config.json that costs something. Real ones have 10 KB."""
 
 
 class User(msgspec.Struct, frozen=True):
@@ -44,6 +53,7 @@ class OciProcess(msgspec.Struct, frozen=True, rename="camel"):
     cwd: str = "/"
     terminal: bool = False
     user: User = User()
+    no_new_privileges: bool = False
     capabilities: Capabilities | None = None
     apparmor_profile: str | None = None
 
@@ -52,6 +62,7 @@ class Root(msgspec.Struct, frozen=True):
     """root."""
 
     path: str = "rootfs"
+    readonly: bool = False
 
 
 class OciMount(msgspec.Struct, frozen=True):
@@ -113,11 +124,34 @@ class Config(msgspec.Struct, frozen=True):
 
 _config = msgspec.json.Decoder(Config)
 _process = msgspec.json.Decoder(OciProcess)
+_decoders: dict[str, msgspec.json.Decoder[Any]] = {
+    field.encode_name: msgspec.json.Decoder(field.type) for field in msgspec.structs.fields(Config)
+}
+# Its fields, found and not looked into. A struct: the other keys of a dict would be checked.
+_parts = msgspec.json.Decoder(
+    msgspec.defstruct("_Parts", [(name, msgspec.Raw, msgspec.Raw(b"null")) for name in _decoders])
+)
 
 
 def decode_config(data: bytes) -> Config:
-    """Decode config.json. Raises BundleError: not JSON, or not of the spec's types."""
-    return _decode(_config, data, "config.json")
+    """Decode config.json. Raises BundleError: not JSON, not of the spec's types, or too large a part.
+
+    No other thread runs while msgspec decodes, up to 0.3 s for 16 MiB: so a large one is
+    decoded in parts.
+    """
+    return decode_parts(data) if len(data) > LARGE else _decode(_config, data, "config.json")
+
+
+def decode_parts(data: bytes) -> Config:
+    """Decode config.json like `decode_config`, letting other threads run in between."""
+    parts = _decode(_parts, data, "config.json")
+    found = {}
+    for name, decoder in _decoders.items():
+        part: msgspec.Raw = getattr(parts, name)
+        if len(part) > PART_LIMIT:
+            raise BundleError(f"its {name} are larger than {PART_LIMIT} bytes")
+        found[name] = _decode(decoder, part, name)
+    return Config(**found)
 
 
 def decode_process(data: bytes) -> OciProcess:
@@ -125,10 +159,10 @@ def decode_process(data: bytes) -> OciProcess:
     return _decode(_process, data, "the process file")
 
 
-def _decode(decoder: msgspec.json.Decoder[T], data: bytes, what: str) -> T:
+def _decode(decoder: msgspec.json.Decoder[T], data: bytes | msgspec.Raw, what: str) -> T:
     try:
         return decoder.decode(data)
-    except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
+    except UNDECODABLE as error:
         raise BundleError(f"{what} is not what the OCI runtime-spec says: {error}") from error
 
 
@@ -141,17 +175,25 @@ def describe(container: Container, config: Config, all_capabilities: frozenset[s
     linux = config.linux or Linux()
     capabilities = process.capabilities or Capabilities()
     held = capabilities.effective or capabilities.bounding or ()
+    fitting = Fitting()
     return msgspec.structs.replace(
         container,
-        rootfs=rootfs_path(container.bundle or "/", config),
-        annotations=dict(config.annotations or {}),
-        hostname=config.hostname or None,
-        args=process.args or (),
+        rootfs=printable(rootfs_path(container.bundle or "/", config)),
+        annotations=fitting.pairs("annotations", config.annotations or {}),
+        hostname=printable(config.hostname) if config.hostname else None,
+        args=fitting.words("args", process.args or ()),
+        user=user_name(process) if config.process else None,
         privileged=_is_privileged(linux, frozenset(capabilities.bounding or ()), all_capabilities),
-        capabilities=tuple(sorted(set(held))),
+        capabilities=fitting.words("capabilities", sorted(set(held))),
+        bounding_capabilities=fitting.words(
+            "bounding_capabilities", sorted(set(capabilities.bounding or ()))
+        ),
+        no_new_privileges=process.no_new_privileges,
+        read_only_rootfs=bool(config.root and config.root.readonly),
         seccomp=linux.seccomp is not None,
-        apparmor=process.apparmor_profile or None,
-        mounts=tuple(_mount(mount) for mount in config.mounts or ()),
+        apparmor=printable(process.apparmor_profile) if process.apparmor_profile else None,
+        mounts=fitting.items("mounts", map(_mount, config.mounts or ()), _size_of),
+        truncated=fitting.cut,
     )
 
 
@@ -170,15 +212,44 @@ def bind_source(path: str, config: Config) -> str | None:
         at = posixpath.normpath(posixpath.join("/", mount.destination))
         if path != at and not path.startswith(at.rstrip("/") + "/"):
             continue
-        bound = mount.type == "bind" or {"bind", "rbind"} & set(mount.options or ())
-        return posixpath.join(mount.source or "", path[len(at) :].lstrip("/")).rstrip("/") if bound else None
+        inside = path[len(at) :].lstrip("/")
+        return posixpath.join(mount.source or "", inside).rstrip("/") if is_bind(mount) else None
     return None
 
 
 def describe_process(process: OciProcess) -> Process:
     """Return the event's view of an OCI process."""
-    user = process.user.username or f"{process.user.uid}:{process.user.gid}"
-    return Process(argv=process.args or (), user=user, cwd=process.cwd, tty=process.terminal)
+    fitting = Fitting()
+    return Process(
+        argv=fitting.words("argv", process.args or ()),
+        user=user_name(process),
+        cwd=printable(process.cwd),
+        tty=process.terminal,
+        truncated=fitting.cut,
+    )
+
+
+def user_name(process: OciProcess) -> str:
+    """Return `UID:GID`; on Windows bundles, and nowhere else, a name."""
+    return printable(process.user.username) or f"{process.user.uid}:{process.user.gid}"
+
+
+_NAMESPACES = {"network": "net", "mount": "mnt"}
+"""Kinds that the runtime-spec calls otherwise than /proc/PID/ns."""
+
+
+def namespace_paths(config: Config) -> dict[str, str | None]:
+    """Return the namespaces that config.json asks for, by their names in /proc/PID/ns.
+
+    A path: join that one; None: a new one. What is absent is inherited from the runtime.
+    """
+    listed = (config.linux.namespaces if config.linux else None) or ()
+    return {_NAMESPACES.get(each.type, each.type): each.path or None for each in listed}
+
+
+def is_bind(mount: OciMount) -> bool:
+    """Is it a bind mount?"""
+    return mount.type == "bind" or bool({"bind", "rbind"} & set(mount.options or ()))
 
 
 def _is_privileged(linux: Linux, bounding: frozenset[str], everything: frozenset[str]) -> bool:
@@ -201,10 +272,14 @@ def _allows_all_devices(rules: Iterable[DeviceRule]) -> bool:
 def _mount(mount: OciMount) -> Mount:
     return Mount(
         source=mount.source or "",
-        destination=printable(mount.destination),
+        destination=mount.destination,
         type=mount.type or "",
         options=mount.options or (),
     )
+
+
+def _size_of(mount: Mount) -> int:
+    return size(mount.source, mount.destination, mount.type, *mount.options)
 
 
 # <linux/capability.h>, in the order of their numbers

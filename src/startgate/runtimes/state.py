@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from startgate.foreign import UNDECODABLE
 from startgate.kernel import files
 from startgate.kernel.process import Proc
 
@@ -21,59 +22,120 @@ _LIMIT = 16 << 20
 class Flavour:
     """Where a family of runtimes keeps a container's state, and under which names."""
 
+    name: str
     root: str
     file: str
 
 
-RUNC = Flavour("/run/runc", "state.json")
-CRUN = Flavour("/run/crun", "status")
+RUNC = Flavour("runc", "/run/runc", "state.json")
+CRUN = Flavour("crun", "/run/crun", "status")
+YOUKI = Flavour("youki", "/run/youki", "state.json")
+FLAVOURS = (RUNC, CRUN, YOUKI)
 CRUN_OF_LOGIN = "/run/user/0/crun"
 """Where crun keeps its state when root's login set XDG_RUNTIME_DIR."""
 
+_FIFO = "exec.fifo"
+"""The init of a created container waits for somebody to open it; `start` removes it."""
+
 
 def flavour(runtime: str) -> Flavour:
-    """Return the flavour of a runtime binary's name; what is not crun is like runc."""
-    return CRUN if "crun" in runtime else RUNC
+    """Return the flavour of a runtime binary's name; what is none of the others is like runc."""
+    return next((kind for kind in (CRUN, YOUKI) if kind.name in runtime), RUNC)
+
+
+def canonical(root: str) -> str:
+    """Return the name by which a state directory is known: one for all ways to write it.
+
+    Engines write /var/run, a link to /run.
+    """
+    root = os.path.normpath(root)
+    root = "/" + root.lstrip("/") if root.startswith("/") else root  # normpath keeps two slashes
+    return root.removeprefix("/var") if f"{root}/".startswith("/var/run/") else root
+
+
+class ContainerState(msgspec.Struct, frozen=True):
+    """What a state directory says of one container's init."""
+
+    pid: int
+    start: int = 0
+    """In clock ticks since boot; 0: not told."""
+    id: str | None = None
+    bundle: str | None = None
+
+
+class _RuncConfig(msgspec.Struct, frozen=True):
+    labels: tuple[str, ...] | None = None
 
 
 class _RuncState(msgspec.Struct):
     init_process_pid: int
     init_process_start: int
+    id: str | None = None
+    config: _RuncConfig = _RuncConfig()
 
 
 class _CrunStatus(msgspec.Struct, rename={"start": "process-start-time"}):
     pid: int
     start: int = 0
+    bundle: str | None = None
+
+
+class _YoukiState(msgspec.Struct, rename={"version": "ociVersion"}):
+    version: str
+    id: str
+    pid: int | None = None
+    bundle: str | None = None
 
 
 _runc = msgspec.json.Decoder(_RuncState)
 _crun = msgspec.json.Decoder(_CrunStatus)
+_youki = msgspec.json.Decoder(_YoukiState)
 
 
-def decode(data: bytes, kind: Flavour) -> tuple[int, int]:
-    """Return (pid, start time in clock ticks; 0 unknown) of a container's init.
-
-    Raises msgspec.MsgspecError on anything else.
-    """
+def decode(data: bytes, kind: Flavour) -> ContainerState:
+    """Decode a state file. Raises one of `foreign.UNDECODABLE` on anything else."""
     if kind is CRUN:
         status = _crun.decode(data)
-        return status.pid, status.start
+        return ContainerState(status.pid, status.start, None, status.bundle)
+    if kind is YOUKI:
+        youki = _youki.decode(data)
+        return ContainerState(youki.pid or 0, 0, youki.id, youki.bundle)
     state = _runc.decode(data)
-    return state.init_process_pid, state.init_process_start
+    labels = dict(label.partition("=")[::2] for label in state.config.labels or ())
+    return ContainerState(state.init_process_pid, state.init_process_start, state.id, labels.get("bundle"))
+
+
+def read(root: int, directory: str, identity: str, kind: Flavour) -> ContainerState | None:
+    """Read a container's state; None where there is none that can be believed.
+
+    `root` is an fd of the root directory in which the state directory is looked for;
+    `identity` the container's id, which must be a plain name; the file must be root's.
+    """
+    if "/" in identity or identity in ("", ".", ".."):
+        return None
+    path = os.path.join(directory, identity, kind.file)
+    owner = os.fstat(root).st_uid  # 0, as everybody's root directory is root's
+    try:
+        state = decode(files.read_regular(root, path, _LIMIT, owner=owner), kind)
+    except (OSError, *UNDECODABLE):
+        return None
+    return state if state.pid > 0 and state.id in (None, identity) else None
+
+
+def is_started(root: int, directory: str, identity: str) -> bool:
+    """Was `start` done? A container that is only created waits at a fifo."""
+    try:
+        os.close(files.open_in_root(root, os.path.join(directory, identity, _FIFO), os.O_PATH))
+    except OSError:
+        return True
+    return False
 
 
 def init_pid(proc: Proc, root: int, directory: str, identity: str, kind: Flavour) -> int | None:
     """Return the pid of a container's init, if it lives and is still that process.
 
-    `root` is an fd of the root directory in which the state directory is looked for;
-    `identity` the container's id, which must be a plain name. Reads a file: on a worker.
+    See `read`. Reads a file: on a worker.
     """
-    if "/" in identity or identity in ("", ".", ".."):
-        return None
-    try:
-        data = files.read_regular(root, os.path.join(directory, identity, kind.file), _LIMIT)
-        pid, start = decode(data, kind)
-    except (OSError, msgspec.MsgspecError, RecursionError):
-        return None
-    seen = proc.start_time(pid) if pid > 0 else None
-    return pid if seen is not None and start in (0, seen) else None
+    state = read(root, directory, identity, kind)
+    seen = proc.start_time(state.pid) if state else None
+    return state.pid if state and seen is not None and state.start in (0, seen) else None

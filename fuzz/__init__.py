@@ -1,0 +1,1 @@
+"""Fuzzing of everything in startgate that parses foreign bytes: see README.md."""

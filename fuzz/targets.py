@@ -1,0 +1,234 @@
+"""The parsers of foreign bytes, each with what must hold whatever the bytes are.
+
+A target raises nothing: no exception but those that the parser documents, and no assertion
+of what its result must be. `run.py` feeds the targets from atheris, and
+tests/unit/test_fuzz_targets.py from hypothesis.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from startgate import engines
+from startgate.errors import BundleError, NotReadable
+from startgate.events import Container, Event, Process, timestamp
+from startgate.foreign import SIZE, TEXT, UNDECODABLE
+from startgate.gates import view
+from startgate.kernel import fanotify, process
+from startgate.kernel.process import Proc
+from startgate.records import layout, procfs
+from startgate.runtimes import commandline, oci, signals, state
+from startgate.runtimes.commandline import OTHER, Command, Invocation
+
+Target = Callable[[bytes], None]
+TARGETS: dict[str, Target] = {}
+
+_JSON_ESCAPE = 6  # \u0001 for one character
+_LARGEST_EVENT = _JSON_ESCAPE * (6 * SIZE + 20 * TEXT)
+
+
+def target(function: Target) -> Target:
+    """Register a target by its name."""
+    TARGETS[function.__name__] = function
+    return function
+
+
+def check_event(container: Container, exec_process: Process | None = None) -> None:
+    """What every event must be: one line of JSON that anybody can read, and no more than so much."""
+    event = Event(type="exec", time=timestamp(0), gate="exec", container=container, process=exec_process)
+    line = event.to_json()
+    assert b"\n" not in line
+    assert len(line) < _LARGEST_EVENT, len(line)
+    assert json.loads(line)["container"]["id"] == container.id
+
+
+def split(data: bytes) -> tuple[int, bytes]:
+    """Return a choice and the rest."""
+    return (data[0], data[1:]) if data else (0, b"")
+
+
+@target
+def command_line(data: bytes) -> None:
+    """argv, NUL between the words."""
+    words = data.split(b"\0")
+    call = commandline.parse(words)
+    assert call == commandline.parse(list(words))
+    if call.command is Command.OTHER:
+        assert call == OTHER
+        return
+    assert call.id
+    # An option that no runtime has can't be written again without knowing how it was meant.
+    call = replace(call, options=())
+    assert replace(commandline.parse(written(call)), options=()) == call
+
+
+def written(call: Invocation) -> list[bytes]:
+    """Write an invocation as a command line, in the plainest way."""
+    words = ["runtime"]
+    flags = {"--root": call.root, "--log": call.log, "--log-format": call.log_format}
+    words += [f"{name}={value}" for name, value in flags.items() if value is not None]
+    words.append(call.command.value)
+    options = {
+        "--bundle": call.bundle,
+        "--config": call.config,
+        "--pid-file": call.pid_file,
+        "--signal": call.signal,
+        "--process": call.process,
+    }
+    words += [f"{name}={value}" for name, value in options.items() if value is not None]
+    words += ["--detach"] if call.detach else []
+    words += ["--", call.id]
+    if call.command is Command.EXEC:
+        words += ["--", *call.arguments]
+    return [word.encode("utf-8", "surrogateescape") for word in words]
+
+
+@target
+def config(data: bytes) -> None:
+    """config.json."""
+    try:
+        decoded = oci.decode_config(data)
+    except BundleError as error:
+        assert len(str(error)) < TEXT
+        with contextlib.suppress(BundleError):  # fields that are skipped are not checked
+            oci.decode_parts(data)
+        return
+    assert oci.decode_parts(data) == decoded
+    everything = oci.capability_names(-1)
+    container = oci.describe(Container(id="c", bundle="/b"), decoded, everything)
+    assert container == oci.describe(container, decoded, everything)
+    check_event(known(container, data))
+    for path in view._candidates(decoded.process or oci.OciProcess()):
+        assert path.startswith("/")
+        oci.bind_source(path, decoded)
+
+
+@target
+def process_file(data: bytes) -> None:
+    """exec's --process."""
+    try:
+        decoded = oci.decode_process(data)
+    except BundleError:
+        return
+    check_event(Container(id="c"), oci.describe_process(decoded))
+
+
+def known(container: Container, file: bytes, state_root: str = "/run") -> Container:
+    """Ask the engines about a container; every file that they read is `file`."""
+    return engines.identify(container, state_root, lambda path: file, lambda: file.decode("latin-1").split())
+
+
+@target
+def notes(data: bytes) -> None:
+    """What CRI runtimes write into config.json."""
+    try:
+        decoded = oci.decode_config(b'{"annotations":' + data + b"}")
+    except BundleError:
+        return
+    check_event(known(oci.describe(Container(id="c"), decoded, frozenset()), b""))
+
+
+@target
+def docker_config(data: bytes) -> None:
+    """Docker's config.v2.json."""
+    mounts = oci.describe(
+        Container(id="c"),
+        oci.decode_config(b'{"mounts":[{"destination":"/etc/hostname","source":"/d/c/h"}]}'),
+        frozenset(),
+    ).mounts
+    check_event(known(Container(id="c", mounts=mounts), data, "/run/runtime-runc/moby"))
+
+
+@target
+def podman_containers(data: bytes) -> None:
+    """Podman's containers.json, whose metadata is JSON in JSON; and conmon's command line."""
+    container = Container(id="c", bundle="/s/c/userdata", annotations={"io.container.manager": "libpod"})
+    check_event(known(container, data))
+
+
+@target
+def runtime_state(data: bytes) -> None:
+    """runc's state.json, crun's status."""
+    choice, text = split(data)
+    kind = (state.RUNC, state.CRUN)[choice % 2]
+    try:
+        found = state.decode(text, kind)
+    except UNDECODABLE:
+        return
+    plain: dict[str, Any] = json.loads(text.decode(errors="replace"))  # what is skipped is not checked
+    names = (
+        ("init_process_pid", "init_process_start") if kind is state.RUNC else ("pid", "process-start-time")
+    )
+    assert (found.pid, found.start) == (plain[names[0]], plain.get(names[1], 0))
+
+
+class FedProc(Proc):
+    """A /proc whose every file holds the same."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__()
+        self._data = data
+
+    def _read(self, pid: int, name: str) -> bytes:
+        return self._data
+
+
+@target
+def proc_file(data: bytes) -> None:
+    """/proc/PID/stat, status, cgroup, cmdline, syscall."""
+    choice, text = split(data)
+    proc = FedProc(text)
+    readers: tuple[Callable[[int], object], ...] = (
+        proc.stat,
+        proc.status,
+        proc.cgroup,
+        proc.command_line,
+        proc.arguments,
+        lambda pid: procfs.identify(proc, pid),
+        proc.start_time,
+    )
+    try:
+        readers[choice % len(readers)](2**22 + 1)  # above PID_MAX_LIMIT: nobody's
+    except NotReadable:
+        return
+
+
+@target
+def mountinfo(data: bytes) -> None:
+    """/proc/self/mountinfo."""
+    for point in process.parse_cgroup_mounts(data.decode(errors="surrogateescape"), "/").values():
+        assert point.startswith("/")
+
+
+@target
+def fanotify_record(data: bytes) -> None:
+    """What read(2) of a fanotify group gives."""
+    try:
+        event = fanotify.decode(data)
+    except ValueError:
+        return
+    assert event.overflow == bool(event.mask & fanotify.FAN_Q_OVERFLOW)
+
+
+@target
+def exec_record(data: bytes) -> None:
+    """The BPF programs' struct exec_record."""
+    try:
+        record = layout.decode(data)
+    except ValueError:
+        return
+    if record:
+        assert record.tid == layout.tid_of(data)
+        assert not any(b"\0" in word for word in record.arguments)
+        commandline.parse(record.arguments)
+
+
+@target
+def signal_name(data: bytes) -> None:
+    """The signal on a `kill` command line."""
+    number = signals.signal_number(data.decode(errors="surrogateescape"))
+    assert number is None or 0 <= number < 1000

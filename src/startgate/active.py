@@ -1,0 +1,180 @@
+"""The rules and hooks in force: registered with a watcher, and exchanged while it runs."""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import threading
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from typing import Protocol
+
+from startgate import config
+from startgate.errors import StartgateError
+from startgate.hooks import HookConfig, Hooks
+from startgate.kernel.inotify import Inotify
+from startgate.listeners import Registration
+from startgate.policy import rules
+
+log = logging.getLogger(__name__)
+
+_SETTLE = 0.1
+"""Seconds without a change before the files are read: editors write in several steps."""
+
+
+class Registers(Protocol):
+    """Who calls the callbacks: a watcher."""
+
+    def replace(self, old: Iterable[Registration], new: Iterable[Registration]) -> None:
+        """Exchange callbacks in one step."""
+
+
+class Active:
+    """What a configuration file and the command line ask to be done at starts.
+
+    Rules are asked before hooks are run. A context manager: leaving it ends the hooks.
+    """
+
+    def __init__(
+        self,
+        watcher: Registers,
+        path: str | None = None,
+        *,
+        policy: Sequence[str] = (),
+        hooks: Sequence[HookConfig] = (),
+    ) -> None:
+        """`policy` and `hooks` come before those of the file at `path`.
+
+        Raises UsageError for what can't be used.
+        """
+        self._watcher = watcher
+        self._path = path
+        self._policy = tuple(policy)
+        self._hooks = tuple(hooks)
+        self._registered: list[Registration] = []
+        self._running: list[Hooks] = []
+        self.settings = config.Settings()
+        self.load()
+
+    @property
+    def files(self) -> list[str]:
+        """The files that decide, whose change asks for a reload."""
+        named = [self._path] if self._path else []
+        return [*named, *self._policy, *self.settings.policy]
+
+    def load(self) -> None:
+        """Read all files; what they say is in force when this returns.
+
+        Raises UsageError; then nothing has changed.
+        """
+        settings = config.load(self._path) if self._path else config.Settings()
+        policy = rules.load([*self._policy, *settings.policy], trusted=True)
+        hooks = Hooks([*self._hooks, *settings.hook])
+        registered = [*policy.registrations(), *hooks.registrations()]
+        self._watcher.replace(self._registered, registered)
+        self._registered, self.settings = registered, settings
+        self._running.append(hooks)  # those of before may be running still
+
+    def close(self) -> None:
+        """End the hooks that run. Safe to call twice."""
+        for hooks in self._running:
+            hooks.close()
+
+    def __enter__(self) -> Active:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+class Reloader:
+    """Loads again what is in force, when it is told to, or when a file has changed.
+
+    A new file that can't be used leaves the old one in force, and is logged.
+    """
+
+    def __init__(self, active: Active) -> None:
+        self._active = active
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._closed = False
+        self._inotify = Inotify()
+        self._directories: set[str] = set()
+        self._before = self._signature()
+        self._thread = threading.Thread(target=self._run, name="startgate-reload", daemon=True)
+
+    def start(self) -> None:
+        """Begin to look for changes."""
+        self._watch()
+        self._thread.start()
+
+    def reload(self) -> None:
+        """Load soon, changed or not. Fit for a signal handler; never waits."""
+        os.eventfd_write(self._wake, 1)
+
+    def close(self) -> None:
+        """End the thread."""
+        self._closed = True
+        os.eventfd_write(self._wake, 1)
+        if self._thread.ident is not None:
+            self._thread.join()
+        self._inotify.close()
+        os.close(self._wake)
+
+    def __enter__(self) -> Reloader:
+        self.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _run(self) -> None:
+        while True:
+            select.select([self._wake, self._inotify.fileno()], [], [])
+            asked = self._settle()
+            if self._closed:
+                return
+            if asked or self._signature() != self._before:
+                self._load()
+
+    def _settle(self) -> bool:
+        """Take what has come until nothing does; return whether somebody asked."""
+        asked = False
+        while True:
+            with suppress(BlockingIOError):
+                os.eventfd_read(self._wake)
+                asked = True
+            list(self._inotify.read())
+            if self._closed or not select.select([self._wake, self._inotify.fileno()], [], [], _SETTLE)[0]:
+                return asked
+
+    def _load(self) -> None:
+        self._before = self._signature()
+        try:
+            self._active.load()
+        except StartgateError as error:
+            log.error("not reloaded, what was in force before stays: %s", error)
+            return
+        self._watch()
+        self._before = self._signature()
+        log.warning("reloaded: %s", ", ".join(self._active.files))
+
+    def _watch(self) -> None:
+        for directory in {os.path.dirname(os.path.abspath(path)) for path in self._active.files}:
+            if directory not in self._directories:
+                try:
+                    self._inotify.watch(directory, written=True)
+                    self._directories.add(directory)
+                except OSError as error:
+                    log.warning("changes in %s are not noticed: %s", directory, error.strerror)
+
+    def _signature(self) -> list[object]:
+        return [_identity(path) for path in self._active.files]
+
+
+def _identity(path: str) -> object:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size

@@ -1,0 +1,122 @@
+"""`ps` and `inspect`: the containers that are there now, no engine asked."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from startgate.cli.table import command, shorten
+from startgate.errors import KernelUnsupported, StartgateError
+from startgate.events import Event, printable, timestamp
+from startgate.filters import compile_filter
+from startgate.foreign import one_line
+from startgate.kernel import features
+from startgate.kernel.process import Proc, boot_seconds
+from startgate.running import Running, Scan
+from startgate.runtimes.oci import capability_names
+
+_WIDTH = 100
+_HEAD = f"{'CONTAINER':<20} {'ENGINE':<10} {'PID':>7} {'UP':>7}  {'IMAGE':<22} COMMAND"
+
+
+def scan(host_root: str) -> Scan:
+    """Return what looks at this host. Raises KernelUnsupported where we may not look."""
+    features.check_host_root(host_root)
+    if os.geteuid() != 0:
+        raise KernelUnsupported("the state directories of the runtimes are root's: run as root")
+    if host_root != "/":
+        features.join_host_cgroup_namespace(host_root)
+    proc = Proc(host_root)
+    return Scan(proc, capability_names(int(proc.status(1)["CapBnd"], 16)))
+
+
+def show(containers: Iterable[Running], output: str, keep: str | None) -> None:
+    """Print those that match the filter. Raises UsageError when it does not compile."""
+    matches = compile_filter(keep) if keep else None
+    found = [one for one in containers if matches is None or matches(_event(one))]
+    if output == "json":
+        lines = [json.dumps(_record(one), ensure_ascii=False) for one in found]
+    else:
+        width = os.get_terminal_size().columns if sys.stdout.isatty() else _WIDTH
+        lines = [one_line(line)[:width] for line in (_HEAD, *map(_row, found))]
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+
+
+def _event(one: Running) -> Event:
+    return Event(type="existing", time=timestamp(), gate="none", container=one.container)
+
+
+def _record(one: Running) -> dict[str, Any]:
+    """Return the container record, and the state in the runtime-spec's words."""
+    record: dict[str, Any] = msgspec.to_builtins(one.container)
+    return {"status": _status(one)} | record
+
+
+def _status(one: Running) -> str:
+    return "running" if one.started else "created"
+
+
+def _row(one: Running) -> str:
+    container = one.container
+    name = shorten(container.name or container.id, 20)
+    up = age(time.clock_gettime(time.CLOCK_BOOTTIME) - boot_seconds(one.process))
+    return (
+        f"{name:<20} {container.engine or container.runtime or '-':<10} {container.pid:>7} "
+        f"{up if one.started else 'created':>7}  {shorten(container.image or '-', 22):<22} "
+        f"{command(container.args)}"
+    )
+
+
+def age(seconds: float) -> str:
+    """Return a length of time in its largest unit, as people say it."""
+    left = max(0, int(seconds))
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if left >= 2 * size:
+            return f"{left // size}{unit}"
+    return f"{left}s"
+
+
+def choose(containers: Iterable[Running], wanted: str) -> Running:
+    """Return the container of that id or name, or whose id alone begins so. Raises StartgateError."""
+    containers = list(containers)
+    exact = [one for one in containers if wanted in (one.container.id, one.container.name)]
+    found = exact or [one for one in containers if wanted and one.container.id.startswith(wanted)]
+    if not found:
+        raise StartgateError(f"no container {printable(wanted)!r} runs here (startgate ps lists them)")
+    if len(found) > 1:
+        several = ", ".join(f"{one.container.id} in {one.key.root}" for one in found[:5])
+        raise StartgateError(f"{printable(wanted)!r} is ambiguous: {several}{', ...' * (len(found) > 5)}")
+    return found[0]
+
+
+def tell(one: Running, output: str, config_json: bytes | None) -> None:
+    """Print all that is known of a container. Raises StartgateError when config.json is none."""
+    record = _record(one)
+    if config_json is not None:
+        record["oci"] = _oci(config_json)
+    if output == "json":
+        text = json.dumps(record, ensure_ascii=False)
+    else:
+        width = max(map(len, record))
+        text = "\n".join(f"{name:<{width}}  {_value(value)}" for name, value in record.items())
+    sys.stdout.write(text + "\n")
+
+
+def _value(value: object) -> str:
+    if value in (None, [], {}):
+        return "-"
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return one_line(text)
+
+
+def _oci(config_json: bytes) -> Any:
+    try:
+        return json.loads(config_json)
+    except ValueError as error:
+        raise StartgateError(f"config.json is not JSON: {error}") from error

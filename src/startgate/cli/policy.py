@@ -1,0 +1,80 @@
+"""`policy` and `config`: rules and the configuration file, checked and tried without a container."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+_file = click.argument("file", type=click.Path(exists=True, dir_okay=False))
+
+
+@click.group()
+def policy() -> None:
+    """Check and try rules; see docs/policy.md."""
+
+
+@policy.command()
+@_file
+def check(file: str) -> None:
+    """Compile a policy file; tell where it is wrong."""
+    from startgate.policy import rules  # noqa: PLC0415
+
+    compiled = rules.load([file]).rules
+    for rule in compiled:
+        sys.stdout.write(f"{rule.name}: {rule.action} at {', '.join(rule.on)}\n")
+    sys.stdout.write(f"{file}: {len(compiled)} rules\n")
+
+
+@policy.command()
+@_file
+@click.option("--bundle", metavar="DIR", required=True, help="A bundle, as a runtime gets it.")
+@click.option("--annotation", "annotations", multiple=True, metavar="KEY=VALUE", help="A further annotation.")
+@click.option("--image", metavar="NAME", help="The image, which a bundle does not tell.")
+@click.option("--exec", "execute", metavar="COMMAND", help="Try also the rules for this `exec` in it.")
+@click.option("--output", "-o", type=click.Choice(["table", "json"]), default="table", show_default=True)
+def test(
+    *,
+    file: str,
+    bundle: str,
+    annotations: tuple[str, ...],
+    image: str | None,
+    execute: str | None,
+    output: str,
+) -> None:
+    """Show what the rules say of a container, and what they would change; nothing is started.
+
+    Exit code 1: it would be refused.
+    """
+    from startgate.cli.policytest import Trial, show  # noqa: PLC0415
+
+    trial = Trial.of_bundle(bundle, annotations, image)
+    result = trial.judge(file, execute)
+    show(result, output)
+    if result.verdict == "deny":
+        raise SystemExit(1)
+
+
+@policy.command()
+def example() -> None:
+    """Print a set of rules that people really want, with comments."""
+    from importlib.resources import files  # noqa: PLC0415
+
+    sys.stdout.write(files("startgate.policy").joinpath("rules.toml").read_text())
+
+
+@click.group()
+def config() -> None:
+    """Check the configuration file; see docs/policy.md."""
+
+
+@config.command("check")
+@click.argument("file", default="/etc/startgate/config.toml")
+def check_config(file: str) -> None:
+    """Read the configuration file and all that it names; tell where it is wrong."""
+    from startgate.active import Active  # noqa: PLC0415
+    from startgate.listeners import Listeners  # noqa: PLC0415
+
+    with Active(Listeners(), file) as active:
+        settings = active.settings
+    sys.stdout.write(f"{file}: {len(settings.policy)} policy files, {len(settings.hook)} hooks\n")

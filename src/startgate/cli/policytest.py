@@ -1,0 +1,164 @@
+"""A dry run of rules on a bundle: the record is made as the command gate makes it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import msgspec
+from msgspec.structs import replace
+
+from startgate import engines
+from startgate.errors import StartgateError, UsageError
+from startgate.events import Container, Deny, Event, Note, Process, timestamp
+from startgate.gates import host
+from startgate.gates.view import View
+from startgate.kernel.process import Proc
+from startgate.policy import rules
+from startgate.policy.patch import Document, Patch, apply_all
+from startgate.policy.rules import Policy, Rule, Said
+from startgate.runtimes import oci
+
+
+class RuleResult(msgspec.Struct):
+    """What one rule says."""
+
+    rule: str
+    event: str
+    result: Literal["deny", "warn", "audit", "patch", "error", "no match", "not asked"]
+    message: str | None = None
+
+
+class Result(msgspec.Struct):
+    """What a policy says of a container."""
+
+    verdict: Literal["allow", "deny"]
+    rules: list[RuleResult]
+    notes: list[Note]
+    reason: Deny | None = None
+    patch: list[dict[str, Any]] = []
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A container that is not started."""
+
+    container: Container
+    document: Document
+
+    @classmethod
+    def of_bundle(cls, bundle: str, annotations: Sequence[str] = (), image: str | None = None) -> Trial:
+        """Raises StartgateError: the bundle can't be read."""
+        path = os.path.join(os.path.abspath(bundle), "config.json")
+        try:
+            with open(path, "rb") as file:
+                document = msgspec.json.decode(file.read(oci.CONFIG_LIMIT), type=Document)
+        except OSError as error:
+            raise StartgateError(f"{path}: {error.strerror}") from error
+        except msgspec.MsgspecError as error:
+            raise StartgateError(f"{path}: {error}") from error
+        added = dict(_pair(text) for text in annotations)
+        document["annotations"] = (document.get("annotations") or {}) | added
+        container = _describe(os.path.abspath(bundle), document)
+        return cls(replace(container, image=image or container.image), document)
+
+    def judge(self, file: str, execute: str | None = None) -> Result:
+        """Ask the rules of a file. Raises UsageError, as `rules.load`."""
+        policy = rules.load([file])
+        said = policy.judge(self._event("creating"))
+        result = _result(policy, said)
+        patches = [word for _, words in said for word in words if isinstance(word, Patch)]
+        if result.verdict == "allow" and patches:
+            self._apply(result, patches)
+        if execute is not None and result.verdict == "allow":
+            self._execute(policy, result, execute)
+        asked = {each.rule for each in result.rules}
+        result.rules += [
+            RuleResult(r.name, r.on[0], "not asked") for r in policy.rules if r.name not in asked
+        ]
+        return result
+
+    def _apply(self, result: Result, patches: Sequence[Patch]) -> None:
+        patched = apply_all(self.document, patches)
+        result.notes += patched.notes
+        result.patch = [operation for note in patched.notes for operation in note.patch]
+        if patched.deny:
+            result.verdict, result.reason = "deny", patched.deny
+
+    def _execute(self, policy: Policy, result: Result, command: str) -> None:
+        more = _result(policy, policy.judge(self._event("exec", command)), "exec")
+        result.rules += more.rules
+        result.notes += more.notes
+        result.verdict, result.reason = more.verdict, more.reason
+
+    def _event(self, kind: Literal["creating", "exec"], command: str = "") -> Event:
+        argv = tuple(shlex.split(command))
+        process = Process(argv=argv, user=self.container.user, cwd="/") if kind == "exec" else None
+        gate: Literal["command", "exec"] = "command" if kind == "creating" else "exec"
+        return Event(type=kind, time=timestamp(), gate=gate, container=self.container, process=process)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise UsageError(f"--annotation {text!r}: it is written KEY=VALUE")
+    return name, value
+
+
+def _describe(bundle: str, document: Document) -> Container:
+    proc = Proc()
+    config = oci.decode_config(msgspec.json.encode(document))
+    capabilities = oci.capability_names(int(proc.status(1)["CapBnd"], 16))
+    container = oci.describe(
+        Container(id=os.path.basename(bundle), bundle=bundle, uid=0), config, capabilities
+    )
+    with View(proc, os.getpid()) as view:
+        container = host.describe(container, config, view, proc, os.getpid())
+        return engines.identify(container, "/run/runc", view.read_small, list)
+
+
+def _result(policy: Policy, verdicts: Sequence[tuple[Rule, list[Said]]], event: str = "creating") -> Result:
+    words = [word for _, said in verdicts for word in said]
+    deny = next((word for word in words if isinstance(word, Deny)), None)
+    return Result(
+        verdict="deny" if deny else "allow",
+        rules=[_rule_result(rule, said, event) for rule, said in verdicts],
+        notes=[word for word in words if isinstance(word, Note)],
+        reason=deny,
+    )
+
+
+def _rule_result(rule: Rule, said: Sequence[Said], event: str) -> RuleResult:
+    if not said:
+        return RuleResult(rule.name, event, "no match")
+    first = said[0]
+    kind = "deny" if isinstance(first, Deny) else "patch" if isinstance(first, Patch) else first.action
+    return RuleResult(rule.name, event, kind, first.message)
+
+
+def show(result: Result, output: str) -> None:
+    """Print a result."""
+    if output == "json":
+        sys.stdout.write(msgspec.json.encode(result).decode() + "\n")
+        return
+    width = max((len(each.rule) for each in result.rules), default=4)
+    lines = [f"{'RULE':<{width}} {'EVENT':<8} {'RESULT':<9} MESSAGE"]
+    lines += [
+        f"{r.rule:<{width}} {r.event:<8} {r.result:<9} {r.message or ''}".rstrip() for r in result.rules
+    ]
+    for note in result.notes:
+        for operation in note.patch:
+            value = msgspec.json.encode(operation["value"]).decode() if "value" in operation else ""
+            lines.append(f"  {note.rule}: {operation['op']} {operation['path']} {value}".rstrip())
+    by = f" by {result.reason.rule}: {result.reason.message}" if result.reason else ""
+    lines.append(f"verdict: {result.verdict}{by}")
+    sys.stdout.write("".join(_clean(line) + "\n" for line in lines))
+
+
+def _clean(text: str) -> str:
+    """Keep control characters of foreign strings away from the terminal."""
+    return "".join(c if c.isprintable() else "?" for c in text)

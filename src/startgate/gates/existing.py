@@ -1,0 +1,128 @@
+"""`existing`: the containers that were there before us, and those whose start fell in between."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from dataclasses import dataclass
+
+from startgate.errors import NotReadable
+from startgate.gates.context import Context, event, key_of
+from startgate.gates.ends import Ends
+from startgate.kernel.process import ProcessId
+from startgate.lifecycle import End, Entry, Key, State
+from startgate.listeners import lost
+from startgate.running import Running, Scan, commands, executable
+from startgate.runtimes import commandline
+from startgate.runtimes.commandline import Command, Invocation
+
+log = logging.getLogger(__name__)
+
+_POLL = 0.01
+_POLL_LIMIT = 60.0
+_PATIENCE = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Start:
+    """A runtime command that was executed before the binaries were marked."""
+
+    runtime: ProcessId
+    key: Key
+
+
+class Existing:
+    """Adopts containers that no gate has seen. Runs on one worker, once, after the marks are placed.
+
+    A start is seen by a gate, or its runtime runs already when the marks are in place: then it
+    is waited for. So none falls in between, and `Lifecycle.adopt` tells each once.
+    """
+
+    def __init__(self, context: Context, ends: Ends) -> None:
+        self._context = context
+        self._ends = ends
+        self._scan = Scan(context.proc, context.capabilities)
+        self._closed = threading.Event()
+        self._done = threading.Event()
+        self._done.set()
+
+    def start(self) -> None:
+        """Look on a worker; never waits."""
+        self._done.clear()
+        self._context.workers.submit(self._run)
+
+    def close(self) -> None:
+        """End the looking; it may be stuck in a file, and is left behind then."""
+        self._closed.set()
+        self._done.wait(_PATIENCE)
+
+    def _run(self) -> None:
+        try:
+            starts = self._starts()
+            for running in self._scan:
+                if self._closed.is_set():
+                    return
+                self._adopt(running)
+            self._follow(starts)
+        except OSError as error:
+            self._context.listeners.publish(lost(f"containers that run already are not all known: {error}"))
+            log.error("looking for containers that run already: %s", error)
+        finally:
+            self._done.set()
+
+    def _starts(self) -> list[_Start]:
+        """Those that were executed after the marks are the lifecycle's: it knows their processes."""
+        found = []
+        for command in commands(self._context.proc):
+            call = commandline.parse([os.fsencode(word) for word in command.words])
+            if call.command.starts:
+                key = key_of(call, executable(self._context.proc, command))
+                found.append(_Start(command.process, key))
+        known = {entry.runtime for entry in self._context.lifecycle.containers()}
+        return [start for start in found if start.runtime not in known]
+
+    def _follow(self, starts: list[_Start]) -> None:
+        """Wait until each has made its container, or has ended."""
+        until = time.monotonic() + _POLL_LIMIT
+        while starts and time.monotonic() < until and not self._closed.is_set():
+            starts = [start for start in starts if self._is_under_way(start)]
+            self._closed.wait(_POLL if starts else 0)
+
+    def _is_under_way(self, start: _Start) -> bool:
+        alive = self._context.proc.is_alive(start.runtime)  # first: it may end while we look
+        if running := self._scan.find(start.key):
+            self._adopt(running)
+            return False
+        return alive
+
+    def _adopt(self, running: Running) -> None:
+        entry = _entry(running)
+        try:
+            entry.init_watch = self._context.exits.watch(
+                running.process, lambda status: self._ends.ended(entry, End(status))
+            )
+        except (NotReadable, OSError) as error:
+            log.info("container %s is not told: %s", running.container.id, error)
+            return
+        if not self._context.lifecycle.adopt(entry):
+            self._context.exits.unwatch(entry.init_watch)
+            return
+        self._context.listeners.publish(event("existing", "none", entry.container))
+        if end := self._context.lifecycle.told(entry):
+            self._ends.ended(entry, end)
+
+
+def _entry(running: Running) -> Entry:
+    return Entry(
+        key=running.key,
+        invocation=Invocation(Command.CREATE, running.key.id, root=running.key.root),
+        runtime=running.process,
+        container=running.container,
+        command=None,
+        state=State.RUNNING if running.started else State.CREATING,
+        passed=running.started,
+        gated=True,
+        config=None if running.started else running.config,
+    )

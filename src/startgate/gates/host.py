@@ -1,0 +1,58 @@
+"""What config.json shares with the host: namespaces, and the places that mounts lead to."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Callable, Mapping
+
+from msgspec.structs import replace
+
+from startgate.events import Container, Mount
+from startgate.gates.view import View
+from startgate.kernel.process import Proc
+from startgate.runtimes import oci
+
+
+def describe(container: Container, config: oci.Config, view: View, proc: Proc, runtime: int) -> Container:
+    """Return the container with `host_namespaces`, and its mounts resolved. On a worker.
+
+    `runtime` is the pid of the runtime. Raises NotReadable when it is gone.
+    """
+    shared = shared_namespaces(
+        oci.namespace_paths(config), proc.namespaces(runtime), proc.host_namespaces(), view.namespace
+    )
+    return resolve_mounts(replace(container, host_namespaces=shared), config, view)
+
+
+def resolve_mounts(container: Container, config: oci.Config, view: View) -> Container:
+    """Return the container with the places that its bind mounts lead to."""
+    mounts = config.mounts or ()
+    resolved = tuple(
+        replace(told, resolved=_resolve(view, told, container.bundle or "/")) if oci.is_bind(mount) else told
+        for told, mount in zip(container.mounts, mounts, strict=True)
+    )
+    return replace(container, mounts=resolved)
+
+
+def shared_namespaces(
+    asked: Mapping[str, str | None],
+    inherited: Mapping[str, int],
+    host: Mapping[str, int],
+    look_up: Callable[[str], int | None],
+) -> tuple[str, ...]:
+    """Return the kinds of namespaces that will be the host's. Pure but for `look_up`.
+
+    `asked`: kind -> the path to join, None for a new one; an absent kind is inherited.
+    """
+
+    def future(kind: str) -> int | None:
+        if kind not in asked:
+            return inherited.get(kind)
+        path = asked[kind]
+        return look_up(path) if path else None
+
+    return tuple(kind for kind, inode in host.items() if future(kind) == inode)
+
+
+def _resolve(view: View, mount: Mount, bundle: str) -> str | None:
+    return view.real_path(posixpath.join(bundle, mount.source))

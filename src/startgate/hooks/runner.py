@@ -1,0 +1,131 @@
+"""Which hooks are run at an event, how many at a time, and what follows from their failure."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
+from functools import partial
+from typing import Protocol
+
+from startgate.events import Event, Note
+from startgate.filters import compile_filter
+from startgate.hooks import documents, process
+from startgate.hooks.config import HOOK_TYPES, HookConfig, resolve
+from startgate.hooks.order import Turns
+from startgate.listeners import Deny, Registration
+
+log = logging.getLogger(__name__)
+
+RUNNING_LIMIT = 32
+"""Hooks that run at the same time; further ones wait, each for no longer than its timeout."""
+
+_GRACE = 1.0
+
+
+class _Registers(Protocol):
+    def replace(self, old: Iterable[Registration], new: Iterable[Registration]) -> None: ...
+
+
+class Hooks:
+    """Runs hooks: those of one container in order, those of different ones at the same time.
+
+    ::
+
+        watcher = Watcher()
+        with Hooks([HookConfig(on=("created",), command="logger hello")]) as hooks:
+            hooks.register(watcher)
+            with watcher: ...
+    """
+
+    def __init__(self, configs: Iterable[HookConfig], limit: int = RUNNING_LIMIT) -> None:
+        """Raises UsageError for a missing program, or a filter that does not compile."""
+        self._hooks = [_Hook(config) for config in configs]
+        self._limit = limit
+        self._slots = threading.BoundedSemaphore(limit)
+        self._turns = Turns()
+        self._running = process.Running()
+
+    def register(self, watcher: _Registers) -> None:
+        """Have the hooks run at the watcher's events."""
+        watcher.replace((), self.registrations())
+
+    def registrations(self) -> list[Registration]:
+        """Return the callbacks that run the hooks.
+
+        One for each type: what runs at one event is one turn. Those up to the last that
+        fails closed are one of their own, which does.
+        """
+        found = []
+        for kind in HOOK_TYPES:
+            hooks = [hook for hook in self._hooks if kind in hook.config.on]
+            last = max((n for n, hook in enumerate(hooks, 1) if hook.config.fail_closed), default=0)
+            for part, fail_closed in ((hooks[:last], True), (hooks[last:], False)):
+                if part:
+                    found.append(Registration(kind, partial(self._run, part), fail_closed))
+        return found
+
+    def close(self) -> None:
+        """Kill the hooks that run; start no more. Safe to call twice."""
+        self._running.end(_GRACE)
+
+    def __enter__(self) -> Hooks:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _run(self, hooks: Sequence[_Hook], event: Event) -> list[Deny | Note]:
+        """The callback: run the hooks that match; the first that denies ends it."""
+        container = event.container.id if event.container else ""
+        # No turns at `exec`: a hook may itself execute something in its container.
+        turn = nullcontext() if event.type == "exec" else self._turns.of(container)
+        said: list[Deny | Note] = []
+        with turn:
+            for hook in hooks:
+                failure = self._try(hook, event) if hook.matches(event) else None
+                if failure is None:
+                    continue
+                message = f"hook {hook.config.label}: {failure}"
+                log.warning("container %s, %s: %s", container, event.type, message)
+                if hook.denies and event.type != "stopped":
+                    return [*said, Deny(message)]
+                said.append(Note(message, action="error"))
+        return said
+
+    def _try(self, hook: _Hook, event: Event) -> str | None:
+        """Run one hook, when a slot is free. Returns what went wrong."""
+        if self._running.ended:
+            return None
+        timeout = hook.config.timeout
+        if not self._slots.acquire(timeout=timeout):
+            return f"not started within {timeout:g} s: {self._limit} hooks are running"
+        try:
+            outcome = hook.run(event, self._running)
+        except OSError as error:
+            return f"{hook.command[0]}: {error.strerror}"
+        finally:
+            self._slots.release()
+        return None if self._running.ended else outcome.failure
+
+
+class _Hook:
+    """A hook that can be run."""
+
+    def __init__(self, config: HookConfig) -> None:
+        """Raises UsageError."""
+        self.config = config
+        self.command = resolve(config)
+        self.matches = compile_filter(config.match) if config.match else lambda event: True
+        self.denies = config.on_failure == "deny" or config.fail_closed
+
+    def run(self, event: Event, running: process.Running) -> process.Outcome:
+        """Raises OSError when it can't be started."""
+        document = event.to_json()
+        environment = {**os.environ, **documents.variables(event, document), **self.config.env}
+        inputs = [documents.state(event), document]
+        outcome = process.run(self.command, environment, inputs, self.config.timeout, running)
+        log.debug("hook %s: wait status %s, printed %r", self.config.label, outcome.status, outcome.stdout)
+        return outcome

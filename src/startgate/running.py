@@ -1,0 +1,250 @@
+"""The containers that are there now: told from the runtimes' state directories and /proc.
+
+No engine is asked, and nothing is marked or held: `ps` uses it without any watcher.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import posixpath
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from msgspec.structs import replace
+
+from startgate import engines
+from startgate.errors import BundleError, NotReadable
+from startgate.events import Caller, CgroupId, Container, Namespaces, printable
+from startgate.gates import host
+from startgate.gates.view import View
+from startgate.kernel.process import Proc, ProcessId
+from startgate.lifecycle import Key
+from startgate.records import procfs
+from startgate.runtimes import commandline, oci, roots, state
+
+log = logging.getLogger(__name__)
+
+_SMALL = 4096
+_KTHREADD = 2  # it is in the host's own namespaces, and may be looked at where pid 1 may not
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A container whose init lives."""
+
+    key: Key
+    process: ProcessId
+    container: Container
+    config: oci.Config | None
+    started: bool
+    """False: it was created, and its program waits for `start`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A process of root, and what it was executed with."""
+
+    process: ProcessId
+    parent: int
+    words: list[str]
+
+
+def commands(proc: Proc) -> Iterator[Command]:
+    """Yield the processes that may be believed: root's, in the initial user namespace.
+
+    Only of those the command line is read: a user may make that wait (FUSE, userfaultfd).
+    """
+    for name in os.listdir(proc.root):
+        if name.isdecimal() and (found := _command(proc, int(name))):
+            yield found
+
+
+def _command(proc: Proc, pid: int) -> Command | None:
+    try:
+        record = procfs.identify(proc, pid)
+        process = proc.identify(pid)
+    except NotReadable:
+        return None
+    return Command(process, record.ppid, proc.command_line(pid)) if record.trusted else None
+
+
+def executable(proc: Proc, command: Command) -> str:
+    """Return the path of what it executes; argv[0] where it has none, as crun's clone of itself."""
+    path = proc.executable(command.process.pid)
+    return command.words[0] if path is None or path == "/" or path.startswith("/memfd:") else path
+
+
+class Scan:
+    """One look at all containers of the host. Use it on a worker: it reads files."""
+
+    def __init__(self, proc: Proc, capabilities: frozenset[str]) -> None:
+        """`capabilities` are those that the host can give: see `oci.describe`."""
+        self._proc = proc
+        self._capabilities = capabilities
+
+    def __iter__(self) -> Iterator[Running]:
+        root = os.open(self._proc.host, os.O_PATH | os.O_CLOEXEC)
+        try:
+            for directory in self.directories():
+                for identity in sorted(_names(self._proc.host, directory)):
+                    if found := self._look(root, Key(directory, identity)):
+                        yield found
+        finally:
+            os.close(root)
+
+    def directories(self) -> list[str]:
+        """Return the state directories: the usual ones, and those that engines use."""
+        found = roots.usual(self._proc.host)
+        for command in commands(self._proc):
+            if directory := self._directory_of(command):
+                found.append(directory)
+        return list(dict.fromkeys(map(state.canonical, found)))
+
+    def _directory_of(self, command: Command) -> str | None:
+        name = posixpath.basename(command.words[0]) if command.words else ""
+        if name.startswith(roots.SHIM):
+            try:
+                with View(self._proc, command.process.pid) as view:
+                    return roots.of_shim(command.words, view.read(view.absolute("options.json"), _SMALL))
+            except (OSError, NotReadable):
+                return None
+        if name == roots.CONMON:
+            return roots.of_conmon(command.words)
+        return commandline.parse([os.fsencode(word) for word in command.words]).root
+
+    def find(self, key: Key) -> Running | None:
+        """Look for one container."""
+        root = os.open(self._proc.host, os.O_PATH | os.O_CLOEXEC)
+        try:
+            return self._look(root, key)
+        finally:
+            os.close(root)
+
+    def _look(self, root: int, key: Key) -> Running | None:
+        for kind in state.FLAVOURS:
+            if found := state.read(root, key.root, key.id, kind):
+                try:
+                    return self._describe(root, key, kind, found)
+                except (NotReadable, OSError) as error:
+                    log.debug("container %s: %s", key.id, error)
+        return None
+
+    def _describe(self, root: int, key: Key, kind: state.Flavour, found: state.ContainerState) -> Running:
+        """Raises NotReadable when its init is gone, or is another process by now."""
+        stat = self._proc.stat(found.pid)
+        process = ProcessId(found.pid, stat.start_time)
+        if stat.state in "ZX" or found.start not in (0, stat.start_time):
+            raise NotReadable(f"process {found.pid} is gone")
+        if not found.start and not self._is_apart(found.pid):
+            raise NotReadable(f"process {found.pid} is in no container")
+        started = state.is_started(root, key.root, key.id)
+        manager = self._manager(stat.ppid)
+        container = Container(id=printable(key.id), runtime=kind.name, uid=0)
+        container, config = self._from_bundle(container, found.bundle, key, manager)
+        container = of_process(container, self._proc, process)
+        shared = self._shared_namespaces(container)
+        return Running(key, process, replace(container, host_namespaces=shared), config, started)
+
+    def _shared_namespaces(self, container: Container) -> tuple[str, ...]:
+        theirs = self._host_namespaces.items()
+        return tuple(kind for kind, inode in theirs if getattr(container.namespaces, kind) == inode)
+
+    @cached_property
+    def _host_namespaces(self) -> dict[str, int]:
+        return self._proc.host_namespaces()
+
+    def _is_apart(self, pid: int) -> bool:
+        return self._proc.namespace(pid, "mnt") != self._proc.namespace(_KTHREADD, "mnt")
+
+    def _manager(self, parent: int) -> Command | None:
+        """Return the init's parent, if that may be believed: a shim, conmon, or the runtime."""
+        return _command(self._proc, parent) if parent > 1 else None
+
+    def config_json(self, running: Running) -> bytes:
+        """Return the bytes of its config.json. Raises OSError, or NotReadable when it has ended."""
+        manager = self._manager(self._proc.stat(running.process.pid).ppid)
+        with self._view(manager) as view:
+            return view.read_small(posixpath.join(running.container.bundle or "/", oci.CONFIG))
+
+    def _view(self, manager: Command | None) -> View:
+        pid = manager.process.pid if manager else None
+        return View(self._proc, pid, pid or 0)
+
+    def _from_bundle(
+        self, container: Container, bundle: str | None, key: Key, manager: Command | None
+    ) -> tuple[Container, oci.Config | None]:
+        if not bundle:
+            return container, None
+        container = replace(container, bundle=printable(bundle))
+        with self._view(manager) as view:
+            container = self._started_by(container, view, manager)
+            try:
+                config = view.read_config(posixpath.join(bundle, oci.CONFIG))
+            except BundleError as error:
+                log.info("container %s: %s", container.id, printable(str(error)))
+                return container, None
+            container = oci.describe(container, config, self._capabilities)
+            container = host.resolve_mounts(container, config, view)
+            return engines.identify(container, key.root, view.read_small, view.caller_arguments), config
+
+    def _started_by(self, container: Container, view: View, manager: Command | None) -> Container:
+        """Tell who executed the runtime, and which one: where a process that remembers lives."""
+        if manager is None or not manager.words:
+            return container
+        name = posixpath.basename(manager.words[0])
+        pid, path = manager.process.pid, None
+        if name.startswith(roots.SHIM):
+            path = _shim_runtime(view, container.bundle or "/")
+        elif name == roots.CONMON:
+            given = dict(itertools.pairwise(manager.words))
+            path = given.get("-r", given.get("--runtime"))
+        elif commandline.parse([os.fsencode(word) for word in manager.words]).command.starts:
+            pid, path = manager.parent, executable(self._proc, manager)
+        else:
+            return container
+        return replace(
+            container,
+            runtime=printable(posixpath.basename(path)) if path else container.runtime,
+            runtime_path=printable(path) if path and path.startswith("/") else None,
+            started_by=self._caller(pid),
+        )
+
+    def _caller(self, pid: int) -> Caller | None:
+        try:
+            return Caller(pid, printable(self._proc.stat(pid).comm))
+        except NotReadable:
+            return None
+
+
+def of_process(container: Container, proc: Proc, process: ProcessId) -> Container:
+    """Return the container with what its init's /proc tells.
+
+    Raises NotReadable when the process is gone, or its pid is another's by now.
+    """
+    namespaces, cgroup = proc.namespaces(process.pid), proc.cgroup(process.pid)
+    if proc.identify(process.pid) != process:
+        raise NotReadable(f"process {process.pid} is gone")
+    return replace(
+        container,
+        pid=process.pid,
+        namespaces=Namespaces(**namespaces),
+        cgroup=CgroupId(printable(cgroup.path), cgroup.id),
+    )
+
+
+def _names(host: str, directory: str) -> list[str]:
+    try:
+        return os.listdir(os.path.join(host, directory.lstrip("/")))
+    except OSError:
+        return []
+
+
+def _shim_runtime(view: View, bundle: str) -> str | None:
+    """containerd's shim writes the runtime's path, or its name, into the bundle."""
+    try:
+        return view.read(posixpath.join(bundle, "runtime"), _SMALL).decode().strip() or None
+    except (OSError, UnicodeError):
+        return None

@@ -1,0 +1,82 @@
+"""Docker: dockerd with its own containerd, in a directory of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+from tests.engines.engine import DockerLike, assert_nothing_left, remove_cgroups, version_of
+from tests.engines.image import make_archive
+from tests.kernel.support import PATIENCE, eventually, unavailable
+
+
+class Docker(DockerLike):
+    """A dockerd that touches no network and no other Docker of this host."""
+
+    reports = "docker"
+    network = ("--network", "none")
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        if not shutil.which("dockerd"):
+            unavailable("dockerd is not installed", "STARTGATE_REQUIRE_ENGINES")
+        self._client = client()
+        self.cgroup = f"startgate-docker-{os.getpid()}"
+        self.socket = directory / "docker.sock"
+        self._log = directory / "log"
+        self._daemon = self._start()
+        if not eventually(self._ready, PATIENCE * 3):
+            self._daemon.kill()
+            raise AssertionError(f"dockerd does not come up: {(directory / 'log').read_text()[-2000:]}")
+        self("import", "-", self.image, stdin=make_archive(directory))
+        self.title = self._title()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        options = "--iptables=false --ip6tables=false --ip-masq=false --bridge=none"
+        where = [f"--data-root={self.directory / 'data'}", f"--exec-root={self.directory / 'exec'}"]
+        where += [f"--cgroup-parent=/{self.cgroup}", "--exec-opt=native.cgroupdriver=cgroupfs"]
+        where += [f"--host=unix://{self.socket}", f"--pidfile={self.directory / 'pid'}"]
+        with self._log.open("wb") as log:
+            return subprocess.Popen(
+                ["setpriv", "--pdeathsig", "TERM", "dockerd", *options.split(), *where],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def _ready(self) -> bool:
+        assert self._daemon.poll() is None, self._log.read_text()[-2000:]
+        return self.socket.exists() and self("version", check=False).returncode == 0
+
+    def _title(self) -> str:
+        asked = self("info", "--format", "{{.ServerVersion}}").stdout.strip()
+        return f"Docker {asked.split('+')[0]}, {version_of('runc')}"
+
+    def command(self) -> list[str]:
+        """See DockerLike."""
+        return [self._client]
+
+    def environment(self) -> dict[str, str]:
+        """See DockerLike."""
+        config = str(self.directory / "client")
+        return super().environment() | {"DOCKER_HOST": f"unix://{self.socket}", "DOCKER_CONFIG": config}
+
+    def stop(self) -> None:
+        """See Engine."""
+        try:
+            self.remove_all()
+        finally:
+            self._daemon.send_signal(signal.SIGTERM)
+            self._daemon.wait(PATIENCE * 2)
+        remove_cgroups(self.cgroup)
+        assert_nothing_left(self.directory, self.cgroup)
+
+
+def client() -> str:
+    """Return the client of the daemon's own package: a newer one needs buildx for BuildKit."""
+    beside = "/usr/bin/docker"
+    return beside if os.path.exists(beside) else "docker"

@@ -1,0 +1,91 @@
+"""Writes the tables of docs/engines.md from the report of `make engines`.
+
+``python -m tests.engines.table build/engines.xml``
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from xml.etree import ElementTree
+
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs/engines.md"
+MARKERS = ("<!-- engines: written by `make engines-table` -->", "<!-- /engines -->")
+COLUMNS = {
+    "way": "way to start",
+    "held": "held",
+    "name": "name",
+    "image": "image",
+    "labels": "labels",
+    "pod": "pod",
+    "exit_code": "exit code",
+    "latency_ms": "stop told after, ms",
+}
+
+Row = dict[str, object]
+
+
+def main(report: Path) -> int:
+    """Write the document; refuse if a test failed."""
+    root = ElementTree.parse(report).getroot()
+    if failed := [case.get("name") for case in root.iter("testcase") if failures(case)]:
+        print(f"{report}: {len(failed)} tests failed, {failed[0]} first: no table is written from them")
+        return 1
+    before, rest = DOCUMENT.read_text().split(MARKERS[0])
+    after = rest.split(MARKERS[1])[1]
+    rows = [json.loads(value) for value in properties(root, "way")]
+    text = "\n\n".join([*tables(rows), *loads(root), *missing(root)])
+    DOCUMENT.write_text(f"{before}{MARKERS[0]}\n{text}\n{MARKERS[1]}{after}")
+    return 0
+
+
+def failures(case: ElementTree.Element) -> list[ElementTree.Element]:
+    """Return how a test failed, if it did."""
+    return [child for child in case if child.tag in ("failure", "error")]
+
+
+def properties(root: ElementTree.Element, name: str) -> list[str]:
+    """Return what the tests recorded under a name."""
+    return [found.get("value", "") for found in root.iter("property") if found.get("name") == name]
+
+
+def tables(rows: Iterable[Row]) -> Iterable[str]:
+    """Return a table for each engine, in the order of the tests."""
+    engines: dict[object, list[Row]] = {}
+    for row in rows:
+        engines.setdefault(row["engine"], []).append(row)
+    for engine in sorted(engines, key=str):
+        lines = [f"### {engine}", "", "| " + " | ".join(COLUMNS.values()) + " |", "|---" * len(COLUMNS) + "|"]
+        lines += [
+            "| " + " | ".join(cell(row[column]) for column in COLUMNS) + " |" for row in engines[engine]
+        ]
+        yield "\n".join(lines)
+
+
+def cell(value: object) -> str:
+    """Return a cell: `-` is what the engine itself does not know, or the test can't measure."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "**no**"
+    return str(value)
+
+
+def loads(root: ElementTree.Element) -> Iterable[str]:
+    """Return what the load tests measured."""
+    if told := properties(root, "load"):
+        yield "### Under load\n\n" + "\n".join(f"- {line}." for line in told)
+
+
+def missing(root: ElementTree.Element) -> Iterable[str]:
+    """Return the tests that did not run, and why."""
+    skipped = [(case.get("name"), child) for case in root.iter("testcase") for child in case.iter("skipped")]
+    if skipped:
+        lines = (f"- `{name}`: {child.get('message')}" for name, child in skipped)
+        yield "### Not run\n\n" + "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

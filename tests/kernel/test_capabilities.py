@@ -1,0 +1,206 @@
+"""The capabilities and the sandbox of packaging/startgate.service: enough, and none too many.
+
+systemd need not run: setpriv(1) and unshare(1) make what it would.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.kernel.support import PATIENCE, Runtime, read_as_an_engine
+
+UNIT = Path(__file__).parent.parent.parent / "packaging/startgate.service"
+STARTGATE = [sys.executable, "-c", "from startgate.cli import main; main()"]
+# What ProtectSystem=strict leaves: a mount namespace in which nothing may be written.
+READ_ONLY = [
+    "unshare",
+    "-m",
+    "--propagation",
+    "slave",
+    "sh",
+    "-c",
+    'mount -o remount,bind,ro / && exec "$@"',
+    "sh",
+]
+MEMLOCK = ["sh", "-c", 'ulimit -l unlimited 2>/dev/null; exec "$@"', "sh"]  # LimitMEMLOCK, for Linux 5.10
+
+
+def setting(name: str) -> list[str]:
+    """Return the words of a setting of the unit."""
+    found = re.search(rf"^{name}=(.*)$", UNIT.read_text(), re.MULTILINE)
+    assert found, name
+    return found[1].split()
+
+
+CAPABILITIES = [name.removeprefix("CAP_").lower() for name in setting("CapabilityBoundingSet")]
+
+
+def limited(capabilities: Sequence[str]) -> list[str]:
+    """Return what a command line begins with so that it has these capabilities only."""
+    kept = ",".join(["-all", *(f"+{name}" for name in capabilities)])
+    return [*MEMLOCK, "setpriv", "--no-new-privs", "--bounding-set", kept, "--inh-caps", "-all"]
+
+
+def without(name: str) -> list[str]:
+    return limited([other for other in CAPABILITIES if other != name])
+
+
+def doctor(prefix: list[str]) -> tuple[int, dict[str, Any]]:
+    """Return its exit code, and its probes by name."""
+    done = subprocess.run(
+        [*prefix, *STARTGATE, "doctor", "--output", "json"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE * 3,
+    )
+    assert done.stdout, done.stderr
+    return done.returncode, {probe["name"]: probe for probe in json.loads(done.stdout)}
+
+
+@contextmanager
+def watch(prefix: list[str], *options: str) -> Iterator[subprocess.Popen[str]]:
+    """``startgate watch`` behind a prefix, once it can hold."""
+    command = [*prefix, *STARTGATE, "watch", "--output", "json", *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr
+            said = process.stderr.readline()
+            assert said.startswith("watching "), said + process.stderr.read()
+            yield process
+        finally:
+            process.kill()
+
+
+def everything_is_seen(process: subprocess.Popen[str], runtime: Runtime, bundle: Path, name: str) -> None:
+    """Start a container in each of three ways; each must be held, described, and its end told."""
+    subprocess.run(["chown", "-R", "1000:1000", bundle], check=True)
+    bundle.chmod(0o700)  # as Docker's directories are with userns-remap
+    pid_file = bundle.parent / "pid"
+    assert runtime("run", "-b", str(bundle), f"{name}-run", check=False).returncode == 7
+    runtime("create", "-b", str(bundle), "--pid-file", str(pid_file), f"{name}-read", detached=True)
+    pid = read_as_an_engine(pid_file)
+    runtime("create", "-b", str(bundle), f"{name}-start", detached=True)
+    for way in ("read", "start"):
+        runtime("start", f"{name}-{way}")
+    seen: dict[str, list[dict[str, Any]]] = {}
+    assert process.stdout
+    for line in process.stdout:
+        event = json.loads(line)
+        assert event["container"], line
+        seen.setdefault(event["container"]["id"], []).append(event)
+        if sum(event["type"] == "stopped" for events in seen.values() for event in events) == 3:
+            break
+    gates = {"run": "first-exec", "read": "pidfile", "start": "start"}
+    for way, gate in gates.items():
+        created = next(e for e in seen[f"{name}-{way}"] if e["type"] == "created")
+        assert created["gate"] in (gate, "first-exec"), created
+        assert created["container"]["args"] == ["/bin/sh", "-c", "exit 7"]
+        assert created["container"]["cgroup"]["id"]
+        assert all(created["container"]["namespaces"].values())
+        assert seen[f"{name}-{way}"][-1]["exit"]["code"] == 7
+    assert seen[f"{name}-read"][-1]["container"]["pid"] == int(pid)
+    for way in ("read", "start"):
+        runtime("delete", "-f", f"{name}-{way}", check=False)
+
+
+def test_what_the_unit_gives_is_enough(source: str, runtime: Runtime, bundle: Path, name: str) -> None:
+    with watch(limited(CAPABILITIES), "--exec-records", source) as process:
+        everything_is_seen(process, runtime, bundle, name)
+
+
+def test_in_the_units_read_only_mount_namespace(runc: Runtime, bundle: Path, name: str) -> None:
+    with watch([*READ_ONLY, *limited(CAPABILITIES)]) as process:
+        everything_is_seen(process, runc, bundle, name)
+
+
+@pytest.mark.portable
+def test_doctor_is_content_with_them() -> None:
+    code, probes = doctor(limited(CAPABILITIES))
+    assert code == 0
+    assert all(probe["works"] for probe in probes.values() if probe["required"])
+    assert probes["files of other users"]["works"]
+
+
+@pytest.mark.parametrize(
+    ("capability", "probe", "code"),
+    [
+        ("sys_admin", "fanotify permission events", 3),
+        ("sys_ptrace", "other processes", 3),
+        ("dac_read_search", "files of other users", 0),
+    ],
+)
+def test_each_is_needed_and_doctor_says_so(capability: str, probe: str, code: int) -> None:
+    assert capability in CAPABILITIES
+    exit_code, probes = doctor(without(capability))
+    assert (exit_code, probes[probe]["works"]) == (code, False)
+    assert f"CAP_{capability.upper()}" in probes[probe]["result"]
+
+
+@pytest.mark.parametrize("capability", ["sys_admin", "sys_ptrace"])
+def test_watch_refuses_to_begin_without(capability: str) -> None:
+    done = subprocess.run(
+        [*without(capability), *STARTGATE, "watch", "--for", "5"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE * 2,
+    )
+    assert done.returncode == 3
+    assert f"CAP_{capability.upper()}" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def allowed_calls() -> set[str]:
+    """Return the system calls that the unit's SystemCallFilter lets pass."""
+    if not shutil.which("systemd-analyze"):
+        pytest.skip("systemd-analyze, which knows the groups of system calls, is not installed")
+    text = subprocess.check_output(["systemd-analyze", "syscall-filter"], text=True)
+    groups: dict[str, set[str]] = {}
+    for line in text.splitlines():
+        word = line.strip()
+        if line.startswith("@"):
+            members = groups.setdefault(word, set())
+        elif word and not word.startswith("#"):
+            members.add(word)
+
+    def expand(word: str) -> set[str]:
+        return set().union(*map(expand, groups[word])) if word.startswith("@") else {word}
+
+    return set().union(*map(expand, setting("SystemCallFilter")))
+
+
+@pytest.mark.portable
+def test_its_system_calls_pass_the_units_filter(
+    runc: Runtime, bundle: Path, name: str, tmp_path: Path
+) -> None:
+    allowed = allowed_calls()
+    trace = tmp_path / "trace"
+    tracer = ["strace", "-f", "-qq", "-e", "signal=none", "-o", str(trace)]
+    with watch(tracer, "--count", "4") as process:
+        runc("run", "-b", str(bundle), name, check=False)
+        assert process.wait(PATIENCE) == 0
+    called = set(re.findall(r"^\d+ +([a-z_0-9]+)\(", trace.read_text(), re.MULTILINE))
+    assert {"fanotify_init", "bpf", "openat2"} <= called
+    assert called <= allowed
+
+
+@pytest.mark.portable
+def test_systemd_takes_the_unit(tmp_path: Path) -> None:
+    if not shutil.which("systemd-analyze"):
+        pytest.skip("systemd-analyze is not installed")
+    unit = tmp_path / "startgate.service"
+    unit.write_text(UNIT.read_text().replace("/usr/bin/startgate", "/bin/true"))
+    done = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True, check=False)
+    assert "startgate" not in done.stderr, done.stderr
+    assert done.returncode == 0

@@ -1,0 +1,93 @@
+"""`ps` and `inspect`: which container is meant, and how it is shown."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from startgate.cli import containers
+from startgate.errors import StartgateError, UsageError
+from startgate.events import Container
+from startgate.kernel.process import ProcessId
+from startgate.lifecycle import Key
+from startgate.running import Running
+
+
+def running(identity: str, *, started: bool = True, **fields: object) -> Running:
+    container = Container(**({"id": identity, "pid": 42, "runtime": "runc"} | fields))  # type: ignore[arg-type]
+    return Running(Key("/run/runc", identity), ProcessId(42, 1), container, None, started)
+
+
+ALL = [
+    running("abc1", name="web"),
+    running("abc2", name="db", image="postgres:16", args=("postgres", "-D", "/d\033[31m")),
+    running("web2", started=False),
+]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "identity"),
+    [("abc1", "abc1"), ("web", "abc1"), ("db", "abc2"), ("w", "web2"), ("web2", "web2")],
+)
+def test_the_container_that_is_meant(wanted: str, identity: str) -> None:
+    assert containers.choose(ALL, wanted).container.id == identity
+
+
+@pytest.mark.parametrize(
+    ("wanted", "said"),
+    [
+        ("abc", "'abc' is ambiguous: abc1 in /run/runc, abc2 in /run/runc"),
+        ("x", "no container 'x' runs here"),
+        ("", "no container '' runs here"),
+        ("\udcff", "no container '\ufffd' runs here"),
+    ],
+)
+def test_no_container_is_meant(wanted: str, said: str) -> None:
+    with pytest.raises(StartgateError) as error:
+        containers.choose(ALL, wanted)
+    assert str(error.value).startswith(said)
+
+
+def test_ids_that_two_runtimes_use() -> None:
+    with pytest.raises(StartgateError, match="ambiguous"):
+        containers.choose([running("same"), running("same")], "same")
+
+
+def test_the_table(capsys: pytest.CaptureFixture[str]) -> None:
+    containers.show(ALL, "table", None)
+    head, *rows = capsys.readouterr().out.splitlines()
+    assert head.split() == ["CONTAINER", "ENGINE", "PID", "UP", "IMAGE", "COMMAND"]
+    assert [row.split()[0] for row in rows] == ["web", "db", "web2"]
+    assert rows[1].endswith("postgres:16            postgres -D /d?[31m")
+    assert rows[2].split()[3] == "created"
+    assert max(map(len, rows)) <= 100
+
+
+def test_json_and_a_filter(capsys: pytest.CaptureFixture[str]) -> None:
+    containers.show(ALL, "json", 'container.name == "db"')
+    (record,) = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (record["status"], record["id"], record["image"]) == ("running", "abc2", "postgres:16")
+    with pytest.raises(UsageError):
+        containers.show(ALL, "json", "nope")
+
+
+def test_all_of_one(capsys: pytest.CaptureFixture[str]) -> None:
+    containers.tell(ALL[1], "json", b'{"a": 1}')
+    record = json.loads(capsys.readouterr().out)
+    assert (record["id"], record["oci"]) == ("abc2", {"a": 1})
+    containers.tell(ALL[1], "table", None)
+    lines = capsys.readouterr().out.splitlines()
+    assert "id                     abc2" in lines
+    assert "hostname               -" in lines
+    assert "\033" not in "".join(lines)
+    with pytest.raises(StartgateError, match="not JSON"):
+        containers.tell(ALL[1], "json", b"{")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(-1, "0s"), (0.9, "0s"), (119, "119s"), (120, "2m"), (7199, "119m"), (7200, "2h"), (172800, "2d")],
+)
+def test_ages(seconds: float, text: str) -> None:
+    assert containers.age(seconds) == text
