@@ -19,6 +19,7 @@ import cost
 import daemons
 import delay
 import machine
+import policy
 import report
 import scaling
 import sides
@@ -41,13 +42,21 @@ class Bench:
         available = sides.sources()
         self.sources = [name for name, reason in available.items() if not reason]
         self.missing = {f"exec records: `{name}`": reason for name, reason in available.items() if reason}
+        self._rules = self._policy()
+
+    def _policy(self) -> Path | None:
+        try:
+            return policy.rules(self._directory)
+        except tools.Missing as error:
+            self.missing["policies"] = str(error)
+            return None
 
     def _effort(self, rounds: int, commands: int, quick: tuple[int, int]) -> Effort:
         return Effort(*quick) if self._quick else Effort(rounds, commands)
 
     def _sides(self) -> list[sides.Side]:
         floor = sides.Floor([tools.runtime(), self._bundle.program], [self._bundle.pids])
-        return cost.listeners(self.sources, floor, {})
+        return cost.listeners(self.sources, floor, {"10 rules": self._rules} if self._rules else {})
 
     def delay(self) -> list[Chapter]:
         """The gate's delay."""
@@ -107,7 +116,7 @@ class Bench:
                     tools.load(1, "spawn", *run)
                     ours = stack.enter_context(sides.Startgate(self.sources[0]).listening())
                     theirs = stack.enter_context(sides.Peer([*words, "events", *events]).listening())
-                    rows, figures = stops.engine_events(name, ours, theirs, run, count)
+                    rows, figures = stops.engine_events(name, self._bundle, ours, theirs, run, count)
             except tools.Missing as error:
                 self.missing[f"{name} events"] = str(error)
                 continue

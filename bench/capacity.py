@@ -12,7 +12,7 @@ from pathlib import Path
 import tools
 from report import Chapter, Figure
 from sides import Listening, Nothing, Startgate
-from stops import is_type
+from stops import told
 
 AT_ONCE = 8
 
@@ -41,8 +41,8 @@ def throughput(source: str, bundle: tools.Bundle, each: int, rounds: int) -> Cha
         best["nothing"] = max(best["nothing"], _burst(bundle, each))
         with Startgate(source).listening() as listening:
             best["startgate"] = max(best["startgate"], _burst(bundle, each))
-            listening.wait_for(AT_ONCE * each, is_type("stopped"))
-            held += _all_held(listening)
+            listening.wait_for(AT_ONCE * each, told("stopped", bundle))
+            held += _all_held(listening, bundle)
             total += AT_ONCE * each
     chapter.rows.append(["nothing", f"{best['nothing']:.0f}", ""])
     chapter.rows.append([f"startgate, {source}", f"{best['startgate']:.0f}", f"{held} of {total}"])
@@ -54,9 +54,9 @@ def throughput(source: str, bundle: tools.Bundle, each: int, rounds: int) -> Cha
     return chapter
 
 
-def _all_held(listening: Listening) -> int:
+def _all_held(listening: Listening, bundle: tools.Bundle) -> int:
     """Return how many containers were held at both gates, with nothing to excuse."""
-    events = [json.loads(line.text) for line in listening.lines()]
+    events = [json.loads(line.text) for line in listening.lines() if str(bundle.path) in line.text]
     good = [e for e in events if e.get("held_us") is not None and "reason" not in e]
     gates: dict[str, set[str]] = {"command": set(), "first-exec": set()}
     for event in good:
@@ -80,7 +80,7 @@ def footprint(source: str, bundle: tools.Bundle, containers: int, idle: float) -
         woken = wakeups(listening.pid) - woken
         cpu = cpu_seconds(listening.pid)
         tools.load(containers, "spawn", tools.runtime(), "run", "--bundle", bundle.path, "foot-{}")
-        listening.wait_for(containers, is_type("stopped"))
+        listening.wait_for(containers, told("stopped", bundle))
         cpu = cpu_seconds(listening.pid) - cpu
         after = memory(listening.pid)
     with Nothing().listening():

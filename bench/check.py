@@ -79,7 +79,7 @@ def stop(bundle: tools.Bundle) -> float:
     times: list[float] = []
     with Startgate(_SOURCE).listening() as listening:
         lives = stops.lives(lambda log: times.extend(t[0] for t in tools.load(20, *words, log=log)))
-        lines = listening.wait_for(20, stops.is_type("stopped"))
+        lines = listening.wait_for(20, stops.told("stopped", bundle))
     late = stops.since(lines, [life.last for life in lives])
     return statistics.median(late) * 1e6 / statistics.median(times)
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import statistics
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +10,7 @@ import stats
 import tools
 from report import Chapter, Figure, figure, spread
 from rounds import column, interleave
-from sides import Floor, Listening, Nothing, Side, Startgate
+from sides import Floor, Nothing, Side, Startgate
 
 START_LIMIT = 1.5
 """A container start is to cost less than this many times what the floor adds."""
@@ -133,34 +130,6 @@ def engine(sides: Sequence[Side], effort: Effort, bundle: tools.Bundle) -> tuple
     all_of = column(found, 0)
     source = next(name for name in all_of if name.startswith("startgate"))
     return chapter, read, stats.added(all_of[source], all_of["nothing"]).value
-
-
-def held(listening: Listening, count: int) -> dict[str, list[float]]:
-    """Return how long each gate held, in microseconds, from the events of `count` containers."""
-    listening.wait_for(count, lambda line: '"type":"stopped"' in line)
-    found: dict[str, list[float]] = defaultdict(list)
-    for line in listening.lines():
-        event = json.loads(line.text)
-        if event.get("held_us") is not None and event["type"] != "started":
-            found[event["gate"]].append(event["held_us"])
-    return found
-
-
-def gates(side: Startgate, start: Callable[[], object], count: int) -> Chapter:
-    """What startgate itself says of each gate: read of the event to the answer."""
-    with side.listening() as listening:
-        start()
-        found = held(listening, count)
-    chapter = Chapter(
-        f"Held at each gate: {side.name}",
-        f"`held_us` of the events of {count} containers, half by `runc run`, half as engines start them: "
-        "from the read of the fanotify event to its answer, by startgate's own clock.",
-        ["gate", "median, us", "90 of 100 below, us"],
-    )
-    for gate, times in sorted(found.items()):
-        ninety = statistics.quantiles(times, n=10)[-1]
-        chapter.rows.append([gate, f"{statistics.median(times):.0f}", f"{ninety:.0f}"])
-    return chapter
 
 
 def docker(sides: Sequence[Side], effort: Effort, run: Sequence[str], added: float) -> Chapter:

@@ -17,7 +17,7 @@ from cost import Effort
 from report import Chapter, figure, spread
 from rounds import interleave
 from sides import Listening, process
-from stops import is_type
+from stops import told
 
 KNOWN_LIMIT = 1.05
 """With 1,000 known containers a start is held this many times as long, at most."""
@@ -50,14 +50,14 @@ def _measure(listening: Listening, bundle: tools.Bundle, count: int) -> Sample:
     assert listening.pid
     command = ("spawn", tools.runtime(), "run", "--bundle", bundle.path, "scale-{}")
     tools.load(2, *command)
-    listening.wait_for(2, is_type("stopped"))
+    listening.wait_for(2, told("stopped", bundle))
     before, seen = capacity.cpu_seconds(listening.pid), len(listening.lines())
     tools.load(count, *command)
-    listening.wait_for(count + 2, is_type("stopped"))
+    listening.wait_for(count + 2, told("stopped", bundle))
     held: dict[str, float] = defaultdict(float)
     for line in listening.lines()[seen:]:
         event = json.loads(line.text)
-        if event["type"] in ("creating", "created"):
+        if event["type"] in ("creating", "created") and str(bundle.path) in line.text:
             held[event["container"]["id"]] += event["held_us"]
     return Sample(list(held.values()), (capacity.cpu_seconds(listening.pid) - before) / count * 1e3)
 

@@ -41,9 +41,10 @@ def quantiles(values: Sequence[float]) -> tuple[float, float, float]:
     return statistics.median(values), tenths[0], tenths[-1]
 
 
-def is_type(kind: str) -> Callable[[str], bool]:
-    """Return what finds startgate's events of a type."""
-    return lambda text: json.loads(text)["type"] == kind
+def told(kind: str, bundle: tools.Bundle) -> Callable[[str], bool]:
+    """Return what finds startgate's events of a type; other containers of this machine don't count."""
+    place = str(bundle.directory)
+    return lambda text: place in text and json.loads(text)["type"] == kind
 
 
 def since(lines: Sequence[Line], moments: Sequence[int]) -> list[float]:
@@ -63,9 +64,9 @@ HEADER = ["told", "median, ms", "80 of 100 between"]
 def bare(listening: Listening, bundle: tools.Bundle, count: int) -> Chapter:
     """Containers of runc alone, one after the other."""
     command = (tools.runtime(), "run", "--bundle", bundle.path, "stop-{}")
-    told = lives(lambda log: tools.load(count, "spawn", *command, log=log))
-    stopped = listening.wait_for(count, is_type("stopped"))
-    started = listening.wait_for(count, is_type("created"))
+    clocks = lives(lambda log: tools.load(count, "spawn", *command, log=log))
+    stopped = listening.wait_for(count, told("stopped", bundle))
+    started = listening.wait_for(count, told("created", bundle))
     chapter = Chapter(
         "When startgate tells",
         f"{count} containers by `runc run`, one after the other. Their program prints its first and its last "
@@ -73,9 +74,9 @@ def bare(listening: Listening, bundle: tools.Bundle, count: int) -> Chapter:
         "The kernel's own work at the end of a pid namespace is in it.",
         HEADER,
     )
-    late = since(stopped, [life.last for life in told])
+    late = since(stopped, [life.last for life in clocks])
     chapter.rows += [
-        row("`created`, after the first instruction", since(started, [life.first for life in told])),
+        row("`created`, after the first instruction", since(started, [life.first for life in clocks])),
         row("`stopped`, after the last", late),
     ]
     middle, low, high = quantiles(late)
@@ -85,14 +86,14 @@ def bare(listening: Listening, bundle: tools.Bundle, count: int) -> Chapter:
 
 
 def engine_events(
-    name: str, ours: Listening, theirs: Listening, run: Sequence[str], count: int
+    name: str, bundle: tools.Bundle, ours: Listening, theirs: Listening, run: Sequence[str], count: int
 ) -> tuple[list[list[str]], list[Figure]]:
     """One engine's own events beside startgate's, for the same containers: rows, and figures."""
-    told = lives(lambda log: tools.load(count, "spawn", *run, log=log))
-    first, last = [life.first for life in told], [life.last for life in told]
+    clocks = lives(lambda log: tools.load(count, "spawn", *run, log=log))
+    first, last = [life.first for life in clocks], [life.last for life in clocks]
     rows, figures = [], []
     for who, listening, created, stopped in (
-        ("startgate", ours, is_type("created"), is_type("stopped")),
+        ("startgate", ours, told("created", bundle), told("stopped", bundle)),
         (f"`{name} events`", theirs, _says("start"), _says("die")),
     ):
         starts, ends = (

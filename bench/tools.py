@@ -42,6 +42,7 @@ class Bundle:
     """A bundle whose program tells its own first and last moment, and a place for its pid file."""
 
     def __init__(self, directory: Path) -> None:
+        self.directory = directory
         self.path = make_bundle(directory / "bundle", ["/bin/inside"], hostname="bench")
         self.program = self.path / "rootfs/bin/inside"
         shutil.copy(program("inside"), self.program)
