@@ -15,6 +15,8 @@ from sides import Listening, Nothing, Startgate
 from stops import told
 
 AT_ONCE = 8
+_SETTLE = 2.0
+"""Seconds after which a watcher has told of the containers that were there before it."""
 
 
 def _burst(bundle: tools.Bundle, each: int) -> float:
@@ -74,6 +76,7 @@ def footprint(source: str, bundle: tools.Bundle, containers: int, idle: float) -
     )
     with Startgate(source).listening() as listening:
         assert listening.pid
+        time.sleep(_SETTLE)
         before = memory(listening.pid)
         woken = wakeups(listening.pid)
         time.sleep(idle)

@@ -8,7 +8,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,17 +97,19 @@ class Startgate:
     """`startgate watch --output json`, with each event's line timed as it comes."""
 
     def __init__(
-        self, source: str, *arguments: str, name: str | None = None, bin: Path | None = None
+        self, source: str, *arguments: str, name: str | None = None, checkout: Path | None = None
     ) -> None:
-        """`bin` is another installation's startgate, to compare with."""
+        """`checkout` is another one, with its BPF object built, whose startgate is to be run."""
         self.name = name or f"startgate, {source}"
-        program = str(bin or Path(sys.executable).with_name("startgate"))
-        self._command = [program, "watch", "--output", "json", "--exec-records", source, *arguments]
+        self._environment = os.environ | ({"PYTHONPATH": str(checkout / "src")} if checkout else {})
+        program = "from startgate.cli import main; main()"
+        watch = ["watch", "--output", "json", "--exec-records", source]
+        self._command = [sys.executable, "-c", program, *watch, *arguments]
 
     @contextmanager
     def listening(self) -> Iterator[Listening]:
         """See Side."""
-        with process(self.name, self._command, "watching ") as listening:
+        with process(self.name, self._command, "watching ", self._environment) as listening:
             yield listening
 
 
@@ -129,11 +131,13 @@ class Peer:
 
 
 @contextmanager
-def process(name: str, command: list[str], ready: str | None) -> Iterator[Listening]:
+def process(
+    name: str, command: list[str], ready: str | None, environment: Mapping[str, str] | None = None
+) -> Iterator[Listening]:
     """Run a listener; its lines go through bench/stamp.c into a file: no Python in between."""
     began = time.monotonic()
     with tempfile.NamedTemporaryFile(dir=tools.BUILD) as output:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
         listening = Listening(name, process.pid, output=Path(output.name))
         stamp = subprocess.Popen([tools.program("stamp")], stdin=process.stdout, stdout=output)
         assert process.stdout and process.stderr
