@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from startgate.exits import ExitMemory
 from startgate.kernel.fanotify import Event, Group
 
 
-@dataclass(frozen=True, slots=True)
-class ExecRecord:
+class ExecRecord(msgspec.Struct, frozen=True):
     """The execve that a runtime binary's permission event is about. Host pids."""
 
     tid: int
