@@ -3,8 +3,8 @@
 //   load N spawn CMD ARG...                  N times: execute CMD, wait for its end
 //   load N engine RUNTIME BUNDLE PID_FILE [REAL]
 //       N times, as engines do: create, read the pid file, start, wait for the end, delete. A line has the
-//       times of create + read + start together, create, read, start. With REAL, BUNDLE is made a link to it:
-//       each container then has a bundle of its own name, as engines give it.
+//       times of create + read + start together, create, read, start. With REAL, BUNDLE is made each time, a
+//       directory with REAL's config.json, as engines do; PID_FILE may be in it.
 // "{}" in a word becomes a number of its own each time. What is started writes to our stderr.
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -95,6 +96,27 @@ static void engine(char *runtime, char *bundle, char *pid_file, char *id)
 	printf("%lld %lld %lld %lld\n", all, created, read, started);
 }
 
+static char *config_of(const char *bundle)
+{
+	char *path;
+
+	if (asprintf(&path, "%s/config.json", bundle) < 0)
+		fail("asprintf");
+	return path;
+}
+
+static void make_bundle(const char *bundle, const char *real)
+{
+	if (mkdir(bundle, 0700) || link(config_of(real), config_of(bundle)))
+		fail(bundle);
+}
+
+static void remove_bundle(const char *bundle, const char *pid_file)
+{
+	if (unlink(pid_file) || unlink(config_of(bundle)) || rmdir(bundle))
+		fail(bundle);
+}
+
 int main(int argc, char **argv)
 {
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
@@ -104,14 +126,14 @@ int main(int argc, char **argv)
 		char *words[64] = {0};
 		for (int i = 3; i < argc && i - 3 < 63; i++)
 			words[i - 3] = numbered(argv[i], n);
-		if (strcmp(argv[2], "engine") == 0 && words[3] && symlink(words[3], words[1]))
-			fail(words[1]);
+		if (strcmp(argv[2], "engine") == 0 && words[3])
+			make_bundle(words[1], words[3]);
 		if (strcmp(argv[2], "engine") == 0)
 			engine(words[0], words[1], words[2], numbered("bench-{}", n));
 		else
 			printf("%lld\n", spawn(words));
-		if (words[3] && strcmp(argv[2], "engine") == 0)
-			unlink(words[1]);
+		if (strcmp(argv[2], "engine") == 0 && words[3])
+			remove_bundle(words[1], words[2]);
 		for (int i = 0; words[i]; i++)
 			free(words[i]);
 	}

@@ -16,6 +16,7 @@ import shlex
 import statistics
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -40,6 +41,7 @@ MARKERS = ("<!-- peer: written by `make bench-peer` -->", "<!-- /peer -->")
 ADDED_LIMIT = 0.5
 """startgate is to add at most this share of what the peer adds."""
 _WARM = 1
+_PREFIX = "bench-"
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,14 @@ class Words:
     stop: str | None
 
     def starts(self, listening: Listening) -> set[str]:
-        """Return the containers that it has told of."""
-        return {m[1] for line in listening.lines() if (m := re.search(self.start, line.text))}
+        """Return those of our containers that it has told of."""
+        return {name for line in listening.lines() if (name := named(self.start, line.text))}
+
+
+def named(pattern: str, text: str) -> str:
+    """Return the container that a line names, "" if it is none of ours."""
+    match = re.search(pattern, text)
+    return match[1] if match and match[1].startswith(_PREFIX) else ""
 
 
 OURS = Words(r'"type":"created".*?"id":"([^"]+)"', r'"type":"stopped".*?"id":"([^"]+)"')
@@ -79,7 +87,8 @@ class Harness:
     def start(self, count: int, log: Path | None = None) -> list[list[float]]:
         """Start containers as engines do, one after the other, each with a bundle of its name."""
         bundle = self._bundle
-        places = (bundle.links / "bench-{}", bundle.pids / "{}.pid", bundle.path)
+        own = bundle.bundles / f"{_PREFIX}{{}}"
+        places = (own, own / "init.pid", bundle.path)
         return tools.load(count, "engine", tools.runtime(), *places, log=log)
 
     def measure(self, listening: Listening, count: int, at_once: int) -> Sample:
@@ -94,7 +103,7 @@ class Harness:
         if not words or not listening.pid:
             return Sample(times, 0, [], 0.0, 0.0)
         stops_after = self._stops(words, listening, timed[0][1], count * at_once) if at_once == 1 else []
-        seen = len(self._ids(listening) - before)
+        seen = self._count(listening, before, count * at_once)
         cpu = (capacity.cpu_seconds(listening.pid) - cpu) / (count * at_once)
         return Sample(times, seen, stops_after, capacity.memory(listening.pid)["Rss"], cpu)
 
@@ -102,6 +111,13 @@ class Harness:
         found: list[list[float]] = []
         lives = stops.lives(lambda log: found.extend(self.start(count, log)))
         return found, lives
+
+    def _count(self, listening: Listening, before: set[str], wanted: int) -> int:
+        """Return how many it told of; what comes after ten seconds is not counted."""
+        until = time.monotonic() + 10
+        while len(self._ids(listening) - before) < wanted and time.monotonic() < until:
+            time.sleep(0.1)
+        return len(self._ids(listening) - before)
 
     def _ids(self, listening: Listening) -> set[str]:
         words = self._words.get(listening.name)
@@ -114,13 +130,9 @@ class Harness:
         if not words.stop:
             return []
         pattern = words.stop
-        lines = listening.wait_for(count + _WARM, lambda text: re.search(pattern, text))[-count:]
-        found = []
-        for line in lines:
-            match = re.search(pattern, line.text)
-            assert match
-            found.append((line.when - lives[int(match[1].rpartition("-")[2])].last) / 1e6)
-        return found
+        lines = listening.wait_for(count + _WARM, lambda text: named(pattern, text))[-count:]
+        numbers = [int(named(pattern, line.text).rpartition("-")[2]) for line in lines]
+        return [(line.when - lives[n].last) / 1e6 for line, n in zip(lines, numbers, strict=True)]
 
 
 class Ready:
@@ -165,7 +177,7 @@ def table(
     chapter = Chapter(
         title,
         f"`runc create --bundle B --pid-file F ID`, a read of the pid file by another process, `runc start`; "
-        f"{effort} containers.",
+        f"{effort} containers, each with a bundle directory of its own. The floor has no marks on those.",
         HEADER,
     )
     times = {side: [sample.times for sample in samples] for side, samples in found.items()}
@@ -232,7 +244,7 @@ def run(given: argparse.Namespace, bundle: tools.Bundle) -> list[Chapter]:
     peer = Ready(Peer(given.command, given.name, settle=0.1), harness, theirs)
     watching: list[Side] = [
         Nothing(),
-        Floor([tools.runtime()], [bundle.pids]),
+        Floor([tools.runtime()]),
         *map(Startgate, sources),
         peer,
     ]

@@ -43,13 +43,15 @@ class Bundle:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.path = make_bundle(directory / "bundle", ["/bin/inside"], hostname="bench")
-        self.program = self.path / "rootfs/bin/inside"
+        rootfs = directory / "bundle/rootfs"
+        root = {"root": {"path": str(rootfs)}}
+        self.path = make_bundle(directory / "bundle", ["/bin/inside"], hostname="bench", config=root)
+        self.program = rootfs / "bin/inside"
         shutil.copy(program("inside"), self.program)
         self.pids = directory / "pids"
         self.pids.mkdir()
-        self.links = directory / "links"
-        self.links.mkdir()
+        self.bundles = directory / "bundles"
+        self.bundles.mkdir()
 
 
 def load(count: int, *words: str | Path, log: Path | None = None) -> list[list[float]]:
