@@ -10,7 +10,8 @@ CLANG  ?= clang
 
 # An engine that is there already is used: Debian's package would remove Docker's own.
 ENGINES := $(if $(shell command -v dockerd),,docker.io) $(if $(shell command -v podman),,podman) \
-	   $(if $(shell command -v buildah),,buildah) $(if $(shell command -v newuidmap),,uidmap)
+	   $(if $(shell command -v buildah),,buildah) $(if $(shell command -v newuidmap),,uidmap) \
+	   $(if $(shell grep -s Y /sys/module/apparmor/parameters/enabled),apparmor)
 VM_APT := qemu-system-x86 kmod zstd debian-archive-keyring
 KERNELS := 5.10 6.1 6.12 newest
 MISSING  = dpkg-query -W -f '$${Package} $${db:Status-Status}\n' $(1) 2>/dev/null \
@@ -74,12 +75,14 @@ engines: setup engines-apt ## real Docker, containerd, Podman, Buildah, in direc
 	else \
 	  echo "this machine can't hold containers (startgate doctor): the engines are not tested"; \
 	fi
-engines-table: ## write the tables of docs/engines.md from the results of `make engines`
-	$(PY) -m tests.engines.table build/engines.xml
-NEWEST := $(HOME)/.cache/startgate/newest
+engines-table: ## write the tables of docs/engines.md from the results of `make engines` and `make test-newest`
+	$(PY) -m tests.engines.table build/engines.xml $(wildcard build/newest.xml)
+
+NEWEST := /var/cache/startgate/newest
 test-newest: setup ## the containerd and runc tests with the newest releases, built from source: needs Go
+	@mkdir -p build
 	tests/engines/newest build $(NEWEST)
-	PATH=$(NEWEST):$$PATH STARTGATE_REQUIRE_KERNEL=1 $(PY) -m pytest -q -k "not crun" \
+	PATH=$(NEWEST):$$PATH STARTGATE_REQUIRE_KERNEL=1 $(PY) -m pytest -q -k "not crun" --junitxml=build/newest.xml \
 	  tests/engines/test_ctr.py tests/engines/test_cri.py \
 	  tests/kernel/test_{ways,callbacks,exits,death,binaries,load,trust,bad_input,pid_namespace}.py
 newest: # as a part of `test`: where it can be done

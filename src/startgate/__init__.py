@@ -13,30 +13,30 @@ How it works, from the kernel to the listener:
 - `startgate.watcher`: all of it put together.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING
-
-from startgate.errors import BundleError, KernelUnsupported, StartgateError, UsageError
-from startgate.events import (
-    Caller,
-    CgroupId,
-    Container,
-    Event,
-    EventType,
-    Exit,
-    Gate,
-    Kubernetes,
-    Mount,
-    Namespaces,
-    Note,
-    Process,
-    Reason,
-)
-from startgate.listeners import Deny, Subscription
-from startgate.policy.patch import Patch
-from startgate.watcher import Watcher
 
 if TYPE_CHECKING:
     from startgate.asyncwatcher import AsyncWatcher
+    from startgate.errors import BundleError, KernelUnsupported, StartgateError, UsageError
+    from startgate.events import (
+        Caller,
+        CgroupId,
+        Container,
+        Event,
+        EventType,
+        Exit,
+        Gate,
+        Kubernetes,
+        Mount,
+        Namespaces,
+        Note,
+        Process,
+        Reason,
+    )
+    from startgate.listeners import Deny, Subscription
+    from startgate.policy.patch import Patch
+    from startgate.watcher import Watcher
 
 __version__ = "0.1.0"
 
@@ -66,10 +66,21 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
-    """Import the asyncio twin when it is asked for: asyncio doubles the start-up time."""
-    if name == "AsyncWatcher":
-        from startgate.asyncwatcher import AsyncWatcher  # noqa: PLC0415
+_MODULES = {
+    "AsyncWatcher": "asyncwatcher",
+    "BundleError": "errors",
+    "Deny": "listeners",
+    "KernelUnsupported": "errors",
+    "Patch": "policy.patch",
+    "StartgateError": "errors",
+    "Subscription": "listeners",
+    "UsageError": "errors",
+    "Watcher": "watcher",
+}
 
-        return AsyncWatcher
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __getattr__(name: str) -> object:
+    """Import what is asked for: the supervisor is to stay small, and asyncio doubles the start-up time."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"startgate.{_MODULES.get(name, 'events')}"), name)

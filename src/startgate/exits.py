@@ -95,6 +95,13 @@ class Exits:
         """Forget a process that is watched. Nothing if it has ended."""
         raise NotImplementedError
 
+    def gone(self, process: ProcessId) -> int | None:
+        """Return the wait status of a process that ended before it could be watched here.
+
+        It is known where somebody before us watched it, and died. Else None.
+        """
+        raise NotImplementedError
+
     def also(self, fd: int, readable: Callable[[], None]) -> None:
         """Call `readable` on this thread whenever `fd`, which stays the caller's, is readable."""
         self._readable[fd] = readable
@@ -205,6 +212,11 @@ class PidfdExits(Exits):
             os.close(fd)
         watch.ended(status)
 
+    def gone(self, process: ProcessId) -> int | None:
+        """See Exits."""
+        status = self._memory.take(process.pid) if self._memory else None
+        return self._zombie_status(process) if status is None else status
+
     def _wait_status(self, process: ProcessId, fd: int) -> int | None:
         status = self._memory.take(process.pid) if self._memory else None
         if status is None:
@@ -256,6 +268,10 @@ class RingExits(Exits):
             if not watches:
                 del self._watched[watch.process.pid]
         self._memory.take(watch.process.pid)
+
+    def gone(self, process: ProcessId) -> int | None:
+        """See Exits."""
+        return self._memory.take(process.pid)
 
     def close(self) -> None:
         """End the thread and the ring buffer."""

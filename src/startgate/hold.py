@@ -17,7 +17,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from types import TracebackType
 
-from startgate.errors import StartgateError
+from startgate.errors import NotReadable, StartgateError
 from startgate.kernel.fanotify import FAN_ALLOW, FAN_DENY, Group
 
 log = logging.getLogger(__name__)
@@ -34,6 +34,7 @@ class Hold:
         "_answered",
         "_claimed",
         "_fd",
+        "_file",
         "_group",
         "_kept",
         "_lock",
@@ -45,9 +46,12 @@ class Hold:
         "since",
     )
 
-    def __init__(self, group: Group, fd: int) -> None:
+    def __init__(self, group: Group, fd: int, *, file: bool = True) -> None:
+        """Takes the event's fd over. Not a `file`: it only keeps the event's number from being
+        used again, because the process that read the event died."""
         self._group = group
         self._fd = fd
+        self._file = file
         self._lock = threading.Lock()
         self._claimed = False  # somebody is about to answer
         self._kept = False
@@ -112,12 +116,14 @@ class Hold:
     def fd(self) -> AbstractContextManager[int]:
         """Lend the event's fd: its number stays this file's for the length of the block.
 
-        Entering raises Released once the hold is answered.
+        Entering raises Released once the hold is answered, NotReadable where the file is not known.
         """
         return _Lent(self)
 
     def borrow(self) -> int:
-        """Begin to use the fd: see `fd`. Raises Released."""
+        """Begin to use the fd: see `fd`. Raises Released, NotReadable."""
+        if not self._file:
+            raise NotReadable("the file of this event is not known: who read it has died")
         with self._lock:
             if self._claimed:
                 raise Released("the hold was answered")

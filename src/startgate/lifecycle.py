@@ -60,6 +60,8 @@ class Entry:
     container: Container
     command: Hold | None
     """The hold of its command gate; None: it was there before us."""
+    arguments: list[bytes] = field(default_factory=list)
+    """The runtime's command line."""
     state: State = State.CREATING
     passed: bool = False
     """The work of the `created` gate is done; until then `start` waits for it."""

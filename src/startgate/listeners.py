@@ -156,6 +156,11 @@ class Listeners:
             self._subscriptions += (subscription,)
         return subscription
 
+    def attach(self, subscription: Subscription) -> None:
+        """Give all events from now on to a subscription of another kind, too."""
+        with self._lock:
+            self._subscriptions += (subscription,)
+
     def _forget(self, subscription: Subscription) -> None:
         with self._lock:
             self._subscriptions = tuple(s for s in self._subscriptions if s is not subscription)

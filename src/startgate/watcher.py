@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import TypedDict, TypeVar, overload
 
-from startgate import records
 from startgate.errors import KernelUnsupported, StartgateError
+from startgate.estate import COMMANDS, CONTAINERS, Estate, Pending
 from startgate.events import Event, EventType
-from startgate.exits import Exits, exits_for
+from startgate.exits import exits_for
 from startgate.gates.command import CommandGate
 from startgate.gates.container import ContainerGate
 from startgate.gates.context import Context
@@ -19,12 +19,13 @@ from startgate.gates.created import Created
 from startgate.gates.existing import Existing
 from startgate.gates.marks import PidFiles, Programs
 from startgate.gates.reader import Crew, Reader
+from startgate.gates.restored import Restored
 from startgate.hold import Deadlines
 from startgate.kernel import features, spawn
-from startgate.kernel.fanotify import Group
 from startgate.kernel.process import Proc
 from startgate.lifecycle import STARTING_LIMIT, Lifecycle
 from startgate.listeners import Callback, Listeners, Registration, Subscription
+from startgate.notes import Notes
 from startgate.runtimes.find import RuntimeBinaries
 from startgate.runtimes.oci import capability_names
 from startgate.workers import Workers
@@ -37,6 +38,13 @@ on overlayfs above a FUSE server that hangs it waits."""
 
 HOLD_TIMEOUT_LIMIT = 3600
 """Seconds: the longest `hold_timeout`."""
+
+
+def check_hold_timeout(seconds: float) -> None:
+    """Raises ValueError for what is no `hold_timeout`."""
+    if not 0 < seconds <= HOLD_TIMEOUT_LIMIT:
+        raise ValueError(f"hold_timeout is {seconds}: it must be in (0, {HOLD_TIMEOUT_LIMIT}]")
+
 
 F = TypeVar("F", bound=Callback)
 
@@ -74,6 +82,8 @@ class Watcher:
         backlog: int = 10_000,
         host_root: str = "/",
         existing: bool = True,
+        inherited: Estate | None = None,
+        notes: str = "",
     ) -> None:
         """Prepare; nothing is watched before `start`.
 
@@ -83,15 +93,18 @@ class Watcher:
         behind misses some, and is told so by a `lost` event. `host_root` is where the host's
         root directory is mounted, its /proc included, for a watcher in a container.
         `existing`: tell of the containers that run already, and follow them.
+        `inherited` is what a supervisor keeps; the watcher closes its copy of it. `notes` is the
+        directory where the watchers over that estate note, one after the other, what they know.
         """
-        if not 0 < hold_timeout <= HOLD_TIMEOUT_LIMIT:
-            raise ValueError(f"hold_timeout is {hold_timeout}: it must be in (0, {HOLD_TIMEOUT_LIMIT}]")
+        check_hold_timeout(hold_timeout)
         self._runtimes = tuple(runtimes)
         self._exec_records = exec_records
         self._hold_timeout = hold_timeout
         self._backlog = backlog
         self._host_root = host_root
         self._existing = existing
+        self._inherited = inherited
+        self._notes = notes
         self._listeners = Listeners()
         self._events: Subscription | None = None
         self._parts = ExitStack()
@@ -136,6 +149,10 @@ class Watcher:
     def subscribe(self) -> Subscription:
         """Return a further, independent iterator over the events from now on."""
         return self._listeners.subscribe(self._backlog)
+
+    def publish(self, event: Event) -> None:
+        """Give all subscriptions an event of your own; no callback is called."""
+        self._listeners.publish(event)
 
     def __iter__(self) -> Iterator[Event]:
         """Iterate over all events since the start; ends when the watcher is closed."""
@@ -183,53 +200,50 @@ class Watcher:
         features.check_other_processes(self._host_root)
         if self._host_root != "/":
             features.join_host_cgroup_namespace(self._host_root)
-        commands, containers = _open_group(parts, report_tid=True), _open_group(parts, report_tid=False)
-        source = records.choose(self._exec_records, commands)
-        parts.callback(source.close)
-        self._source = source.name
+        estate = self._inherited or Estate.open(self._exec_records)
+        parts.callback(estate.close)
+        again = estate.claim_pending() if self._inherited else ((), ())
+        self._source = estate.source.name
         proc = Proc(self._host_root)
-        context = self._context(parts, containers, proc, exits_for(proc, source.exits()))
+        context = self._context(parts, estate, proc)
         created = Created(context)
-        command_gate = CommandGate(context, commands, source, created)
-        container_gate = ContainerGate(context, containers, source, created)
-        self._binaries = RuntimeBinaries(commands, self._runtimes, self._host_root)
+        self._binaries = RuntimeBinaries(estate.commands, self._runtimes, self._host_root)
         parts.callback(self._binaries.close)
         context.exits.also(self._binaries.fileno(), self._binaries.update)
-        self._events = self._listeners.subscribe(self._backlog)
+        self._events = estate.outbox or self._listeners.subscribe(self._backlog)
+        if estate.outbox:
+            self._listeners.attach(estate.outbox)
         # Right after the readers end: from then on nobody would answer. (BPF takes its time.)
-        parts.callback(containers.close)
-        parts.callback(commands.close)
+        parts.callback(estate.containers.close)
+        parts.callback(estate.commands.close)
         parts.callback(context.deadlines.close)  # while the groups can still be answered
-        crews = Crew(), Crew(in_turn=True)  # exec records come in the order of their events
-        for _ in range(_READERS):
-            for reader in (
-                Reader("pid files", containers, context, container_gate.decide, crews[0]),
-                Reader("commands", commands, context, command_gate.decide, crews[1]),
-            ):
-                reader.start()
-                parts.callback(reader.close)
+        Restored(context, created).restore({event.pid for event in again[COMMANDS]})
+        for reader in _readers(estate, context, created, again):
+            reader.start()
+            parts.callback(reader.close)
         context.deadlines.start()
         context.exits.start()
         self._mark(self._binaries)
-        source.expect(self._binaries.names)
+        estate.source.expect(self._binaries.names)
         if self._existing:
             existing = Existing(context, created.ends)
             parts.callback(existing.close)
             existing.start()
 
-    def _context(self, parts: ExitStack, containers: Group, proc: Proc, exits: Exits) -> Context:
+    def _context(self, parts: ExitStack, estate: Estate, proc: Proc) -> Context:
         context = Context(
             proc=proc,
             lifecycle=Lifecycle(_starting_limit()),
             listeners=self._listeners,
-            exits=exits,
+            exits=exits_for(proc, estate.source.exits()),
             workers=Workers(),
             housekeeping=Workers(limit=32, spare=2),
             deadlines=Deadlines(),
-            pid_files=PidFiles(containers),
-            programs=Programs(containers),
+            pid_files=PidFiles(estate.containers),
+            programs=Programs(estate.containers),
             capabilities=capability_names(int(proc.status(1)["CapBnd"], 16)),
             hold_timeout=self._hold_timeout,
+            notes=Notes(self._notes),
         )
         parts.callback(context.pid_files.close)
         parts.callback(context.exits.close)
@@ -247,10 +261,24 @@ class Watcher:
             log.warning("no runtime binary is installed yet: waiting for one to appear")
 
 
-def _open_group(parts: ExitStack, *, report_tid: bool) -> Group:
-    group = features.open_group(report_tid=report_tid)
-    parts.callback(group.close)
-    return group
+def _readers(estate: Estate, context: Context, created: Created, again: Pending) -> Iterator[Reader]:
+    groups = estate.commands, estate.containers
+    gates = (
+        CommandGate(context, estate.commands, estate.source, created),
+        ContainerGate(context, estate.containers, estate.source, created),
+    )
+    crews = Crew(in_turn=True), Crew()  # exec records come in the order of their events
+    for number in range(_READERS):
+        for which, name in ((CONTAINERS, "pid files"), (COMMANDS, "commands")):
+            yield Reader(
+                name,
+                groups[which],
+                context,
+                gates[which].decide,
+                pulse=estate.progress.reader(which),
+                crew=crews[which],
+                again=() if number else again[which],
+            )
 
 
 def _starting_limit() -> int:

@@ -71,7 +71,7 @@ def doctor(prefix: list[str]) -> tuple[int, dict[str, Any]]:
 @contextmanager
 def watch(prefix: list[str], *options: str) -> Iterator[subprocess.Popen[str]]:
     """``startgate watch`` behind a prefix, once it can hold."""
-    command = [*prefix, *STARTGATE, "watch", "--output", "json", *options]
+    command = [*prefix, *STARTGATE, "watch", "--no-existing", "--output", "json", *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stderr

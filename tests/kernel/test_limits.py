@@ -27,7 +27,7 @@ from tests.kernel.support import PATIENCE, SLOWNESS, Runtime, eventually, marks,
 
 pytestmark = pytest.mark.portable
 
-WATCH = [sys.executable, "-c", "from startgate.cli import main; main()", "watch"]
+WATCH = [sys.executable, "-c", "from startgate.cli import main; main()", "watch", "--no-existing"]
 PIPE = 4096
 F_SETPIPE_SZ = 1031
 KILL_THE_RUNTIME = {"path": "/bin/sh", "args": ["sh", "-c", "kill -9 $PPID"]}

@@ -54,7 +54,10 @@ class FakeGroup(Group):
         os.eventfd_write(self._fd, 1)
 
     def read(self) -> Event | None:
-        os.eventfd_read(self._fd)
+        try:
+            os.eventfd_read(self._fd)
+        except BlockingIOError:  # another reader was faster
+            return None
         event = self._waiting.get_nowait()
         if isinstance(event, OSError):
             raise event
@@ -188,8 +191,14 @@ class FakeSource:
     def host_pid(self, event: Event, group: Group) -> int:
         return self.pid
 
+    def pending(self, number: int, group: Group) -> int:
+        return 0
+
     def exits(self) -> None:
         return None
+
+    def fds(self) -> dict[str, int]:
+        return {}
 
     def close(self) -> None:
         return None

@@ -45,4 +45,4 @@ def test_junk_is_a_value_error_or_an_event(record: bytes) -> None:
     except ValueError:
         assert len(record) < SIZE or record[4] != 3
     else:
-        assert struct.pack("=Qii", *event) == record[8:SIZE]
+        assert struct.pack("=Qii", event.mask, event.fd, event.pid) == record[8:SIZE]

@@ -14,6 +14,7 @@ from startgate.gates.context import Context, Job
 from startgate.gates.reader import Crew, Reader
 from startgate.hold import Hold
 from startgate.kernel.fanotify import FAN_ALLOW, FAN_DENY, FAN_NOFD, FAN_OPEN_EXEC_PERM, FAN_Q_OVERFLOW, Event
+from startgate.progress import Progress
 from tests.unit.fakes import FakeGroup, any_fd, make_context, running
 
 PATIENCE = 10.0
@@ -36,15 +37,17 @@ def context(group: FakeGroup) -> Iterator[Context]:
 @pytest.fixture
 def reading(group: FakeGroup, context: Context) -> Iterator[Callable[[Decide], Reader]]:
     readers: list[Reader] = []
+    progress = Progress()
 
     def start(decide: Decide) -> Reader:
-        readers.append(Reader("test", group, context, decide))
+        readers.append(Reader("test", group, context, decide, pulse=progress.reader(0)))
         readers[-1].start()
         return readers[-1]
 
     yield start
     for reader in readers:
         reader.close()
+    progress.close()
 
 
 def held() -> Event:
@@ -99,6 +102,7 @@ def test_where_handing_over_fails_the_task_is_let_go(
 
 def test_a_reader_works_while_another_reads_on(group: FakeGroup, context: Context) -> None:
     """Four readers, whose work gets stuck: one always stays to read, and workers do the rest."""
+    progress = Progress()
     crew, stuck, names = Crew(), threading.Event(), queue.SimpleQueue[str]()
 
     def decide(event: Event, hold: Hold) -> Job | None:
@@ -109,7 +113,7 @@ def test_a_reader_works_while_another_reads_on(group: FakeGroup, context: Contex
 
         return None if event.pid else work
 
-    readers = [Reader("test", group, context, decide, crew) for _ in range(4)]
+    readers = [Reader("test", group, context, decide, pulse=progress.reader(0), crew=crew) for _ in range(4)]
     for reader in readers:
         reader.start()
     for _ in range(5):
@@ -124,17 +128,22 @@ def test_a_reader_works_while_another_reads_on(group: FakeGroup, context: Contex
     stuck.set()
     for reader in readers:
         reader.close()
+    progress.close()
 
 
 @pytest.mark.timeout(60)
 def test_closing_does_not_wait_for_work(group: FakeGroup, context: Context) -> None:
+    progress = Progress()
     crew, begun, stuck = Crew(), threading.Event(), threading.Event()
 
     def work() -> None:
         begun.set()
         stuck.wait(PATIENCE)
 
-    readers = [Reader("test", group, context, lambda event, hold: work, crew) for _ in range(2)]
+    readers = [
+        Reader("test", group, context, lambda event, hold: work, pulse=progress.reader(0), crew=crew)
+        for _ in range(2)
+    ]
     for reader in readers:
         reader.start()
     group.raise_event(held())
@@ -144,9 +153,11 @@ def test_closing_does_not_wait_for_work(group: FakeGroup, context: Context) -> N
         reader.close()
     assert time.monotonic() - before < PATIENCE / 2
     stuck.set()
+    progress.close()
 
 
 def test_events_are_decided_on_in_turn(group: FakeGroup, context: Context) -> None:
+    progress = Progress()
     crew, order = Crew(in_turn=True), list[int]()
 
     def decide(event: Event, hold: Hold) -> None:
@@ -154,7 +165,7 @@ def test_events_are_decided_on_in_turn(group: FakeGroup, context: Context) -> No
         time.sleep(0.001)
         order.append(event.pid)
 
-    readers = [Reader("test", group, context, decide, crew) for _ in range(3)]
+    readers = [Reader("test", group, context, decide, pulse=progress.reader(0), crew=crew) for _ in range(3)]
     for reader in readers:
         reader.start()
     for pid in range(1, 21):
@@ -164,6 +175,7 @@ def test_events_are_decided_on_in_turn(group: FakeGroup, context: Context) -> No
         time.sleep(0.01)
     for reader in readers:
         reader.close()
+    progress.close()
     assert order == [pid for pid in range(1, 21) for _ in range(2)]
 
 
@@ -198,5 +210,7 @@ def test_what_was_not_seen_is_told(
 
 
 def test_a_reader_that_was_never_started_is_closed(group: FakeGroup, context: Context) -> None:
-    Reader("test", group, context, nothing).close()
+    progress = Progress()
+    Reader("test", group, context, nothing, pulse=progress.reader(0)).close()
+    progress.close()
     assert group.answers == []

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -43,6 +45,48 @@ _host_root = click.option(
     help="Where the host's root directory is mounted, for startgate in a container.",
 )
 
+_WATCHING = (
+    click.option("--runtime", "runtimes", multiple=True, metavar="PATH", help="A further runtime binary."),
+    _exec_records,
+    _host_root,
+    click.option(
+        "--hold-timeout",
+        type=click.FloatRange(min=0, min_open=True, max=3600),
+        default=2.0,
+        show_default=True,
+        metavar="SECONDS",
+        help="Hold no start longer than this.",
+    ),
+    click.option(
+        "--hook",
+        "commands",
+        multiple=True,
+        metavar="TYPE=CMD",
+        help="Run a command at each event of a type: created='logger hello'.",
+    ),
+    click.option(
+        "--policy",
+        "policies",
+        multiple=True,
+        metavar="FILE",
+        help="Rules that refuse, warn or change (docs/policy.md).",
+    ),
+    click.option(
+        "--config",
+        "config_path",
+        metavar="FILE",
+        help="The configuration file. [default: /etc/startgate/config.toml, if it is there]",
+    ),
+    click.option("--existing/--no-existing", default=True, help="Show the containers that run already, too."),
+)
+"""The options of what watches."""
+
+
+def _watching(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed(_WATCHING):
+        command = option(command)
+    return command
+
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="startgate")
@@ -58,38 +102,7 @@ def app(verbose: bool) -> None:
 @_filter
 @click.option("--count", type=click.IntRange(min=1), metavar="N", help="End after N events.")
 @click.option("--for", "seconds", type=click.FloatRange(min=0), metavar="SECONDS", help="End after a time.")
-@click.option("--runtime", "runtimes", multiple=True, metavar="PATH", help="A further runtime binary.")
-@_exec_records
-@_host_root
-@click.option(
-    "--hold-timeout",
-    type=click.FloatRange(min=0, min_open=True, max=3600),
-    default=2.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="Hold no start longer than this.",
-)
-@click.option(
-    "--hook",
-    "commands",
-    multiple=True,
-    metavar="TYPE=CMD",
-    help="Run a command at each event of a type: created='logger hello'.",
-)
-@click.option(
-    "--policy",
-    "policies",
-    multiple=True,
-    metavar="FILE",
-    help="Rules that refuse, warn or change (docs/policy.md).",
-)
-@click.option(
-    "--config",
-    "config_path",
-    metavar="FILE",
-    help="The configuration file. [default: /etc/startgate/config.toml, if it is there]",
-)
-@click.option("--existing/--no-existing", default=True, help="Show the containers that run already, too.")
+@_watching
 @click.option("--demo", is_flag=True, help="Run a small container, so that there is something to see.")
 def watch(
     *,
@@ -108,24 +121,54 @@ def watch(
     With --demo, and without a terminal, it ends after the demo. SIGHUP, or a change of the
     files, loads policy and configuration again.
     """
-    from startgate import config  # noqa: PLC0415  (each command imports what it needs)
-    from startgate.active import Active  # noqa: PLC0415
-    from startgate.cli.watch import Watch, reloading  # noqa: PLC0415
-    from startgate.hooks import parse_option  # noqa: PLC0415
+    from startgate.cli.watch import Watch, deciding  # noqa: PLC0415  (each command imports what it needs)
     from startgate.watcher import Watcher  # noqa: PLC0415
 
-    path = config_path or config.find_default()
-    if path:
-        watcher |= _unless_given(config.load(path))
+    path = _configure(watcher, config_path)
     try:
         watched = Watcher(**watcher)
     except ValueError as error:
         raise UsageError(str(error)) from error
-    hooks = [parse_option(text) for text in commands]
-    with Active(watched, path, policy=policies, hooks=hooks) as active, reloading(active):
+    with deciding(watched, path, policies, commands):
         Watch(watched, output, keep=keep, count=count, seconds=seconds).run(
             demo=demo, end_with_demo=not sys.stdout.isatty()
         )
+
+
+@app.command()
+@_output
+@_filter
+@_watching
+@click.option(
+    "--hang-limit",
+    type=click.FloatRange(min=0.2, max=3600),
+    default=2.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Replace the worker when it is silent for about this long while something waits for it.",
+)
+def daemon(*, hang_limit: float, config_path: str | None, **watch: Any) -> None:
+    """Watch as the node's agent: a supervisor replaces the worker that dies or hangs.
+
+    SIGTERM ends it. SIGUSR2 replaces both by what is installed now; no start is missed meanwhile.
+    """
+    from startgate.agent.start import become_supervisor  # noqa: PLC0415
+
+    path = _configure(watch, config_path)
+    try:
+        become_supervisor(hang_limit=hang_limit, config_path=path, **watch)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def _configure(watcher: dict[str, Any], path: str | None) -> str | None:
+    """Add what the configuration file sets; return its path, None where there is none."""
+    from startgate import config  # noqa: PLC0415
+
+    path = path or config.find_default()
+    if path:
+        watcher |= _unless_given(config.load(path))
+    return path
 
 
 def _unless_given(settings: Settings) -> dict[str, Any]:
@@ -197,13 +240,11 @@ app.add_command(policy_group)
 app.add_command(config_group)
 
 
-def main() -> None:
-    """Run the command line. Exit codes: 1 failure, 2 usage, 3 the host can't."""
-    log.configure(logging.WARNING)
-    if sys.stdout is None:
-        _fail("standard output is closed", 1)
+@contextmanager
+def told_errors() -> Iterator[None]:
+    """Tell an error in one sentence, and exit: 1 failure, 2 usage, 3 the host can't."""
     try:
-        app(prog_name="startgate")
+        yield
     except KernelUnsupported as error:
         details = f"\n{error.details}" if error.details else ""
         _fail(f"{error} (startgate doctor tells more){details}", 3)
@@ -211,6 +252,15 @@ def main() -> None:
         _fail(str(error), 2)
     except (StartgateError, OSError) as error:
         _fail(str(error), 1)
+
+
+def main() -> None:
+    """Run the command line. Exit codes: 1 failure, 2 usage, 3 the host can't."""
+    log.configure(logging.WARNING)
+    if sys.stdout is None:
+        _fail("standard output is closed", 1)
+    with told_errors():
+        app(prog_name="startgate")
 
 
 def _fail(message: str, code: int) -> None:

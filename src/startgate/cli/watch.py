@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TextIO
 
@@ -16,6 +16,7 @@ from startgate.cli.table import Table
 from startgate.errors import UsageError
 from startgate.events import Event
 from startgate.filters import compile_filter
+from startgate.hooks import parse_option
 from startgate.watcher import Watcher
 
 _FOREVER = 10**8
@@ -33,6 +34,8 @@ def _ended_by_signals() -> Iterator[None]:
     """
 
     def end(number: int, frame: object) -> None:
+        for other in before:  # the end itself is not to be interrupted: Ctrl-C twice, or a supervisor's
+            signal.signal(other, signal.SIG_IGN)
         raise _Ended
 
     before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -74,6 +77,17 @@ def reloading(active: Active) -> Iterator[None]:
             signal.signal(signal.SIGHUP, before)
 
 
+@contextmanager
+def deciding(
+    watcher: Watcher, path: str | None, policies: Sequence[str], commands: Sequence[str]
+) -> Iterator[None]:
+    """For the length of the block, rules and hooks decide: those of the configuration file at
+    `path`, of the policy files, and of the commands of `--hook`. Raises UsageError."""
+    hooks = [parse_option(text) for text in commands]
+    with Active(watcher, path, policy=policies, hooks=hooks) as active, reloading(active):
+        yield
+
+
 class Watch:
     """Prints a watcher's events."""
 
@@ -85,14 +99,16 @@ class Watch:
         keep: str | None = None,
         count: int | None = None,
         seconds: float | None = None,
+        ready: Callable[[], object] = lambda: None,
     ) -> None:
-        """Raises UsageError when the filter does not compile."""
+        """`ready` is called once, when it holds. Raises UsageError when the filter does not compile."""
         if seconds is not None and not 0 <= seconds <= _FOREVER:
             raise UsageError(f"--for {seconds}: it must be 0 to {_FOREVER} seconds")
         self._watcher = watcher
         self._keep = compile_filter(keep) if keep else lambda event: True
         self._count = count
         self._seconds = seconds
+        self._ready = ready
         self._print = _print_json if output == "json" else Table(sys.stdout).row
 
     def run(self, *, demo: bool, end_with_demo: bool) -> None:
@@ -103,6 +119,7 @@ class Watch:
             container = parts.enter_context(DemoContainer()) if demo else None
             with _signals_later():  # libbpf's callbacks would swallow them
                 parts.enter_context(self._watcher)
+            self._ready()
             self._say_ready(sys.stderr)
             until = time.monotonic() + self._seconds if self._seconds is not None else None
             if container:

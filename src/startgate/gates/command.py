@@ -74,12 +74,15 @@ class CommandGate:
         return lambda: work(call, path, record, hold)
 
     def _runtime_path(self, record: ExecRecord, hold: Hold) -> str:
-        """Return the binary's path on the host; argv[0] where it has none.
+        """Return the binary's path on the host; argv[0] where it has none, or it is not known.
 
         A file on a detached mount reads as `/`: crun's clone of itself.
         """
-        with hold.fd() as fd:
-            path = os.readlink(f"/proc/self/fd/{fd}")
+        try:
+            with hold.fd() as fd:
+                path = os.readlink(f"/proc/self/fd/{fd}")
+        except NotReadable:
+            path = "/"
         if path == "/":
             return os.fsdecode(record.arguments[0])
         host = self._context.proc.host.rstrip("/")

@@ -25,6 +25,9 @@ class ContainerGate:
         """Return what is to be done while the task is held; None: nothing. Never waits."""
         if event.pid == self._own_pid:
             return None  # our own reads below a marked directory
+        if event.again:
+            pid = self._source.host_pid(event, self._group)
+            return (lambda: self._created.again(pid, hold)) if pid else None
         with hold.fd() as fd:
             if event.mask & FAN_OPEN_EXEC_PERM:
                 entries = self._context.programs.match(fd)

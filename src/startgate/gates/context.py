@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from startgate.errors import NotReadable, Overloaded
 from startgate.events import Container, Event, EventType, Gate, timestamp
@@ -13,8 +13,9 @@ from startgate.exits import Exits
 from startgate.gates.marks import PidFiles, Programs
 from startgate.hold import Deadlines, Hold, Released
 from startgate.kernel.process import Proc
-from startgate.lifecycle import Key, Lifecycle
+from startgate.lifecycle import Entry, Key, Lifecycle
 from startgate.listeners import Listeners, lost
+from startgate.notes import Notes
 from startgate.runtimes import state
 from startgate.runtimes.commandline import Invocation
 from startgate.workers import Workers
@@ -42,6 +43,11 @@ class Context:
     programs: Programs
     capabilities: frozenset[str]
     hold_timeout: float
+    notes: Notes = field(default_factory=Notes)
+
+    def note(self, entry: Entry) -> None:
+        """Note how it stands with a container, for a worker after us. On a worker."""
+        self.notes.save(entry, self.pid_files, self.programs)
 
     def limit(self, hold: Hold) -> None:
         """See to it that the hold is answered at its deadline, whatever becomes of its job."""

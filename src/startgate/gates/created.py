@@ -38,9 +38,11 @@ class Created:
     def at_pid_file(self, entry: Entry, hold: Hold) -> None:
         """Somebody reads the pid file of a container that is being created."""
         with hold:
-            pid = inits.by_pid_file(self._context.proc, entry, hold)
-            if pid is not None and (container := self._adopt(entry, pid)):
-                self._pass(entry, hold, [event("created", "pidfile", container)], deniable=False)
+            self._at_pid_file(entry, inits.by_pid_file(self._context.proc, entry, hold), hold)
+
+    def _at_pid_file(self, entry: Entry, pid: int | None, hold: Hold) -> None:
+        if pid is not None and (container := self._adopt(entry, pid)):
+            self._pass(entry, hold, [event("created", "pidfile", container)], deniable=False)
 
     def at_start(self, entry: Entry, hold: Hold) -> None:
         """`start` of a container whose gate nobody has passed, or somebody just passes."""
@@ -57,8 +59,7 @@ class Created:
             entry = inits.by_exec(self._context.proc, entries, pid)
             if entry is None:
                 return
-            with hold.fd() as fd:
-                self._context.programs.remove(entry, fd)
+            self._forget_program(entry, hold)
             container = self._adopt(entry, pid)
             if not self._context.lifecycle.started(entry):
                 return
@@ -70,6 +71,26 @@ class Created:
                 self._pass(entry, hold, events)
             else:
                 Passage(hold, self._context.listeners, events).run(events)
+                self._context.note(entry)
+
+    def _forget_program(self, entry: Entry, hold: Hold) -> None:
+        try:
+            with hold.fd() as fd:
+                self._context.programs.remove(entry, fd)
+        except NotReadable:
+            self._context.programs.remove(entry)
+
+    def again(self, pid: int, hold: Hold) -> None:
+        """A dead process of ours read this event of process `pid`, and what it was about is gone."""
+        starting = [e for e in self._context.lifecycle.containers() if e.state is not State.RUNNING]
+        if inits.by_exec(self._context.proc, starting, pid):
+            self.at_first_exec(starting, pid, hold)
+            return
+        with hold:
+            for entry in starting:
+                caller = entry.container.started_by
+                if entry.state is State.CREATING and caller and caller.pid == pid:
+                    self._at_pid_file(entry, inits.by_state(self._context.proc, entry), hold)
 
     def late(self, entry: Entry, pid: int) -> None:
         """No gate held the container, but the runtime says that it is there."""
@@ -79,6 +100,7 @@ class Created:
             self._context.listeners.call(created)
             self._context.lifecycle.started(entry)
             self._passed(entry)
+            self._context.note(entry)
 
     def look_for(self, entry: Entry) -> None:
         """Ask the runtime's state again and again: for a container that no gate will hold."""
@@ -126,6 +148,7 @@ class Created:
             self._refuse_first_exec(entry, Deny("the deadline passed before it was decided"))
         verdict = passage.run(events, deniable=deniable)
         if deniable:
+            self._context.note(entry)
             return
         if verdict and not self._refuse_first_exec(entry, verdict) and events[-1].gate == "pidfile":
             self._refuse(events[-1], verdict, hold)  # clean enough: engines delete the container then
@@ -133,6 +156,7 @@ class Created:
             entry.verdict = None
             if not listeners.wants("started"):
                 self._context.programs.remove(entry)
+        self._context.note(entry)
         hold.allow()
         passage.finish()
 

@@ -49,6 +49,7 @@ class Creating:
             )
             try:
                 entry.gated = self._arm(entry, record)
+                self._context.note(entry)
             except BaseException:
                 self._context.lifecycle.told(entry)
                 self._created.ends.forget(entry)
@@ -72,6 +73,7 @@ class Creating:
             runtime=self._context.proc.identify(record.tgid),
             container=self._outline(call, path, record),
             command=hold,
+            arguments=record.arguments,
         )
         self._context.lifecycle.begin(entry)
         return entry
@@ -112,7 +114,9 @@ class Creating:
             name = view.absolute(entry.invocation.config or oci.CONFIG, bundle)
             entry.config = view.read_config(name)
             container = self._describe_config(entry, container, entry.config, view)
-            container = engines.identify(container, entry.key.root, view.read_small, view.caller_arguments)
+            container = engines.identify(
+                container, entry.key.root, view.read_small, view.caller_arguments, view.read_part
+            )
         except BundleError as error:
             log.warning("container %s: %s", container.id, printable(str(error)))
         self._context.lifecycle.describe(entry, container)

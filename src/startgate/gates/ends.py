@@ -26,14 +26,16 @@ class Ends:
         """On any thread, never waits: the container's init, or its start, has ended."""
         if self._context.lifecycle.stopped(entry, end):
             denied = entry.command and entry.command.denied  # no `stopped` follows a `denied` command
-            self._context.housekeeping.submit(
-                lambda: self.disarm(entry) if denied else self._tell(entry, end)
-            )
+            self._context.housekeeping.submit(lambda: self._drop(entry) if denied else self._tell(entry, end))
 
     def forget(self, entry: Entry) -> None:
         """On a worker: drop a start that was denied, or whose caller is gone."""
         if self._context.lifecycle.stopped(entry, End(None)):
-            self.disarm(entry)
+            self._drop(entry)
+
+    def _drop(self, entry: Entry) -> None:
+        self.disarm(entry)
+        self._context.notes.drop(entry)
 
     def _tell(self, entry: Entry, end: End) -> None:
         self.disarm(entry)
@@ -45,6 +47,7 @@ class Ends:
             reason=Reason(message) if message else None,
         )
         self._context.listeners.publish(stopped)
+        self._context.notes.drop(entry)
         if self._context.listeners.wants("stopped"):
             self._context.workers.submit(lambda: self._context.listeners.call(stopped))
 

@@ -10,6 +10,7 @@ inode takes its turn, on a worker.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import threading
@@ -80,6 +81,23 @@ class PidFiles:
         except BaseException:
             os.close(directory)
             raise
+
+    def restore(self, entry: Entry, inode: Inode, path: str, name: str) -> None:
+        """As `add`, for a directory that a worker before us marked. Raises OSError."""
+        directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        if inode_of(directory) != inode:
+            os.close(directory)
+            raise FileNotFoundError(errno.ENOENT, "the directory was replaced", path)
+        self.add(entry, directory, name)
+
+    def place(self, entry: Entry) -> tuple[Inode, str, str] | None:
+        """Return what `restore` needs, None where no pid file is watched."""
+        with self._lock:
+            for watches in self._by_name.values():
+                for watch in watches:
+                    if watch.entry is entry:
+                        return watch.inode, os.readlink(path_of(watch.directory)), watch.name
+        return None
 
     def match(self, fd: int) -> Entry | None:
         """Return the container whose pid file an event's fd is. Never waits."""
@@ -164,6 +182,20 @@ class Programs:
                     if not self._by_inode[inode]:
                         del self._by_inode[inode]
                 raise
+
+    def restore(self, entry: Entry, inode: Inode, path: str) -> None:
+        """As `add`, for a file that a worker before us marked."""
+        with self._lock:
+            self._by_inode.setdefault(inode, []).append(_Program(entry, path))
+
+    def place(self, entry: Entry) -> tuple[Inode, str] | None:
+        """Return what `restore` needs, None where no program is watched."""
+        with self._lock:
+            for inode, programs in self._by_inode.items():
+                for program in programs:
+                    if program.entry is entry:
+                        return inode, program.path
+        return None
 
     def match(self, fd: int) -> list[Entry]:
         """Return the containers whose first program an event's fd is. Never waits.

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import select
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 from startgate.errors import NotReadable
@@ -14,10 +16,14 @@ from startgate.gates.context import Context, Job
 from startgate.hold import Hold
 from startgate.kernel.fanotify import FAN_NOFD, Event, Group
 from startgate.listeners import lost
+from startgate.progress import Pulse
 
 log = logging.getLogger(__name__)
 
 _PATIENCE = 1.0
+_RESERVE = 12
+_BREATH = 0.002
+_BREATHS = 200
 
 
 class Crew:
@@ -58,8 +64,12 @@ class Reader:
         group: Group,
         context: Context,
         decide: Callable[[Event, Hold], Job | None],
+        *,
+        pulse: Pulse,
         crew: Crew | None = None,
+        again: Sequence[Event] = (),
     ) -> None:
+        """`again` are events that another reader of the group took, which died."""
         self._name = name
         self._group = group
         self._context = context
@@ -67,6 +77,10 @@ class Reader:
         self._crew = crew or Crew()
         self._crew.join()
         self._working = False
+        self._pulse = pulse
+        self._again = again
+        # From this number on few fds are left; workers need some, for files they look at.
+        self._scarce = max(0, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _RESERVE)
         self._stop = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._thread = threading.Thread(target=self._run, name=f"startgate-{name}", daemon=True)
 
@@ -88,9 +102,30 @@ class Reader:
             # Of several readers of a group, an event wakes one that waits (epoll_ctl(2)).
             poll.register(self._group, select.EPOLLIN | select.EPOLLEXCLUSIVE)
             poll.register(self._stop, select.EPOLLIN)
-            while not any(fd == self._stop for fd, _ in poll.poll()):
-                self._read()
+            poll.register(self._pulse.ping, select.EPOLLIN | select.EPOLLET)
+            for event in self._again:
+                self._handle(event)
+            while self._stop not in (ready := [fd for fd, _ in poll.poll()]):
+                if self._group.fileno() in ready:
+                    self._await_fds()
+                    self._read()
+                self._pulse.turn()
         os.close(self._stop)
+
+    def _await_fds(self) -> None:
+        """Wait a moment while few fds are left: the kernel denies what is read without a free one."""
+        for _ in range(_BREATHS):
+            if self._has_fds():
+                return
+            time.sleep(_BREATH)
+
+    def _has_fds(self) -> bool:
+        try:
+            lowest = os.dup(self._stop)
+        except OSError:
+            return False
+        os.close(lowest)
+        return lowest < self._scarce
 
     def _read(self) -> None:
         with self._crew.turn:
@@ -103,11 +138,16 @@ class Reader:
         if held:
             self._do(*held)
 
+    def _handle(self, event: Event) -> None:
+        if held := self._dispatch(event):
+            self._do(*held)
+
     def _dispatch(self, event: Event) -> tuple[Hold, Job] | None:
         if event.fd == FAN_NOFD:
             self._lost("the kernel's event queue overflowed: starts were let go unseen")
             return None
-        hold = Hold(self._group, event.fd)
+        self._pulse.hold(event.fd)
+        hold = Hold(self._group, event.fd, file=not event.again)
         try:
             if job := self._decide(event, hold):
                 self._context.limit(hold)

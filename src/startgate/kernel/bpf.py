@@ -8,7 +8,7 @@ import re
 import struct
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from startgate.errors import KernelUnsupported
 from startgate.kernel import libc, tracepoint
@@ -16,6 +16,8 @@ from startgate.kernel import libc, tracepoint
 _PRINT = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
 _SAMPLE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
 _LOG_LINES = 40
+LINK = "link."
+"""How `Object.fds` names the fds of links."""
 
 
 class _TestRunOpts(ctypes.Structure):
@@ -40,7 +42,7 @@ class _TestRunOpts(ctypes.Structure):
     )
 
 
-class _Library:
+class Library:
     """libbpf.so.1, loaded at first use; keeps what it prints while an object loads."""
 
     def __init__(self) -> None:
@@ -80,23 +82,24 @@ class _Library:
         return result
 
 
-_loaded: _Library | None = None
+_loaded: Library | None = None
 
 
-def _library() -> _Library:
+def library() -> Library:
+    """Return the library. Raises KernelUnsupported where it is not installed."""
     global _loaded
     if _loaded is None:
-        _loaded = _Library()
+        _loaded = Library()
     return _loaded
 
 
 class Map:
-    """A BPF map with keys of 4 bytes. Not for use by two threads at once."""
+    """A BPF map, with keys of 4 bytes but for `insert`. Not for use by two threads at once."""
 
-    def __init__(self, library: _Library, fd: int, value_size: int) -> None:
+    def __init__(self, library: Library, fd: int) -> None:
         self._fd = fd
         self._key = ctypes.c_uint32()
-        self._value = ctypes.create_string_buffer(value_size)
+        self._value = ctypes.create_string_buffer(_value_size(library, fd))
         self._lookup = library.so.bpf_map_lookup_elem
         self._pop = library.so.bpf_map_lookup_and_delete_elem
         self._update = library.so.bpf_map_update_elem
@@ -123,6 +126,11 @@ class Map:
         if self._update(self._fd, ctypes.byref(self._key), value, 0):
             raise libc.error()
 
+    def insert(self, key: bytes, value: bytes) -> None:
+        """Insert or replace, in a map with keys of another size. Raises OSError: E2BIG when it is full."""
+        if self._update(self._fd, key, value, 0):
+            raise libc.error()
+
     def delete(self, key: int) -> None:
         """Remove `key`; nothing happens if it is not there."""
         self._key.value = key
@@ -137,10 +145,17 @@ class Map:
         return found
 
 
+def _value_size(library: Library, fd: int) -> int:
+    info = (ctypes.c_uint32 * 4)()  # the beginning of struct bpf_map_info: type, id, key_size, value_size
+    size = ctypes.c_uint32(ctypes.sizeof(info))
+    library.number("bpf_obj_get_info_by_fd", fd, ctypes.byref(info), ctypes.byref(size))
+    return info[3]
+
+
 class Ring:
     """A BPF ring buffer with records of one size. For one thread at a time."""
 
-    def __init__(self, library: _Library, fd: int, record_size: int) -> None:
+    def __init__(self, library: Library, fd: int, record_size: int) -> None:
         self._library = library
         self._size = record_size
         self._records: list[bytes] = []
@@ -169,27 +184,11 @@ class Ring:
 
 
 class Program:
-    """A loaded BPF program."""
+    """A loaded BPF program; its fd is its owner's."""
 
-    def __init__(self, library: _Library, pointer: int, section: str) -> None:
+    def __init__(self, library: Library, fd: int) -> None:
         self._library = library
-        self._pointer = ctypes.c_void_p(pointer)
-        self._section = section
-
-    def attach(self) -> int:
-        """Attach where the section's name says; return the link for `Object`.
-
-        Raises OSError: ENOENT, EOPNOTSUPP, EPERM, ... as the kernel says.
-        """
-        kind, _, where = self._section.partition("/")
-        if kind == "tracepoint":
-            fd = tracepoint.open_event(where)
-            try:
-                return self._library.pointer("bpf_program__attach_perf_event", self._pointer, fd)
-            except OSError:
-                os.close(fd)
-                raise
-        return self._library.pointer("bpf_program__attach", self._pointer)
+        self.fd = fd
 
     def run(self, *arguments: int) -> int:
         """Run once, now, on this thread, with u64 arguments (BPF_PROG_TEST_RUN).
@@ -202,9 +201,30 @@ class Program:
             ctx_in=ctypes.cast(ctypes.c_char_p(context), ctypes.c_void_p),
             ctx_size_in=len(context),
         )
-        fd = self._library.number("bpf_program__fd", self._pointer)
-        self._library.number("bpf_prog_test_run_opts", fd, ctypes.byref(options))
+        self._library.number("bpf_prog_test_run_opts", self.fd, ctypes.byref(options))
         return int(options.retval)
+
+
+class _Loadable(NamedTuple):
+    """A program of an object: ``struct bpf_program *``, and its section's name."""
+
+    pointer: ctypes.c_void_p
+    section: str
+
+    def attach(self, library: Library) -> int:
+        """Attach where the section's name says; return the ``struct bpf_link *``.
+
+        Raises OSError: ENOENT, EOPNOTSUPP, EPERM, ... as the kernel says.
+        """
+        kind, _, where = self.section.partition("/")
+        if kind == "tracepoint":
+            fd = tracepoint.open_event(where)
+            try:
+                return library.pointer("bpf_program__attach_perf_event", self.pointer, fd)
+            except OSError:
+                os.close(fd)
+                raise
+        return library.pointer("bpf_program__attach", self.pointer)
 
 
 class Object:
@@ -215,8 +235,8 @@ class Object:
 
         Raises KernelUnsupported with the end of the verifier's log, or the kernel's reason.
         """
-        self._library = _library()
-        self._links: list[int] = []
+        self._library = library()
+        self._links: dict[str, int] = {}
         self._library.log.clear()
         try:
             self._pointer = ctypes.c_void_p(
@@ -234,8 +254,8 @@ class Object:
                 f"the kernel refused the BPF programs ({error.strerror})", details=log
             ) from error
 
-    def _select(self, wanted: Collection[str]) -> dict[str, Program]:
-        selected: dict[str, Program] = {}
+    def _select(self, wanted: Collection[str]) -> dict[str, _Loadable]:
+        selected: dict[str, _Loadable] = {}
         so = self._library.so
         so.bpf_program__name.restype = so.bpf_program__section_name.restype = ctypes.c_char_p
         so.bpf_object__next_program.restype = ctypes.c_void_p
@@ -244,49 +264,48 @@ class Object:
             name = so.bpf_program__name(ctypes.c_void_p(at)).decode()
             if name in wanted:
                 section = so.bpf_program__section_name(ctypes.c_void_p(at)).decode()
-                selected[name] = Program(self._library, at, section)
+                selected[name] = _Loadable(ctypes.c_void_p(at), section)
             else:
                 self._library.number("bpf_program__set_autoload", ctypes.c_void_p(at), False)
             at = so.bpf_object__next_program(self._pointer, ctypes.c_void_p(at))
         return selected
 
     def __getitem__(self, program: str) -> Program:
-        return self._programs[program]
+        return Program(
+            self._library, self._library.number("bpf_program__fd", self._programs[program].pointer)
+        )
 
     def attach(self, *programs: str) -> None:
         """Attach the programs named. Raises KernelUnsupported, which names the program."""
         for name in programs:
             try:
-                self._links.append(self._programs[name].attach())
+                self._links[name] = self._programs[name].attach(self._library)
             except OSError as error:
                 raise KernelUnsupported(f"cannot attach the BPF program {name}: {error.strerror}") from error
 
     def map(self, name: str) -> Map:
         """Return the map `name`; each call returns one with buffers of its own."""
-        pointer = ctypes.c_void_p(
-            self._library.pointer("bpf_object__find_map_by_name", self._pointer, name.encode())
-        )
-        size = self._library.number("bpf_map__value_size", pointer)
-        return Map(self._library, self._library.number("bpf_map__fd", pointer), size)
-
-    def insert(self, name: str, key: bytes, value: bytes) -> None:
-        """Insert into the map `name`, whose keys are of any size. Raises OSError: E2BIG if it is full."""
-        pointer = ctypes.c_void_p(
-            self._library.pointer("bpf_object__find_map_by_name", self._pointer, name.encode())
-        )
-        fd = self._library.number("bpf_map__fd", pointer)
-        self._library.number("bpf_map_update_elem", fd, key, value, ctypes.c_uint64(0))
+        return Map(self._library, self._map_fd(name))
 
     def ring(self, name: str, record_size: int) -> Ring:
         """Return a reader of the ring buffer `name`, which the caller closes."""
-        pointer = ctypes.c_void_p(
-            self._library.pointer("bpf_object__find_map_by_name", self._pointer, name.encode())
-        )
-        return Ring(self._library, self._library.number("bpf_map__fd", pointer), record_size)
+        return Ring(self._library, self._map_fd(name), record_size)
+
+    def _map_fd(self, name: str) -> int:
+        pointer = self._library.pointer("bpf_object__find_map_by_name", self._pointer, name.encode())
+        return self._library.number("bpf_map__fd", ctypes.c_void_p(pointer))
+
+    def fds(self, maps: Collection[str], programs: Collection[str]) -> dict[str, int]:
+        """Return what keeps all of it at work without this process: the maps and programs
+        named, under their names, and all links."""
+        found = {name: self._map_fd(name) for name in maps} | {name: self[name].fd for name in programs}
+        for name, link in self._links.items():  # before Linux 5.15 it is the perf event's
+            found[LINK + name] = self._library.number("bpf_link__fd", ctypes.c_void_p(link))
+        return found
 
     def close(self) -> None:
         """Detach and unload. Safe to call twice."""
-        for link in self._links:
+        for link in self._links.values():
             self._library.so.bpf_link__destroy(ctypes.c_void_p(link))
         self._links.clear()
         if self._pointer:

@@ -7,10 +7,14 @@ holds the task that raised the event until `answer` is called with the event's f
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import struct
+import sys
+import termios
 import threading
 import weakref
+from collections.abc import Callable
 from typing import NamedTuple
 
 from startgate.kernel import libc
@@ -63,6 +67,8 @@ class Event(NamedTuple):
     mask: int
     fd: int
     pid: int
+    again: bool = False
+    """Another process read it, and died before it answered: `fd` is but a number, `mask` unknown."""
 
     @property
     def overflow(self) -> bool:
@@ -95,23 +101,36 @@ def _close_in_child() -> None:
 os.register_at_fork(after_in_child=_close_in_child)
 
 
+def _open(report_tid: bool) -> int:
+    flags = (
+        _FAN_CLOEXEC
+        | _FAN_NONBLOCK
+        | _FAN_CLASS_CONTENT
+        | _FAN_UNLIMITED_QUEUE
+        | _FAN_UNLIMITED_MARKS
+        | (_FAN_REPORT_TID if report_tid else 0)
+    )
+    # O_NONBLOCK: a read must not wait for the holder of a lease on the file (fcntl(2)).
+    return _fanotify_init(flags, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | getattr(os, "O_LARGEFILE", 0))
+
+
+def _nothing() -> None:
+    """Nobody counts."""
+
+
 class Group:
     """A fanotify group for permission events. Closing it allows all that is pending."""
 
-    def __init__(self, *, report_tid: bool = False) -> None:
-        flags = (
-            _FAN_CLOEXEC
-            | _FAN_NONBLOCK
-            | _FAN_CLASS_CONTENT
-            | _FAN_UNLIMITED_QUEUE
-            | _FAN_UNLIMITED_MARKS
-            | (_FAN_REPORT_TID if report_tid else 0)
-        )
+    def __init__(self, *, report_tid: bool = False, fd: int | None = None) -> None:
+        """Open a new group; or take over `fd`, a copy of a group that somebody else keeps as well.
+
+        Closing such a copy leaves the group as it is.
+        """
         self._closing = threading.Lock()
-        # O_NONBLOCK: a read must not wait for the holder of a lease on the file (fcntl(2)).
-        self._fd = _fanotify_init(
-            flags, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | getattr(os, "O_LARGEFILE", 0)
-        )
+        self._shared = fd is not None
+        self._fd = _open(report_tid) if fd is None else fd
+        self.count: Callable[[], None] = _nothing
+        """Called at each answer, by one thread at a time."""
         _open_groups.add(self)
 
     def fileno(self) -> int:
@@ -129,12 +148,19 @@ class Group:
         except BlockingIOError:
             return None
 
+    def unread(self) -> int:
+        """Return the number of events that wait to be read."""
+        size = fcntl.ioctl(self._fd, termios.FIONREAD, bytes(4))
+        return int.from_bytes(size, sys.byteorder) // _METADATA.size
+
     def answer(self, event_fd: int, response: int) -> None:
         """Let the held task go (FAN_ALLOW) or fail its access with EPERM (FAN_DENY).
 
-        Raises OSError: ENOENT when no pending event has that fd.
+        The kernel knows the event by that number alone, whoever read it. Raises OSError:
+        ENOENT when no pending event has that fd.
         """
         with self._closing:  # a closed fd's number may be another file's by now
+            self.count()
             os.write(self._fd, _RESPONSE.pack(event_fd, response))
 
     def mark(self, mask: int, path: str) -> None:
@@ -153,7 +179,8 @@ class Group:
         with self._closing:
             fd, self._fd = self._fd, -1
             if fd >= 0:
-                self._let_all_go(fd)
+                if not self._shared:
+                    self._let_all_go(fd)
                 os.close(fd)
 
     def abandon(self) -> None:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from startgate.errors import KernelUnsupported, UsageError
 from startgate.kernel.fanotify import Group
@@ -15,7 +15,7 @@ from startgate.records.queue import Queue
 from startgate.records.record import ExecRecord, ExecRecordSource
 from startgate.records.table import Table
 
-__all__ = ["SOURCES", "ExecRecord", "ExecRecordSource", "choose"]
+__all__ = ["SOURCES", "ExecRecord", "ExecRecordSource", "choose", "inherit"]
 
 log = logging.getLogger(__name__)
 
@@ -41,3 +41,10 @@ def choose(name: str, group: Group) -> ExecRecordSource:
     except KernelUnsupported as error:
         log.warning("BPF can't be used, reading held tasks through /proc instead: %s", error)
         return Procfs()
+
+
+def inherit(name: str, group: Group, fds: Mapping[str, int]) -> ExecRecordSource:
+    """Return the source `name` over the fds that its `fds` returned in another process."""
+    if name == Procfs.name:
+        return Procfs()
+    return (Queue if name == Queue.name else Table)(group, fds)

@@ -6,13 +6,15 @@ import os
 import struct
 import threading
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from startgate.errors import KernelUnsupported
 from startgate.kernel import bpf, features
 from startgate.kernel.fanotify import Event, Group
+from startgate.kernel.inherited import InheritedObject
 from startgate.records import layout
+from startgate.records.record import ExecRecord
 
 _TRACEPOINTS = (
     "enter_execve",
@@ -23,6 +25,7 @@ _TRACEPOINTS = (
     "task_exit",
 )
 _KPROBES = ("pick_event", "picked_event")
+_MAPS = ("exec_args", "ig_fa_records", "exit_status", "ends", "runtime_names")
 _ATTEMPTS = 3
 _ON_DEMAND = ("set_tracer_group", "pending_tid")
 
@@ -38,29 +41,18 @@ def object_path() -> Path:
 class ExecBpf:
     """The programs of bpf/exec_record.bpf.c at work for one fanotify group."""
 
-    def __init__(self, group: Group, *, kprobes: bool) -> None:
+    def __init__(self, group: Group, *, kprobes: bool, inherited: Mapping[str, int] | None = None) -> None:
         """Load and attach; `kprobes` adds the two that fill ``ig_fa_records``.
 
-        Raises KernelUnsupported, which says what the kernel lacks.
+        Or take over what `fds` of another process's returned, for the same group. Raises
+        KernelUnsupported, which says what the kernel lacks.
         """
-        attached = (_KPROBES if kprobes else ()) + _TRACEPOINTS
-        self.object = bpf.Object(object_path(), attached + _ON_DEMAND)
-        self._group = group
         self._initial = features.in_initial_pid_namespace()
-        try:
-            self._attach(attached)
-        except BaseException:
-            self.object.close()
-            raise
+        self.object = InheritedObject(inherited) if inherited else _load(group, kprobes=kprobes)
 
-    def _attach(self, programs: tuple[str, ...]) -> None:
-        try:
-            found = self.object["set_tracer_group"].run(self._group.fileno())
-        except OSError as error:
-            raise KernelUnsupported(f"BPF_PROG_TEST_RUN fails: {error.strerror}") from error
-        if not found:
-            raise KernelUnsupported("our own fanotify group was not found in the kernel")
-        self.object.attach(*programs)
+    def fds(self) -> dict[str, int]:
+        """Return what keeps all of it at work when this process is gone."""
+        return self.object.fds(_MAPS, ("pending_tid",)) if isinstance(self.object, bpf.Object) else {}
 
     def host_pid(self, event: Event, group: Group) -> int:
         """Return the event's pid in the initial pid namespace; 0: not found.
@@ -71,37 +63,79 @@ class ExecBpf:
         if self._initial:
             return event.pid
         for _ in range(_ATTEMPTS):  # answers of other threads may change the list under the walk
-            if pid := self.object["pending_tid"].run(group.fileno(), event.fd):
+            if pid := self.pending(event.fd, group):
                 return pid
         return 0
+
+    def pending(self, number: int, group: Group) -> int:
+        """Return the host pid of the event that was read as fd `number` and not answered; 0: none."""
+        return self.object["pending_tid"].run(group.fileno(), number)
 
     def close(self) -> None:
         """Detach and unload; safe to call twice."""
         self.object.close()
 
 
+def _load(group: Group, *, kprobes: bool) -> bpf.Object:
+    attached = (_KPROBES if kprobes else ()) + _TRACEPOINTS
+    loaded = bpf.Object(object_path(), attached + _ON_DEMAND)
+    try:
+        _attach(loaded, group, attached)
+    except BaseException:
+        loaded.close()
+        raise
+    return loaded
+
+
+def _attach(loaded: bpf.Object, group: Group, programs: tuple[str, ...]) -> None:
+    try:
+        found = loaded["set_tracer_group"].run(group.fileno())
+    except OSError as error:
+        raise KernelUnsupported(f"BPF_PROG_TEST_RUN fails: {error.strerror}") from error
+    if not found:
+        raise KernelUnsupported("our own fanotify group was not found in the kernel")
+    loaded.attach(*programs)
+
+
 class BpfSource:
     """What the exec record sources that use BPF have in common: see ExecRecordSource."""
 
-    def __init__(self, group: Group, *, kprobes: bool = False) -> None:
+    def __init__(
+        self, group: Group, inherited: Mapping[str, int] | None = None, *, kprobes: bool = False
+    ) -> None:
         """Raises KernelUnsupported, which says what the kernel lacks."""
-        self.bpf = ExecBpf(group, kprobes=kprobes)
+        self.bpf = ExecBpf(group, kprobes=kprobes, inherited=inherited)
         self._group = group
+        self._exec_args = self.bpf.object.map("exec_args")
 
     def expect(self, names: Iterable[str]) -> None:
         """See ExecRecordSource: execs of files of other names are not recorded."""
+        known = self.bpf.object.map("runtime_names")
         for name in names:
             # The same name twice is no error; one that is too long is never found.
             key = os.fsencode(name)[: layout.NAME_SIZE - 1].ljust(layout.NAME_SIZE, b"\0")
-            self.bpf.object.insert("runtime_names", key, b"\1")
+            known.insert(key, b"\1")
 
     def host_pid(self, event: Event, group: Group) -> int:
         """See ExecRecordSource."""
         return self.bpf.host_pid(event, group)
 
+    def _look_up(self, event: Event) -> ExecRecord | None:
+        """The task is blocked in its execve: its record is there and stable."""
+        value = self._exec_args.get(self.host_pid(event, self._group))
+        return None if value is None else layout.decode(memoryview(value).cast("B"))
+
+    def pending(self, number: int, group: Group) -> int:
+        """See ExecRecordSource."""
+        return self.bpf.pending(number, group)
+
     def exits(self) -> BpfExits:
         """See ExecRecordSource."""
         return BpfExits(self.bpf)
+
+    def fds(self) -> dict[str, int]:
+        """See ExecRecordSource."""
+        return self.bpf.fds()
 
     def close(self) -> None:
         """See ExecRecordSource."""

@@ -46,8 +46,16 @@ class Procfs:
         """See ExecRecordSource."""
         return event.pid
 
+    def pending(self, number: int, group: Group) -> int:
+        """See ExecRecordSource."""
+        return 0
+
     def exits(self) -> None:
         """See ExecRecordSource."""
+
+    def fds(self) -> dict[str, int]:
+        """See ExecRecordSource."""
+        return {}
 
     def close(self) -> None:
         """See ExecRecordSource."""

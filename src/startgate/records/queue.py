@@ -4,6 +4,8 @@ each time we take an event off our group's queue; we pop one per event.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from startgate.errors import KernelUnsupported
 from startgate.kernel.fanotify import Event, Group
 from startgate.records import layout
@@ -18,10 +20,10 @@ class Queue(BpfSource):
 
     name = "queue"
 
-    def __init__(self, group: Group) -> None:
+    def __init__(self, group: Group, inherited: Mapping[str, int] | None = None) -> None:
         """Raises KernelUnsupported in one sentence, e.g. on a kernel without kprobes."""
         try:
-            super().__init__(group, kprobes=True)
+            super().__init__(group, inherited, kprobes=True)
         except KernelUnsupported as error:
             raise KernelUnsupported(
                 f"the exec record source `queue` needs kprobes on fsnotify_remove_first_event: {error}",
@@ -29,6 +31,8 @@ class Queue(BpfSource):
             ) from error
         self._records = self.bpf.object.map("ig_fa_records")
         self._strays: dict[int, ExecRecord | None] = {}
+        while inherited and self._records.pop() is not None:
+            pass  # of events that a dead worker read: the next record is to be the next event's
 
     def take(self, event: Event) -> ExecRecord | None:
         """See ExecRecordSource.
@@ -37,6 +41,8 @@ class Queue(BpfSource):
         (EMFILE), or when the queue was full. The thread id tells: records of others
         are kept aside for a while.
         """
+        if event.again:
+            return self._look_up(event)
         wanted = self.host_pid(event, self._group)
         while (value := self._records.pop()) is not None:
             data = memoryview(value).cast("B")

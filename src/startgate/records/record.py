@@ -46,8 +46,17 @@ class ExecRecordSource(Protocol):
         A thread id for a group made with ``report_tid``. On the reading thread only.
         """
 
+    def pending(self, number: int, group: Group) -> int:
+        """Return the host pid of the event that was read as fd `number` and is not answered.
+
+        0: there is none, or this source can't tell.
+        """
+
     def exits(self) -> ExitMemory | None:
         """Return what remembers the wait statuses of processes, if this source can."""
+
+    def fds(self) -> dict[str, int]:
+        """Return the fds that another process needs to go on with it: see `records.inherit`."""
 
     def close(self) -> None:
         """Detach and unload; safe to call twice."""

@@ -1,0 +1,34 @@
+"""Opens what is to outlive the workers, and becomes the supervisor, which is much smaller."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from typing import Any, NoReturn
+
+from startgate.agent.will import Will
+from startgate.estate import Estate
+from startgate.filters import compile_filter
+from startgate.kernel import features
+from startgate.progress import Progress
+from startgate.watcher import check_hold_timeout
+
+
+def become_supervisor(*, exec_records: str, hang_limit: float, **watch: Any) -> NoReturn:
+    """Replace this process by the supervisor. `watch` are the options of the worker's `watch`.
+
+    Raises KernelUnsupported where this host can't hold containers, UsageError for a filter
+    that does not compile, ValueError for a hold timeout that makes no sense.
+    """
+    check_hold_timeout(watch["hold_timeout"])
+    if watch["keep"]:
+        compile_filter(watch["keep"])
+    features.check_host_root(watch["host_root"])
+    estate = Estate.open(exec_records, Progress.shared())
+    fds = estate.fds() | {"ready": os.eventfd(0, os.EFD_NONBLOCK)}
+    for fd in fds.values():
+        os.set_inheritable(fd, True)
+    notes = tempfile.mkdtemp(prefix="startgate-", dir=os.environ.get("RUNTIME_DIRECTORY", "/run"))
+    will = Will(fds, estate.source.name, watch, hang_limit, notes)
+    os.execv(sys.executable, will.command("supervisor"))  # noqa: S606

@@ -1,0 +1,37 @@
+"""What the supervisor is told at its start, and hands on: to its workers, and to its next self."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any, NamedTuple
+
+
+class Will(NamedTuple):
+    """Settings, and the numbers of inherited fds. It travels as JSON on a command line."""
+
+    fds: dict[str, int]
+    """Those of `Estate.fds`, and ``ready``: an eventfd that the worker writes to."""
+    source: str
+    """The name of the exec record source."""
+    watch: dict[str, Any]
+    """The worker's options: those of `watch`."""
+    hang_limit: float
+    notes: str
+    """The directory in which workers note what they do; it is the daemon's own."""
+    supervisor: int = 0
+    """Its pid."""
+    worker: int = 0
+    """The pid of the worker that runs, for a supervisor that takes over."""
+    gap: str = ""
+    """What was let go unseen since the worker before this one ended."""
+
+    def command(self, module: str) -> list[str]:
+        """Return the command line of a module of this package that reads it."""
+        # -P: root may be called from a directory in which anyone can put modules.
+        return [sys.executable, "-P", "-m", f"startgate.agent.{module}", json.dumps(self._asdict())]
+
+    @classmethod
+    def from_json(cls, text: str) -> Will:
+        """Raises ValueError or TypeError for anything but what `command` wrote."""
+        return cls(**json.loads(text))

@@ -1,0 +1,47 @@
+"""The worker: a watcher over what its supervisor keeps."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+from startgate import cli
+from startgate.agent.will import Will
+from startgate.cli import log
+from startgate.cli.watch import Watch, deciding
+from startgate.estate import Estate
+from startgate.kernel import parent
+from startgate.listeners import lost
+from startgate.watcher import Watcher
+
+
+def run(will: Will) -> None:
+    """Watch until a signal asks for the end. Raises what `Watcher.start` raises."""
+    parent.end_with(will.supervisor)
+    fds = dict(will.fds)
+    ready = fds.pop("ready")
+    os.set_inheritable(ready, False)
+    options = dict(will.watch)
+    output, keep = options.pop("output"), options.pop("keep")
+    decisions = options.pop("config_path"), options.pop("policies"), options.pop("commands")
+    watcher = Watcher(**options, inherited=Estate.inherit(will.source, fds), notes=will.notes)
+
+    def begin() -> None:
+        os.eventfd_write(ready, 1)
+        if will.gap:
+            watcher.publish(lost(will.gap))
+
+    with deciding(watcher, *decisions):
+        Watch(watcher, output, keep=keep, ready=begin).run(demo=False, end_with_demo=False)
+
+
+def main() -> None:
+    """Run with the will that is the only argument."""
+    log.configure(logging.WARNING)
+    with cli.told_errors():
+        run(Will.from_json(sys.argv[1]))
+
+
+if __name__ == "__main__":
+    main()

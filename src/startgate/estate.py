@@ -1,0 +1,121 @@
+"""What a watcher has in the kernel: fanotify groups, BPF programs, the counters of its readers.
+
+A watcher opens its own; or a supervisor keeps it, and each of its workers inherits it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+
+from startgate import outbox, records
+from startgate.kernel import features
+from startgate.kernel.fanotify import FAN_ALLOW, Event, Group
+from startgate.outbox import Outbox
+from startgate.progress import MARGIN, Progress
+from startgate.records import ExecRecordSource
+
+COMMANDS, CONTAINERS = 0, 1
+"""The groups' numbers in `Progress`."""
+
+_OF_BPF = "bpf."
+
+
+Pending = tuple[Sequence[Event], Sequence[Event]]
+"""Events of each group."""
+
+
+class Estate:
+    """Owns two groups, an exec record source, the readers' counters, and the events on their way out."""
+
+    def __init__(
+        self,
+        commands: Group,
+        containers: Group,
+        source: ExecRecordSource,
+        progress: Progress,
+        outbox: Outbox | None = None,
+    ) -> None:
+        self.commands = commands
+        self.containers = containers
+        self.source = source
+        self.progress = progress
+        self.outbox = outbox
+        """Only where it is shared with a supervisor."""
+        commands.count = progress.answered(COMMANDS)
+        containers.count = progress.answered(CONTAINERS)
+
+    @classmethod
+    def open(cls, exec_records: str, progress: Progress | None = None) -> Estate:
+        """Open a new one. Raises KernelUnsupported, or UsageError for an unknown source."""
+        commands = features.open_group(report_tid=True)
+        containers = features.open_group(report_tid=False)
+        try:
+            return cls(commands, containers, records.choose(exec_records, commands), progress or Progress())
+        except BaseException:
+            commands.close()
+            containers.close()
+            raise
+
+    @classmethod
+    def inherit(cls, source: str, fds: Mapping[str, int]) -> Estate:
+        """Take over the fds that `fds` returned in another process; `source` is the source's name."""
+        for fd in fds.values():
+            os.set_inheritable(fd, False)
+        commands, containers = Group(fd=fds["commands"]), Group(fd=fds["containers"])
+        bpf = {name.removeprefix(_OF_BPF): fd for name, fd in fds.items() if name.startswith(_OF_BPF)}
+        progress = Progress(fds["progress"], fds["ping"])
+        box = Outbox(fds["outbox"])
+        return cls(commands, containers, records.inherit(source, commands, bpf), progress, box)
+
+    def fds(self) -> dict[str, int]:
+        """Return the fds that keep all of it at work when this process is gone.
+
+        Only where it was opened with `Progress.shared`.
+        """
+        assert self.progress.page is not None  # noqa: S101
+        fds = {
+            "commands": self.commands.fileno(),
+            "containers": self.containers.fileno(),
+            "progress": self.progress.page,
+            "ping": self.progress.ping,
+            "outbox": outbox.create(),
+        }
+        return fds | {_OF_BPF + name: fd for name, fd in self.source.fds().items()}
+
+    def claim_pending(self) -> Pending:
+        """Return, for each group, the events that another process read and did not answer.
+
+        It must be dead. Their numbers are kept from being used for further events by fds that
+        are now the caller's. Call it before anything is read, and before much is opened.
+        """
+        found: tuple[list[Event], list[Event]] = ([], [])
+        for number in range(self.progress.top + MARGIN):
+            for group, events in zip((self.commands, self.containers), found, strict=True):
+                if not (pid := self.source.pending(number, group)):
+                    continue
+                if _reserve(number):
+                    events.append(Event(0, number, pid, again=True))
+                else:
+                    group.answer(number, FAN_ALLOW)
+        return found
+
+    def close(self) -> None:
+        """Let all go, detach; an inherited one's kernel side stays with the other process."""
+        self.containers.close()
+        self.commands.close()
+        self.source.close()
+        self.progress.close()
+
+
+def _reserve(number: int) -> bool:
+    """Open something under this fd number. False: it is in use."""
+    try:
+        os.fstat(number)
+    except OSError:
+        null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        if null != number:
+            os.dup2(null, number, inheritable=False)
+            os.close(null)
+        return True
+    return False

@@ -1,0 +1,66 @@
+"""The containers that a dead worker of this daemon knew: taken over, as if it had never died."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection
+
+from startgate.errors import NotReadable
+from startgate.gates.context import Context
+from startgate.gates.created import Created
+from startgate.kernel.process import ProcessId
+from startgate.lifecycle import End, Entry, State
+from startgate.notes import Noted
+
+log = logging.getLogger(__name__)
+
+
+class Restored:
+    """Reads the notes of the worker before. Call it before anything is read from the groups."""
+
+    def __init__(self, context: Context, created: Created) -> None:
+        self._context = context
+        self._created = created
+
+    def restore(self, held: Collection[int]) -> None:
+        """Take over all containers but those whose runtime command is `held` (pids) again."""
+        for note in self._context.notes:
+            entry = note.entry()
+            if note.runtime.pid in held and entry.state is State.CREATING:
+                self._context.notes.drop(entry)  # its gate is about to be passed anew
+            else:
+                self._restore(entry, note)
+
+    def _restore(self, entry: Entry, note: Noted) -> None:
+        if not self._context.lifecycle.adopt(entry):
+            self._context.notes.drop(entry)
+        elif entry.state is State.CREATING:
+            self._rearm(entry, note)
+        elif note.init:
+            self._follow(entry, note.init)
+
+    def _rearm(self, entry: Entry, note: Noted) -> None:
+        """The marks are in the kernel still, unless what they are on is gone."""
+        try:
+            if note.pid_file:
+                self._context.pid_files.restore(entry, *note.pid_file)
+        except OSError as error:
+            log.warning("container %s: its pid file is not watched: %s", entry.container.id, error)
+        if note.program:
+            self._context.programs.restore(entry, *note.program)
+        workers = self._context.housekeeping
+        try:
+            entry.runtime_watch = self._context.exits.watch(
+                entry.runtime,
+                lambda status: workers.submit(lambda: self._created.runtime_ended(entry, status)),
+            )
+        except (NotReadable, OSError):
+            status = self._context.exits.gone(entry.runtime)
+            workers.submit(lambda: self._created.runtime_ended(entry, status))
+
+    def _follow(self, entry: Entry, init: ProcessId) -> None:
+        ends = self._created.ends
+        try:
+            entry.init_watch = self._context.exits.watch(init, lambda status: ends.ended(entry, End(status)))
+        except (NotReadable, OSError):  # while no worker ran
+            ends.ended(entry, End(self._context.exits.gone(init)))

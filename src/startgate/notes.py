@@ -1,0 +1,135 @@
+"""What a worker of the daemon notes of each container, for the worker after it.
+
+One small file for each, in a directory in memory that is the daemon's own. A note is written
+before a gate lets the container go on, so the next worker knows what the dead one had armed,
+and follows what it followed. Written on workers only.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Iterator
+
+import msgspec
+
+from startgate.events import Container
+from startgate.gates.marks import Inode, PidFiles, Programs
+from startgate.kernel.process import ProcessId
+from startgate.lifecycle import Entry, Key, State
+from startgate.listeners import Deny
+from startgate.runtimes import commandline
+from startgate.runtimes.commandline import Command, Invocation
+
+log = logging.getLogger(__name__)
+
+
+class Noted(msgspec.Struct, frozen=True):
+    """An `Entry` as far as it can be told in a file; `told`, for it is noted once it is."""
+
+    root: str
+    id: str
+    arguments: list[bytes]
+    """The runtime's command line; empty where it was not seen."""
+    runtime: ProcessId
+    container: Container
+    state: str
+    passed: bool
+    gated: bool
+    init: ProcessId | None = None
+    requested_signal: int | None = None
+    verdict: tuple[str, str | None] | None = None
+    """Message and rule of a `Deny` that is due at the first exec."""
+    pid_file: tuple[Inode, str, str] | None = None
+    """The directory's inode and path, and the file's name."""
+    program: tuple[Inode, str] | None = None
+
+    def entry(self) -> Entry:
+        """Return the entry, with nothing armed and nothing watched."""
+        call = Invocation(Command.CREATE, self.id, root=self.root)
+        return Entry(
+            key=Key(self.root, self.id),
+            invocation=commandline.parse(self.arguments) if self.arguments else call,
+            arguments=self.arguments,
+            runtime=self.runtime,
+            container=self.container,
+            command=None,
+            state=State[self.state],
+            passed=self.passed,
+            gated=self.gated,
+            told=True,
+            requested_signal=self.requested_signal,
+            verdict=Deny(*self.verdict) if self.verdict else None,
+        )
+
+
+_decoder = msgspec.json.Decoder(Noted)
+
+
+class Notes:
+    """The notes of one daemon. Without a directory nothing is noted: a lone watcher needs none."""
+
+    def __init__(self, directory: str = "") -> None:
+        self._directory = directory
+        self._lock = threading.Lock()
+
+    def save(self, entry: Entry, pid_files: PidFiles, programs: Programs) -> None:
+        """Noted how it stands with a container."""
+        if not self._directory:
+            return
+        init = entry.init_watch.process if entry.init_watch else None
+        verdict = (entry.verdict.message, entry.verdict.rule) if entry.verdict else None
+        note = Noted(
+            root=entry.key.root,
+            id=entry.key.id,
+            arguments=entry.arguments,
+            runtime=entry.runtime,
+            container=entry.container,
+            state=entry.state.name,
+            passed=entry.passed,
+            gated=entry.gated,
+            init=init,
+            requested_signal=entry.requested_signal,
+            verdict=verdict,
+            pid_file=pid_files.place(entry),
+            program=programs.place(entry),
+        )
+        with self._lock:
+            if entry.state is not State.STOPPED:
+                self._write(self._path(entry), note)
+
+    def _write(self, path: str, note: Noted) -> None:
+        """Whole or not at all: we may die at any moment."""
+        try:
+            data = msgspec.json.encode(note)
+            with open(f"{path}.new", "wb") as file:
+                file.write(data)
+            os.rename(f"{path}.new", path)
+        except (OSError, UnicodeError) as error:
+            log.warning("not noted, so a further worker would not know of it: %s", error)
+
+    def drop(self, entry: Entry) -> None:
+        """The container's end was told."""
+        if self._directory:
+            with self._lock:
+                try:
+                    os.unlink(self._path(entry))
+                except OSError as error:
+                    log.debug("dropping a note: %s", error)
+
+    def __iter__(self) -> Iterator[Noted]:
+        """Yield the notes of a worker before us, oldest first; those half written are dropped."""
+        names = os.listdir(self._directory) if self._directory else []
+        for name in sorted(names, key=lambda name: [int(part) for part in name.split(".")[0].split("-")]):
+            path = os.path.join(self._directory, name)
+            try:
+                with open(path, "rb") as file:
+                    yield _decoder.decode(file.read())
+            except (OSError, msgspec.MsgspecError) as error:
+                log.warning("a note of the worker before can't be read: %s", error)
+                os.unlink(path)
+
+    def _path(self, entry: Entry) -> str:
+        """Named by the runtime process: each start has one of its own."""
+        return os.path.join(self._directory, f"{entry.runtime.start_time}-{entry.runtime.pid}")

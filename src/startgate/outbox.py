@@ -1,0 +1,98 @@
+"""Events on their way out of the daemon, in memory that survives the worker.
+
+A worker that dies has told its gates' work is done; what was not yet printed then is printed by
+the worker after it.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+import threading
+
+import msgspec
+
+from startgate.events import Event
+from startgate.listeners import Subscription, lost
+
+SIZE = 8 << 20
+_HEAD, _TAIL = 0, 1
+_FIRST = 16
+_ROOM = SIZE - _FIRST
+_LENGTH = struct.Struct("=I")
+
+_decoder = msgspec.json.Decoder(Event)
+
+
+def create() -> int:
+    """Return a memfd for an `Outbox`; its pages cost nothing until they are used."""
+    fd = os.memfd_create("startgate-outbox")
+    os.ftruncate(fd, SIZE)
+    return fd
+
+
+class Outbox(Subscription):
+    """A ring of events in shared memory, for one consumer. It never makes anyone wait.
+
+    An event is gone from it once the one after it is asked for: a consumer that dies on the
+    way gives it to the next one, which may so print it twice.
+    """
+
+    def __init__(self, fd: int) -> None:
+        """Goes on where another process left off; takes the fd over."""
+        self._fd = fd
+        self._memory = mmap.mmap(fd, SIZE)
+        self._at = memoryview(self._memory)[:_FIRST].cast("Q")
+        self._changed = threading.Condition()
+        self._taken = self._at[_TAIL]
+        self._dropped = 0
+        self._closed = False
+
+    def put(self, event: Event) -> None:
+        """Add an event, or drop it when the consumer is too far behind. Never waits."""
+        with self._changed:
+            if self._dropped and self._add(lost(f"{self._dropped} events were dropped: the output is slow")):
+                self._dropped = 0
+            if self._dropped or not self._add(event):
+                self._dropped += 1
+            self._changed.notify()
+
+    def _add(self, event: Event) -> bool:
+        data = event.to_json()
+        record = _LENGTH.pack(len(data)) + data
+        head = self._at[_HEAD]
+        if head + len(record) - self._at[_TAIL] > _ROOM:
+            return False
+        self._write(head, record)
+        self._at[_HEAD] = head + len(record)  # last: we may die on the way
+        return True
+
+    def get(self, timeout: float | None = None) -> Event | None:
+        """Return the next event; None at the end, or after `timeout` seconds."""
+        with self._changed:
+            self._at[_TAIL] = self._taken  # the one before is out
+            self._changed.wait_for(lambda: self._closed or self._taken < self._at[_HEAD], timeout)
+            if self._taken >= self._at[_HEAD]:
+                return None
+            (length,) = _LENGTH.unpack(self._read(self._taken, _LENGTH.size))
+            event = _decoder.decode(self._read(self._taken + _LENGTH.size, length))
+            self._taken += _LENGTH.size + length
+            return event
+
+    def _write(self, at: int, data: bytes) -> None:
+        start = at % _ROOM
+        first = data[: _ROOM - start]
+        self._memory[_FIRST + start : _FIRST + start + len(first)] = first
+        self._memory[_FIRST : _FIRST + len(data) - len(first)] = data[len(first) :]
+
+    def _read(self, at: int, length: int) -> bytes:
+        start = at % _ROOM
+        first = self._memory[_FIRST + start : _FIRST + min(start + length, _ROOM)]
+        return first + self._memory[_FIRST : _FIRST + length - len(first)]
+
+    def close(self) -> None:
+        """End the iteration after what is in it."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()

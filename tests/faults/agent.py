@@ -1,0 +1,132 @@
+"""A `startgate daemon` under test, and what it has told so far."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.kernel.support import PATIENCE, eventually
+
+STARTGATE = [str(Path(sys.executable).parent / "startgate")]
+
+
+class Agent:
+    """The daemon's process, its worker's pid, its events."""
+
+    def __init__(
+        self, *options: str, env: Mapping[str, str] | None = None, limits: tuple[str, ...] = ()
+    ) -> None:
+        # It dies with us, whatever happens: a stopped worker must never hold anybody for good.
+        self.process = subprocess.Popen(
+            ["setpriv", "--pdeathsig", "KILL", *limits, *STARTGATE, "daemon", "--output", "json", *options],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=os.environ | dict(env or {}),
+        )
+        self.events: list[dict[str, Any]] = []
+        self.log: list[str] = []
+        self._threads = [
+            threading.Thread(target=self._collect, daemon=True),
+            threading.Thread(target=self._listen, daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def _collect(self) -> None:
+        assert self.process.stdout
+        for line in self.process.stdout:
+            self.events.append(json.loads(line))
+
+    def _listen(self) -> None:
+        assert self.process.stderr
+        for line in self.process.stderr:
+            self.log.append(line.decode().rstrip())
+
+    @property
+    def starts(self) -> int:
+        """How many workers have become ready."""
+        return sum(line.startswith("watching ") for line in list(self.log))
+
+    def wait_ready(self, starts: int = 1) -> None:
+        """Wait until that many workers have become ready, one after the other."""
+        assert eventually(lambda: self.starts >= starts, PATIENCE), self.log
+
+    @property
+    def worker(self) -> int:
+        """The pid of the worker; 0 where there is none."""
+        try:
+            children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
+        except OSError:
+            return 0
+        return int(children.split()[0]) if children.strip() else 0
+
+    def signal_worker(self, number: signal.Signals) -> None:
+        """Send the worker a signal, if there is one."""
+        if worker := self.worker:
+            try:
+                os.kill(worker, number)
+            except ProcessLookupError:
+                return
+
+    def of(self, container: str) -> list[dict[str, Any]]:
+        """Return the events of one container."""
+        return [e for e in list(self.events) if (e["container"] or {}).get("id") == container]
+
+    def types(self, container: str) -> list[str]:
+        """Return the types of a container's events."""
+        return [event["type"] for event in self.of(container)]
+
+    def stop(self) -> int:
+        """End it as an init system does; return its exit status."""
+        self.process.terminate()
+        try:
+            return self.process.wait(PATIENCE)
+        finally:
+            self.kill()
+
+    def kill(self) -> None:
+        """End it for certain, its worker too."""
+        self.signal_worker(signal.SIGKILL)
+        self.process.kill()
+        self.process.wait()
+        for thread in self._threads:
+            thread.join(PATIENCE)
+        for stream in (self.process.stdout, self.process.stderr):
+            if stream:
+                stream.close()
+
+
+@contextmanager
+def running(*options: str, **more: Any) -> Iterator[Agent]:
+    """Run a daemon for the length of the block."""
+    agent = Agent(*options, **more)
+    try:
+        agent.wait_ready()
+        yield agent
+    finally:
+        agent.kill()
+
+
+def rss(pid: int) -> int:
+    """Return a process's resident memory in KiB."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.split("VmRSS:")[1].split()[0])
+
+
+def counts(pid: int) -> tuple[int, int]:
+    """Return how many fds and threads a process has."""
+    return len(os.listdir(f"/proc/{pid}/fd")), len(os.listdir(f"/proc/{pid}/task"))
+
+
+def pause(seconds: float) -> None:
+    """Let the fault come at its time."""
+    time.sleep(seconds)

@@ -1,0 +1,61 @@
+"""Fixtures: a private arena, loads, and the figures for the table."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from startgate.testing import make_bundle
+from tests.faults import arena
+from tests.faults.agent import Agent
+from tests.faults.load import Load
+from tests.kernel.conftest import _kernel, runc  # noqa: F401
+from tests.kernel.support import SLOWNESS, Runtime
+
+SOAK = os.environ.get("STARTGATE_SOAK") == "1"
+"""The long forms of the tests: minutes each."""
+HANG_LIMIT = 2.0
+Tell = Callable[..., None]
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _arena(_kernel: None, tmp_path_factory: pytest.TempPathFactory) -> None:  # noqa: F811
+    arena.enter(tmp_path_factory.mktemp("runtimes"))
+
+
+@pytest.fixture
+def load(runc: Runtime, tmp_path: Path) -> Load:  # noqa: F811
+    """Containers that end with exit code 7."""
+    bundle = make_bundle(tmp_path / "bundle", ["/bin/sh", "-c", "exit 7"])
+    return Load(runc, bundle, tmp_path, f"f{os.getpid()}-{next(_numbers)}")
+
+
+@pytest.fixture
+def tell(record_property: Callable[[str, object], None], capsys: pytest.CaptureFixture[str]) -> Tell:
+    """Keep a fault's figures for the table, and print them."""
+
+    def keep(fault: str, load: Load, agent: Agent, *, missed: int | None = None, note: str = "") -> None:
+        figures = {
+            "fault": fault,
+            "started": len(load.took),
+            "held": len(load.held(agent)),
+            "missed": len(load.untold(agent)) if missed is None else missed,
+            "longest": f"{load.longest_delay:.2f} s",
+            "note": note,
+        }
+        for name, value in figures.items():
+            record_property(name, value)
+        with capsys.disabled():
+            print("\n  " + ", ".join(f"{name} {value}" for name, value in figures.items()))
+
+    return keep
+
+
+def within_limit(load: Load) -> bool:
+    """Was no start delayed by more than the hang limit and a second?"""
+    return load.longest_delay <= (HANG_LIMIT + 1) * max(1.0, SLOWNESS)

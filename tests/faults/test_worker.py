@@ -1,0 +1,166 @@
+"""The worker dies, stops, hangs: its supervisor replaces it, and nothing is missed."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import threading
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.faults.agent import Agent, pause, running
+from tests.faults.conftest import Tell, within_limit
+from tests.faults.load import Load
+from tests.kernel.support import eventually
+
+# Python runs this in each process that starts with its directory on PYTHONPATH.
+GIL_TRAP = """
+import os, sys
+if "startgate.agent.worker" in sys.orig_argv:
+    import ctypes, threading, time
+
+    def trap():
+        while True:
+            time.sleep(0.05)
+            try:
+                os.unlink(os.environ["GIL_TRAP"])
+            except FileNotFoundError:
+                continue
+            ctypes.PyDLL(None).pause()  # a C call that keeps the GIL, for ever
+
+    threading.Thread(target=trap, daemon=True).start()
+"""
+
+
+def assert_nothing_missed(load: Load, agent: Agent) -> None:
+    assert not load.failed, load.failed
+    assert not load.wait_told(agent), (
+        [agent.of(c) for c in load.untold(agent)][:4],
+        agent.log,
+    )
+    not_held = set(load.took) - set(load.held(agent))
+    assert not not_held, [(c, agent.of(c)) for c in not_held]
+    assert within_limit(load), load.longest_delay
+
+
+@pytest.mark.timeout(300)
+def test_killed_at_random_moments(load: Load, tell: Tell) -> None:
+    dice = random.Random(7)
+    done = threading.Event()
+    with running() as agent:
+        load.warm_up(agent)
+
+        def kill() -> None:
+            while not done.wait(dice.uniform(0.9, 2.0)):
+                agent.signal_worker(signal.SIGKILL)
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        load.start(300)
+        done.set()
+        killer.join()
+        load.wait_told(agent)
+        tell("worker killed, again and again (SIGKILL)", load, agent, note=f"{agent.starts - 1} times")
+        assert agent.starts > 3, agent.log
+        assert_nothing_missed(load, agent)
+        assert agent.stop() == 0
+
+
+@pytest.mark.timeout(180)
+def test_stopped(load: Load, tell: Tell) -> None:
+    with running() as agent:
+        load.warm_up(agent)
+        with load.under_way():
+            for times in range(1, 4):
+                pause(0.7)
+                agent.signal_worker(signal.SIGSTOP)
+                agent.wait_ready(times + 1)
+            pause(0.5)
+        load.wait_told(agent)
+        tell("worker stopped (SIGSTOP)", load, agent, note=f"{agent.starts - 1} times")
+        assert_nothing_missed(load, agent)
+
+
+@pytest.mark.timeout(180)
+def test_a_deadlocked_interpreter(load: Load, tell: Tell, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(GIL_TRAP)
+    trigger = tmp_path / "trigger"
+    with running(env={"PYTHONPATH": str(tmp_path), "GIL_TRAP": str(trigger)}) as agent:
+        load.warm_up(agent)
+        with load.under_way():
+            pause(0.5)
+            trigger.touch()
+            agent.wait_ready(2)
+            pause(0.5)
+        load.wait_told(agent)
+        tell("interpreter deadlocked (a C call keeps the GIL)", load, agent)
+        assert_nothing_missed(load, agent)
+
+
+def test_an_idle_worker_may_be_silent(load: Load) -> None:
+    """Nothing is held: whether the worker could answer is nobody's concern, nor anyone's wake-up."""
+    with running() as agent:
+        worker = agent.worker
+        os.kill(worker, signal.SIGSTOP)
+        pause(3)
+        assert agent.worker == worker
+        wakeups = _switches(agent.process.pid)
+        pause(1)
+        assert _switches(agent.process.pid) == wakeups
+        load.start(1)
+        assert agent.starts == 2
+        assert_nothing_missed(load, agent)
+
+
+def _is_gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] in "ZX"
+    except OSError:
+        return True
+
+
+def _switches(pid: int) -> str:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return next(line for line in status.splitlines() if line.startswith("voluntary_ctxt_switches"))
+
+
+@pytest.mark.timeout(180)
+def test_the_supervisor_is_killed(load: Load, tell: Tell) -> None:
+    """The kernel lets all go; the init system starts another one."""
+    with ExitStack() as started:
+        first = started.enter_context(running())
+        load.warm_up(first)
+        with load.under_way():
+            pause(1)
+            worker = first.worker
+            first.process.kill()
+            first.process.wait()
+            assert eventually(lambda: _is_gone(worker))
+            second = started.enter_context(running())
+            pause(1)
+        load.start(1, "last")
+        load.wait_told(second, 1)
+        assert second.types(f"{load.prefix}-last0") == ["creating", "created", "stopped"]
+        second.events[:0] = first.events
+        tell("supervisor killed (SIGKILL), started again", load, second, note="nobody watches in between")
+        assert not load.failed
+        assert within_limit(load)
+
+
+@pytest.mark.timeout(180)
+def test_upgraded(load: Load, tell: Tell) -> None:
+    with running() as agent:
+        load.warm_up(agent)
+        with load.under_way():
+            for times in range(1, 4):
+                pause(0.7)
+                os.kill(agent.process.pid, signal.SIGUSR2)
+                agent.wait_ready(times + 1)
+            pause(0.5)
+        load.wait_told(agent)
+        tell("upgraded while it runs (SIGUSR2)", load, agent, note=f"{agent.starts - 1} times")
+        assert_nothing_missed(load, agent)
+        assert agent.stop() == 0
