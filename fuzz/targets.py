@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -67,8 +66,8 @@ def command_line(data: bytes) -> None:
         return
     assert call.id
     # An option that no runtime has can't be written again without knowing how it was meant.
-    call = replace(call, options=())
-    assert replace(commandline.parse(written(call)), options=()) == call
+    call = msgspec.structs.replace(call, options=())
+    assert msgspec.structs.replace(commandline.parse(written(call)), options=()) == call
 
 
 def written(call: Invocation) -> list[bytes]:

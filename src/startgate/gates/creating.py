@@ -130,11 +130,18 @@ class Creating:
 
     def _watch_runtime(self, entry: Entry) -> None:
         """Its end tells of starts that fail, and of `create`s whose pid file nobody reads."""
-        workers = self._context.housekeeping
-        entry.runtime_watch = self._context.exits.watch(
-            entry.runtime,
-            lambda status: workers.submit(lambda: self._created.runtime_ended(entry, status)),
-        )
+
+        def ended(status: int | None) -> None:
+            def tell() -> None:
+                self._context.housekeeping.submit(lambda: self._created.runtime_ended(entry, status))
+
+            if status == 0 and entry.invocation.command is Command.CREATE:
+                # Somebody reads the pid file right now, most likely: then there is nothing to do.
+                self._context.exits.later(tell)
+            else:
+                tell()
+
+        entry.runtime_watch = self._context.exits.watch(entry.runtime, ended)
 
     def _arm_pid_file(self, entry: Entry, view: View, bundle: str) -> bool:
         call = entry.invocation

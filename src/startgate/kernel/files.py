@@ -17,6 +17,7 @@ from startgate.kernel import libc
 
 _NR_OPENAT2 = 437  # the same on every architecture
 _RESOLVE_IN_ROOT = 0x10
+_CHUNK = 1 << 16
 
 # statfs(2) f_type of file systems that ask another process or host to answer
 FOREIGN = frozenset(
@@ -76,13 +77,14 @@ def read_regular(root: int, path: str, limit: int, *, owner: int | None = None) 
             raise OSError(errno.EPERM, f"owned by uid {status.st_uid}", path)
         if status.st_size > limit:
             raise OSError(errno.EFBIG, f"larger than {limit} bytes", path)
-        with os.fdopen(os.dup(fd), "rb") as file:
-            data = file.read(limit + 1)
+        data = bytearray()
+        while chunk := os.read(fd, _CHUNK):
+            data += chunk
+            if len(data) > limit:
+                raise OSError(errno.EFBIG, f"larger than {limit} bytes", path)
+        return bytes(data)
     finally:
         os.close(fd)
-    if len(data) > limit:  # it grew, or tells no size (/proc)
-        raise OSError(errno.EFBIG, f"larger than {limit} bytes", path)
-    return data
 
 
 def read_part(root: int, path: str, offset: int, size: int) -> bytes:
