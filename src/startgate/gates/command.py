@@ -96,7 +96,8 @@ class CommandGate:
 
 
 class Repeats:
-    """Tells the second event of one command: crun executes itself again, from a clone.
+    """Tells the second event of one command: crun executes itself again, from a clone, and
+    wrappers (nvidia-container-runtime) execute the runtime, in their place or as a child.
 
     A command that was denied is no such: its process may try again, and is judged again.
     """
@@ -108,16 +109,25 @@ class Repeats:
         self._last: OrderedDict[ProcessId, tuple[int, Hold]] = OrderedDict()
 
     def seen(self, record: ExecRecord, hold: Hold) -> bool:
-        """Was this very process let go with the same command line before?"""
+        """Was this very process, or its parent, let go with the same arguments before?"""
         try:
             process = self._proc.identify(record.tgid)
         except NotReadable:
             return False
-        arguments = hash(tuple(record.arguments))  # they may be megabytes
-        same, before = self._last.get(process, (0, hold))
-        if same == arguments and not before.denied:
+        arguments = hash(tuple(record.arguments[1:]))  # they may be megabytes; argv[0] is the wrapper's
+        if self._was(process, arguments, hold) or self._was(self._parent(record), arguments, hold):
             return True
         self._last[process] = (arguments, hold)
         if len(self._last) > self._SIZE:
             self._last.popitem(last=False)
         return False
+
+    def _was(self, process: ProcessId | None, arguments: int, hold: Hold) -> bool:
+        same, before = self._last.get(process, (0, hold)) if process else (0, hold)
+        return same == arguments and not before.denied
+
+    def _parent(self, record: ExecRecord) -> ProcessId | None:
+        try:
+            return self._proc.identify(record.ppid)
+        except NotReadable:
+            return None
