@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -45,14 +46,14 @@ def of(watched: Watched, name: str) -> list[str]:
 
 def left_of(engine: DockerLike, name: str) -> list[str]:
     """Return the processes, mounts and cgroups that have the container's id in their names."""
-    id = engine.find(name).id
-    return [each for each in leftovers(engine.directory, engine_cgroup(engine)) if id in each] + [
-        str(path) for path in Path("/sys/fs/cgroup").glob(f"*/{engine_cgroup(engine)}/**/*{id}*")
-    ]
+    id, cgroup = engine.find(name).id, str(vars(engine)["cgroup"])
+    return [each for each in leftovers(engine.directory, cgroup) if id in each] + cgroups_of(id)
 
 
-def engine_cgroup(engine: DockerLike) -> str:
-    return str(vars(engine)["cgroup"])
+def cgroups_of(container: str) -> list[str]:
+    """Return the cgroups that have the container's id in their names; others come and go meanwhile."""
+    walk = os.walk("/sys/fs/cgroup")
+    return [os.path.join(top, each) for top, below, _ in walk for each in below if container in each]
 
 
 @pytest.fixture(scope="session")

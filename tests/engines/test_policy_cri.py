@@ -12,7 +12,7 @@ from tests.engines.containerd import IMAGE
 from tests.engines.cri import NAMESPACE
 from tests.engines.cri.engine import CriEngine
 from tests.engines.test_cri import failure, run
-from tests.engines.test_policy import judging, shipped
+from tests.engines.test_policy import cgroups_of, judging, shipped
 from tests.kernel.support import eventually, types, watch_events
 
 INSIDE = "cat /proc/self/status; echo x >/file && echo writable; echo done"
@@ -55,7 +55,9 @@ def test_exec_into_the_pods_of_a_namespace(cri: CriEngine, name: str) -> None:
         container = run(cri, cri.client.run_pod(name), "/bin/sleep", "1000")
         with pytest.raises(grpc.RpcError) as caught:
             cri.client.exec_sync(container, "/bin/id")
-        assert "denied by rule no-exec-in-production: exec into pods of production: /bin/id" in str(caught.value)
+        assert "denied by rule no-exec-in-production: exec into pods of production: /bin/id" in str(
+            caught.value
+        )
         assert "denied" in types(watched.of(container))
     with judging(shipped("no-exec-in-production")):
         assert cri.client.exec_sync(container, "/bin/echo", "hello") == (0, "hello\n")
@@ -84,6 +86,5 @@ def test_hardened_as_seen_from_inside(cri: CriEngine, name: str) -> None:
 
 
 def _left_of(container: str) -> list[str]:
-    mounts = [line for line in Path("/proc/self/mounts").read_text().splitlines() if container in line]
-    cgroups = [str(path) for path in Path("/sys/fs/cgroup").glob(f"**/*{container}*")]
-    return mounts + cgroups
+    lines = Path("/proc/self/mounts").read_text().splitlines()
+    return [line for line in lines if container in line] + cgroups_of(container)
