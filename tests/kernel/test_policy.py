@@ -25,6 +25,8 @@ from startgate.testing import write_config
 from tests.kernel.conftest import Watching
 from tests.kernel.support import PATIENCE, SLOWNESS, Runtime, eventually, read_as_an_engine, types
 
+pytestmark = pytest.mark.portable
+
 STARTGATE = [sys.executable, "-c", "from startgate.cli import main; main()"]
 DENY = """
 [[rule]]

@@ -167,6 +167,8 @@ def load(paths: Sequence[str], *, trusted: bool = False) -> Policy:
 
 def compile_rules(file: TomlFile) -> list[Rule]:
     """Compile the rules of a file. Raises UsageError, as `load`."""
+    if not file.text.strip():
+        raise file.error("it is empty: is it being written?")
     for key in file.tables:
         if key != "rule":
             raise file.error(tomlfile.unknown_key(key, ["rule"]), file.find(key))
