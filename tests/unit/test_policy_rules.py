@@ -160,6 +160,11 @@ def test_a_rule_that_fails_on_a_container(match: str, why: str, on_error: str) -
         assert why == "Index out of bounds", note.message
 
 
+def test_a_record_that_cel_does_not_take() -> None:
+    (note,) = policy(rule("container.id == 'x'")).decide(creating(id="\udcff"))
+    assert isinstance(note, Note) and note.action == "error"
+
+
 def test_what_fails_closed_denies_on_an_error_too() -> None:
     said = policy(rule('container.labels["x"] == ""', fail_closed=True)).decide(creating())
     assert [type(word) for word in said] == [Note, Deny]
