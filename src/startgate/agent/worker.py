@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 
 from startgate import cli
@@ -19,6 +20,7 @@ from startgate.watcher import Watcher
 def run(will: Will) -> None:
     """Watch until a signal asks for the end. Raises what `Watcher.start` raises."""
     parent.end_with(will.supervisor)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # unless there are files to load again: `deciding`
     fds = dict(will.fds)
     ready = fds.pop("ready")
     os.set_inheritable(ready, False)

@@ -31,6 +31,9 @@ class CommandGate:
         self._creating = Creating(context, created)
         self._executing = Executing(context)
         self._repeats = Repeats(context.proc)
+        for entry in context.lifecycle.containers():
+            if entry.command is None and entry.state is State.CREATING:
+                self._repeats.remember(entry.runtime, entry.arguments, Hold.answered_before(group))
 
     def decide(self, event: Event, hold: Hold) -> Job | None:
         """Return what is to be done while the task is held; None: nothing. Never waits."""
@@ -117,7 +120,11 @@ class Repeats:
         same, before = self._last.get(process, (0, hold))
         if same == arguments and not before.denied:
             return True
-        self._last[process] = (arguments, hold)
+        self.remember(process, record.arguments, hold)
+        return False
+
+    def remember(self, process: ProcessId, arguments: list[bytes], hold: Hold) -> None:
+        """The process came with these arguments, and `hold` tells what was answered."""
+        self._last[process] = (hash(tuple(arguments)), hold)
         if len(self._last) > self._SIZE:
             self._last.popitem(last=False)
-        return False
