@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from typing import TypedDict, TypeVar, overload
 
 from startgate.errors import KernelUnsupported, StartgateError
-from startgate.estate import COMMANDS, CONTAINERS, Estate, Pending
+from startgate.estate import COMMANDS, CONTAINERS, Estate
 from startgate.events import Event, EventType
 from startgate.exits import exits_for
 from startgate.gates.command import CommandGate
@@ -201,7 +201,6 @@ class Watcher:
             features.join_host_cgroup_namespace(self._host_root)
         estate = self._inherited or Estate.open(self._exec_records)
         parts.callback(estate.close)
-        again = estate.claim_pending() if self._inherited else ((), ())
         self._source = estate.source.name
         proc = Proc(self._host_root)
         context = self._context(parts, estate, proc)
@@ -216,8 +215,8 @@ class Watcher:
         parts.callback(estate.containers.close)
         parts.callback(estate.commands.close)
         parts.callback(context.deadlines.close)  # while the groups can still be answered
-        Restored(context, created).restore({event.pid for event in again[COMMANDS]})
-        for reader in _readers(estate, context, created, again):
+        Restored(context, created).restore({event.pid for event in estate.pending[COMMANDS]})
+        for reader in _readers(estate, context, created):
             reader.start()
             parts.callback(reader.close)
         context.deadlines.start()
@@ -259,7 +258,7 @@ class Watcher:
             log.warning("no runtime binary is installed yet: waiting for one to appear")
 
 
-def _readers(estate: Estate, context: Context, created: Created, again: Pending) -> Iterator[Reader]:
+def _readers(estate: Estate, context: Context, created: Created) -> Iterator[Reader]:
     gate = ContainerGate(context, estate.containers, estate.source, created)
     for number in range(_CONTAINER_READERS):
         yield Reader(
@@ -268,7 +267,7 @@ def _readers(estate: Estate, context: Context, created: Created, again: Pending)
             context,
             gate.decide,
             pulse=estate.progress.reader(CONTAINERS),
-            again=() if number else again[CONTAINERS],
+            again=() if number else estate.pending[CONTAINERS],
         )
     yield Reader(
         "commands",
@@ -276,7 +275,7 @@ def _readers(estate: Estate, context: Context, created: Created, again: Pending)
         context,
         CommandGate(context, estate.commands, estate.source, created).decide,
         pulse=estate.progress.reader(COMMANDS),
-        again=again[COMMANDS],
+        again=estate.pending[COMMANDS],
     )
 
 

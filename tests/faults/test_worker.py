@@ -90,9 +90,11 @@ def test_stopped(load: Load, tell: Tell) -> None:
 
 @pytest.mark.timeout(180)
 def test_a_deadlocked_interpreter(load: Load, tell: Tell, tmp_path: Path) -> None:
-    (tmp_path / "sitecustomize.py").write_text(GIL_TRAP)
-    trigger = tmp_path / "trigger"
-    with running(env={"PYTHONPATH": str(tmp_path), "GIL_TRAP": str(trigger)}) as agent:
+    place = tmp_path / "python"  # not beside the pid files: what is read there is held
+    place.mkdir()
+    (place / "sitecustomize.py").write_text(GIL_TRAP)
+    trigger = place / "trigger"
+    with running(env={"PYTHONPATH": str(place), "GIL_TRAP": str(trigger)}) as agent:
         load.warm_up(agent)
         with load.under_way():
             pause(0.5)
