@@ -31,6 +31,9 @@ class CommandGate:
         self._creating = Creating(context, created)
         self._executing = Executing(context)
         self._repeats = Repeats(context.proc)
+        for entry in context.lifecycle.containers():
+            if entry.command is None and entry.state is State.CREATING:
+                self._repeats.remember(entry.runtime, entry.arguments, Hold.answered_before(group))
 
     def decide(self, event: Event, hold: Hold) -> Job | None:
         """Return what is to be done while the task is held; None: nothing. Never waits."""
@@ -114,13 +117,17 @@ class Repeats:
             process = self._proc.identify(record.tgid)
         except NotReadable:
             return False
-        arguments = hash(tuple(record.arguments[1:]))  # they may be megabytes; argv[0] is the wrapper's
+        arguments = _hash(record.arguments)
         if self._was(process, arguments, hold) or self._was(self._parent(record), arguments, hold):
             return True
-        self._last[process] = (arguments, hold)
+        self.remember(process, record.arguments, hold)
+        return False
+
+    def remember(self, process: ProcessId, arguments: list[bytes], hold: Hold) -> None:
+        """The process came with these arguments, and `hold` tells what was answered."""
+        self._last[process] = (_hash(arguments), hold)
         if len(self._last) > self._SIZE:
             self._last.popitem(last=False)
-        return False
 
     def _was(self, process: ProcessId | None, arguments: int, hold: Hold) -> bool:
         same, before = self._last.get(process, (0, hold)) if process else (0, hold)
@@ -131,3 +138,8 @@ class Repeats:
             return self._proc.identify(record.ppid)
         except NotReadable:
             return None
+
+
+def _hash(arguments: list[bytes]) -> int:
+    """They may be megabytes; argv[0] is the wrapper's."""
+    return hash(tuple(arguments[1:]))
