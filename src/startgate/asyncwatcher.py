@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, wait
 from functools import partial
 from typing import Any, Self, TypeVar, Unpack, overload
 
@@ -18,9 +18,27 @@ from startgate.watcher import Watcher, WatcherOptions
 # Events that wait in the loop; further ones wait in the subscription, whose backlog is bounded.
 _AHEAD = 100
 _LOOK = 1.0
-"""Seconds between looks whether the loop that is behind is closed: nothing else tells it."""
+"""Seconds between looks whether the loop that is waited for is closed: nothing else tells it."""
 
+T = TypeVar("T")
 F = TypeVar("F", bound=Callable[[Event], object])
+
+
+def _run_on(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T]) -> T:
+    """From another thread: run a coroutine on the loop, and return its result.
+
+    Raises RuntimeError when the loop has ended: what was given to it right before is
+    forgotten without a word.
+    """
+    try:
+        future = asyncio.run_coroutine_threadsafe(coroutine, loop)
+        while not wait([future], _LOOK).done:
+            if loop.is_closed():
+                raise RuntimeError("the event loop has ended")
+        return future.result()
+    except RuntimeError:
+        coroutine.close()  # it may never have run
+        raise
 
 
 class AsyncSubscription:
@@ -141,10 +159,7 @@ class AsyncWatcher:
             coroutine.close()
             return None
         try:
-            return asyncio.run_coroutine_threadsafe(coroutine, loop).result()
-        except RuntimeError:
-            coroutine.close()  # the loop has ended before it ran
-            raise
+            return _run_on(loop, coroutine)
         except CancelledError:
             if self._loop is None:  # with the program
                 return None

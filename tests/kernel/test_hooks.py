@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from startgate import Watcher
 from startgate.hooks import HookConfig, Hooks, HookType
 from startgate.testing import write_config
 from tests.kernel.conftest import Watching
 from tests.kernel.support import PATIENCE, SLOWNESS, Runtime, Watched, eventually, read_as_an_engine, types
 from tests.kernel.test_cli import watching as startgate_watch
 
+pytestmark = pytest.mark.portable
 SLOW = max(1.0, SLOWNESS)
 SYSTEM_PYTHON = "/usr/bin/python3"
 Hooked = Callable[..., AbstractContextManager[Watched]]
@@ -254,6 +259,41 @@ def test_a_wrong_option(hook: str) -> None:
         and hook.rsplit("=", maxsplit=1)[-1] in done.stderr
         and "Traceback" not in done.stderr
     )
+
+
+DOCUMENT = Path(__file__).parent.parent.parent / "docs/hooks.md"
+
+
+def examples(language: str) -> list[str]:
+    """Return the examples of the documentation in one language."""
+    return re.findall(rf"```{language}\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
+
+
+def test_the_documented_examples(runc: Runtime, bundle: Path, name: str, tmp_path: Path) -> None:
+    scripts = {text.split("# ")[1].split(":")[0]: text for text in examples("sh")}
+    for script, text in scripts.items():
+        (tmp_path / script).write_text(text)
+        (tmp_path / script).chmod(0o755)
+    (table,) = examples("toml")
+    (written,) = tomllib.loads(table)["hook"]
+    paths = {"command": str(tmp_path / "no-redirects"), "match": None, "timeout": 20 * SLOW}
+    configs = [
+        msgspec.convert(written | paths, HookConfig),
+        HookConfig(
+            on=("created", "stopped"),
+            command=str(tmp_path / "starts"),
+            env={"LOG": str(tmp_path / "log")},
+            timeout=20 * SLOW,
+        ),
+    ]
+    write_config(bundle, ["/bin/cat", "/proc/sys/net/ipv4/conf/all/accept_redirects"])
+    with Hooks(configs) as hooks, Watcher(hold_timeout=60) as watcher:
+        hooks.register(watcher)
+        done = runc("run", "-b", str(bundle), name)
+        assert eventually(lambda: len((tmp_path / "log").read_text().splitlines()) == 2)
+    assert done.stdout == "0\n", "the container's program saw what the hook had set"
+    lines = [line.split(" ", 1)[1] for line in (tmp_path / "log").read_text().splitlines()]
+    assert lines == [f"created {name} name= image= exit=", f"stopped {name} name= image= exit=0"]
 
 
 def _runs(pid: int) -> bool:

@@ -11,7 +11,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from contextlib import suppress
+from typing import NamedTuple, TypeVar
+
+T = TypeVar("T")
 
 Read = Callable[[int, int], bytes]
 """Offset and size to bytes; fewer at the end of the file."""
@@ -29,6 +32,8 @@ _IS_BRANCH, _IS_LEAF, _HOLDS_BUCKET = 1, 2, 1
 _PAGE_SIZES = tuple(1 << power for power in range(9, 17))
 _LARGEST = 4 << 20
 _MOST_PAGES = 1000
+_ATTEMPTS = 10
+"""Engines write at each start: what was read must be of one transaction."""
 
 
 class BoltError(ValueError):
@@ -77,6 +82,17 @@ class Database:
         if whole > _LARGEST:
             raise BoltError("a page is too large")
         return data if whole == size else self._read(number * size, whole)
+
+
+def ask(read: Read, question: Callable[[Bucket], T]) -> T | None:
+    """Return the answer of one transaction, given the root bucket; None if there is no such database."""
+    for _ in range(_ATTEMPTS):
+        with suppress(OSError, BoltError):  # a page that was written meanwhile makes no sense
+            database = Database(read)
+            answer = question(database.root)
+            if database.unchanged():
+                return answer
+    return None
 
 
 class Bucket:

@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 
-from startgate.engines.bolt import BoltError, Bucket, Database
+from startgate.engines.bolt import Bucket, ask
 from startgate.engines.facts import Facts
 
 _DATABASE = "work/../../../io.containerd.metadata.v1.bolt/meta.db"
-_ATTEMPTS = 10
-"""containerd writes at each start: what was read must be of one transaction."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,17 +31,16 @@ def stored(facts: Facts, sandbox: str | None = None) -> Stored:
     directory, _, identity = bundle.rpartition("/")
     if identity != facts.container.id:
         return Stored()
-    for _ in range(_ATTEMPTS):
-        with suppress(OSError, BoltError):  # a page that was written meanwhile makes no sense
-            database = Database(lambda offset, size: facts.read_at(f"{bundle}/{_DATABASE}", offset, size))
-            found = _read(database, directory.rpartition("/")[2], identity, sandbox)
-            if database.unchanged():
-                return found
-    return Stored()
+    namespace = directory.rpartition("/")[2]
+    found = ask(
+        lambda offset, size: facts.read_at(f"{bundle}/{_DATABASE}", offset, size),
+        lambda root: _read(root, namespace, identity, sandbox),
+    )
+    return found or Stored()
 
 
-def _read(database: Database, namespace: str, identity: str, sandbox: str | None) -> Stored:
-    containers = database.root.bucket(b"v1", os.fsencode(namespace), b"containers")
+def _read(root: Bucket, namespace: str, identity: str, sandbox: str | None) -> Stored:
+    containers = root.bucket(b"v1", os.fsencode(namespace), b"containers")
     container = containers.bucket(os.fsencode(identity)) if containers else None
     if containers is None or container is None:
         return Stored()

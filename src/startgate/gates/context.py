@@ -74,8 +74,11 @@ class Context:
             answer = "denied" if hold.denied else "let go"
             self.listeners.publish(lost(f"a runtime command was {answer} unexamined: {error}"))
             log.warning("a runtime command was %s unexamined: %s", answer, error)
-        except BaseException:
+        except BaseException as error:
             hold.release()
+            self.listeners.publish(
+                lost(f"a runtime command was not examined, by an error of ours: {error!r}")
+            )
             raise
 
 
