@@ -66,7 +66,7 @@ def judging(watching: Watching, tmp_path: Path, text: str, **options: Any) -> It
 @contextmanager
 def startgate(*arguments: str) -> Iterator[subprocess.Popen[str]]:
     """Start ``startgate watch``; wait until it can hold."""
-    command = [*STARTGATE, "watch", "--output", "json", *arguments]
+    command = [*STARTGATE, "watch", "--no-existing", "--output", "json", *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stderr
