@@ -10,7 +10,8 @@ CLANG  ?= clang
 
 # An engine that is there already is used: Debian's package would remove Docker's own.
 ENGINES := $(if $(shell command -v dockerd),,docker.io) $(if $(shell command -v podman),,podman) \
-	   $(if $(shell command -v buildah),,buildah) $(if $(shell command -v newuidmap),,uidmap)
+	   $(if $(shell command -v buildah),,buildah) $(if $(shell command -v newuidmap),,uidmap) \
+	   $(if $(shell grep -s Y /sys/module/apparmor/parameters/enabled),apparmor)
 VM_APT := qemu-system-x86 kmod zstd debian-archive-keyring
 KERNELS := 5.10 6.1 6.12 newest
 MISSING  = dpkg-query -W -f '$${Package} $${db:Status-Status}\n' $(1) 2>/dev/null \
@@ -20,7 +21,7 @@ INSTALL  = @missing=$$($(call MISSING,$(1))); if [ -n "$$missing" ]; then \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
 	  apt-get install -y -qq --no-remove --no-install-recommends $$missing >/dev/null; fi
 
-.PHONY: run test fuzz setup check bpf apt vm-apt engines-apt lint types unit kernel engines engines-table newest test-newest faults faults-table soak test-vm kernel-table clean
+.PHONY: run test fuzz setup check bpf apt vm-apt engines-apt lint types unit kernel engines engines-table newest test-newest faults faults-table soak test-vm kernel-table bench bench-check bench-peer clean
 run: setup ## a live view of this host's containers, with a demo container
 	@$(VENV)/bin/startgate watch --demo
 
@@ -28,7 +29,7 @@ setup: apt $(VENV)/.ready bpf ## install what is needed and build the BPF object
 
 check: setup lint types unit ## lint, types and unit tests: seconds
 
-test: setup vm-apt check kernel faults engines newest ## everything: on this kernel, and on a stock 6.1 where `queue` works
+test: setup vm-apt check kernel faults engines newest bench-check ## everything: on this kernel, and on a stock 6.1 where `queue` works
 
 apt: ## Debian packages; apt is asked only when one is missing
 	$(call INSTALL,$(APT))
@@ -86,12 +87,14 @@ engines: setup engines-apt ## real Docker, containerd, Podman, Buildah, in direc
 	else \
 	  echo "this machine can't hold containers (startgate doctor): the engines are not tested"; \
 	fi
-engines-table: ## write the tables of docs/engines.md from the results of `make engines`
-	$(PY) -m tests.engines.table build/engines.xml
-NEWEST := $(HOME)/.cache/startgate/newest
+engines-table: ## write the tables of docs/engines.md from the results of `make engines` and `make test-newest`
+	$(PY) -m tests.engines.table build/engines.xml $(wildcard build/newest.xml)
+
+NEWEST := /var/cache/startgate/newest
 test-newest: setup ## the containerd and runc tests with the newest releases, built from source: needs Go
+	@mkdir -p build
 	tests/engines/newest build $(NEWEST)
-	PATH=$(NEWEST):$$PATH STARTGATE_REQUIRE_KERNEL=1 $(PY) -m pytest -q -k "not crun" \
+	PATH=$(NEWEST):$$PATH STARTGATE_REQUIRE_KERNEL=1 $(PY) -m pytest -q -k "not crun" --junitxml=build/newest.xml \
 	  tests/engines/test_ctr.py tests/engines/test_cri.py \
 	  tests/kernel/test_{ways,callbacks,exits,death,binaries,load,trust,bad_input,pid_namespace}.py
 newest: # as a part of `test`: where it can be done
@@ -104,6 +107,20 @@ test-vm: setup vm-apt ## the kernel tests on other kernels, in virtual machines;
 	$(PY) vm/matrix.py run $(KERNEL)
 kernel-table: ## write README's table from the results of `make test-vm` and a native run
 	$(PY) vm/matrix.py table
+
+bench: setup ## what startgate costs: build/bench.json, docs/performance.md; QUICK=1 for three minutes
+	$(PY) bench/bench.py $(if $(QUICK),--quick,--document docs/performance.md)
+
+bench-check: setup ## is it slower than it was? ratios only; under a minute
+	$(PY) bench/check.py
+
+# The peer is built outside this checkout, e.g. `go build` in inspektor-gadget's examples/container-hook.
+PEER ?= /usr/local/bin/container-hook
+bench-peer: setup vm-apt ## startgate beside another watcher, in a stock 6.1 VM: PEER=PROGRAM
+	@mkdir -p build/peer && install $(PEER) build/peer/watcher
+	python3 vm/vm.py run 6.1 --rw $(CURDIR)/build --rw $(CURDIR)/docs --env STARTGATE_TEST_SLOWNESS=15 --timeout 7200 -- \
+	  $(PY) bench/peer.py --command $(CURDIR)/build/peer/watcher --name $(notdir $(PEER)) \
+	  --pattern 'Container added: (\S+)' --stop-pattern 'Container removed: (\S+)' --document docs/performance.md
 
 SECONDS ?= 60
 TARGETS ?= $(notdir $(wildcard fuzz/corpus/*))

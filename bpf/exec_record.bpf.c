@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Records the arguments of every execve on its way into the kernel, and hands the
+ * Records the arguments of an execve on its way into the kernel, and hands the
  * record of a held execve to user space in step with its fanotify event.
  *
- *   sys_enter_execve[at]           exec_args[tid] = record
+ *   sys_enter_execve[at]           exec_args[tid] = record, if the file's name is a runtime's
  *   fsnotify_remove_first_event    ig_fa_pick_ctx[reader] = group    (kprobe)
  *                                  ig_fa_records <- exec_args[tid]   (kretprobe)
  *   sys_exit_execve[at], exec, exit  delete exec_args[tid]
@@ -22,6 +22,7 @@
 #define READERS 64
 #define PENDING_MAX 512
 #define SIGNAL_GROUP_EXIT 4 /* include/linux/sched/signal.h */
+#define PATH_SIZE 256 /* bytes of a path that are looked at; a power of two */
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -52,6 +53,31 @@ struct {
 	__type(key, __u32);
 	__type(value, struct exec_record);
 } scratch SEC(".maps");
+
+/*
+ * The names of runtime binaries. Recording every exec of the host would slow all of them down.
+ * A runtime that is executed by another name is held all the same, without a record: user
+ * space then reads its arguments from /proc.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__uint(key_size, EXEC_NAME_SIZE); /* padded with zeros */
+	__type(value, __u8);
+} runtime_names SEC(".maps");
+
+/* A path, and room to read a whole name from any place in it; the name. */
+struct path {
+	char text[PATH_SIZE + EXEC_NAME_SIZE];
+	char name[EXEC_NAME_SIZE];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct path);
+} paths SEC(".maps");
 
 /* Wait statuses of the processes that user space asked for by inserting their tgid. */
 struct {
@@ -113,6 +139,36 @@ static __always_inline void read_arguments(struct exec_record *rec, const char *
 	rec->flags |= EXEC_TRUNCATED;
 }
 
+/* Is it in /proc (runtimes execute themselves there), or too long, or not to be read yet? */
+static __always_inline int is_beyond_names(const char *text, long size)
+{
+	return size <= 0 || size >= PATH_SIZE ||
+	       (text[0] == '/' && text[1] == 'p' && text[2] == 'r' && text[3] == 'o' &&
+		text[4] == 'c' && text[5] == '/');
+}
+
+static __always_inline int may_be_runtime(const char *filename)
+{
+	__u32 zero = 0, at;
+	struct path *path = bpf_map_lookup_elem(&paths, &zero);
+	long size;
+
+	if (!path)
+		return 1;
+	size = bpf_probe_read_user_str(path->text, PATH_SIZE, filename);
+	if (is_beyond_names(path->text, size))
+		return 1;
+	at = size - 1; /* the NUL */
+	for (int i = 0; i < EXEC_NAME_SIZE - 1; i++) {
+		if (!at || path->text[(at - 1) & (PATH_SIZE - 1)] == '/')
+			break;
+		at--;
+	}
+	__builtin_memset(path->name, 0, sizeof(path->name));
+	bpf_probe_read_kernel_str(path->name, sizeof(path->name), &path->text[at & (PATH_SIZE - 1)]);
+	return bpf_map_lookup_elem(&runtime_names, path->name) != NULL;
+}
+
 #define CAP_SYS_ADMIN 21
 
 static __always_inline int able(struct task_struct *task)
@@ -159,9 +215,12 @@ static __always_inline int forget_exec(__u32 tid)
 SEC("tracepoint/syscalls/sys_enter_execve")
 int enter_execve(struct trace_event_raw_sys_enter *ctx)
 {
+	if (!may_be_runtime((const char *)ctx->args[0]))
+		return 0;
 	return record_exec((const char *const *)ctx->args[1]);
 }
 
+/* Its file may have no name at all (AT_EMPTY_PATH), and it is rare. */
 SEC("tracepoint/syscalls/sys_enter_execveat")
 int enter_execveat(struct trace_event_raw_sys_enter *ctx)
 {
@@ -180,11 +239,15 @@ int exit_execveat(void *ctx)
 	return forget_exec((__u32)bpf_get_current_pid_tgid());
 }
 
-/* A thread that is not the leader takes the leader's id in a successful execve: old_pid is its own. */
-SEC("tracepoint/sched/sched_process_exec")
-int exec_done(struct trace_event_raw_sched_process_exec *ctx)
+/*
+ * A thread that is not the leader takes the leader's id in a successful execve: old_pid, the
+ * second argument, is its own. Raw tracepoints spare every exec and exit of the host the
+ * filling of a perf record that nobody reads.
+ */
+SEC("raw_tp/sched_process_exec")
+int exec_done(struct bpf_raw_tracepoint_args *ctx)
 {
-	return forget_exec(ctx->old_pid);
+	return forget_exec((__u32)ctx->args[1]);
 }
 
 static __always_inline void process_end(struct task_struct *task, __u32 tid, __u32 tgid, __s64 *status)
@@ -207,7 +270,7 @@ static __always_inline void process_end(struct task_struct *task, __u32 tid, __u
 }
 
 /* A task killed in its execve may never come to sys_exit. */
-SEC("tracepoint/sched/sched_process_exit")
+SEC("raw_tp/sched_process_exit")
 int task_exit(void *ctx)
 {
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();

@@ -9,9 +9,14 @@
 #define STARTGATE_EXEC_RECORD_H
 
 #define EXEC_ARGS_MAX 128   /* arguments in a record */
-#define EXEC_ARGS_SIZE 8192 /* bytes of arguments after which a record is full */
-#define EXEC_ARG_SIZE 2048  /* bytes of one argument, NUL included */
+/*
+ * A record is copied whole at each look-up: these hold what engines write (Docker: 0.6 KiB), and
+ * not all that an execve takes. Longer command lines are read from the held task's memory.
+ */
+#define EXEC_ARGS_SIZE 2048 /* bytes of arguments after which a record is full; a power of two */
+#define EXEC_ARG_SIZE 1024  /* bytes of one argument, NUL included */
 #define EXEC_COMM_SIZE 16   /* TASK_COMM_LEN */
+#define EXEC_NAME_SIZE 32   /* bytes of a file's name that are compared, NUL included */
 
 enum exec_flags {
 	EXEC_TRUNCATED = 1,  /* there are more arguments, or longer ones */

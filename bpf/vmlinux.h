@@ -105,11 +105,6 @@ struct trace_event_raw_sys_enter {
 	unsigned long args[6];
 };
 
-struct trace_event_raw_sched_process_exec {
-	struct trace_entry ent;
-	int old_pid;
-};
-
 #if defined(__TARGET_ARCH_x86)
 struct pt_regs {
 	unsigned long di;

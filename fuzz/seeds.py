@@ -56,11 +56,21 @@ _PROCESS = {
     "cwd": "/tmp",
 }
 
+_CONFIGURATION = b"""\
+hold_timeout = 1.5
+policy = ["rules.toml"]
+[[hook]]
+name = "n"
+on = ["created"]
+command = ["/bin/true"]
+"""
+_RULES = Path(__file__).parent.parent / "src/startgate/policy/rules.toml"
 _MOUNTINFO = b"""\
 22 1 254:0 / / rw,relatime - ext4 /dev/root rw
 25 22 0:23 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate
 26 22 0:24 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct,release_agent=/x
 27 22 0:25 / /mnt/a\\040b\\134c rw - tmpfs tmpfs rw
+28 22 0:26 / /var/lib/x/merged rw - overlay overlay rw,lowerdir=/l/1:/l/a\\134:b::/d,upperdir=/u,workdir=/w
 """
 _METADATA = struct.Struct("=IBBHQii")  # struct fanotify_event_metadata
 _EVENTS = ((0x40000, 7), (0x20000, 8), (0x4000, -1))
@@ -150,6 +160,12 @@ def main() -> None:
     write("mountinfo", iter([_MOUNTINFO]))
     write("fanotify_record", (_METADATA.pack(24, 3, 0, 24, mask, fd, 42) for mask, fd in _EVENTS))
     write("exec_record", exec_records())
+    write(
+        "shim", iter([b'{"root": "/run/containerd/runc"}', b"conmon\0--runtime-arg\0--root=/run/x\0-c\0id"])
+    )
+    write("containerenv", iter([b'engine="buildah-1.28"\nname="b"\nid="x"\nimage="docker.io/library/i:1"\n']))
+    write("patched_config", specs())
+    write("configuration", iter([_CONFIGURATION, _RULES.read_bytes()]))
     write("signal_name", iter([b"9", b"KILL", b"SIGTERM", b"rtmin+1"]))
 
 

@@ -10,18 +10,22 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
-from startgate import engines
-from startgate.errors import BundleError, NotReadable
+import msgspec
+
+from startgate import config as config_file
+from startgate import engines, tomlfile
+from startgate.errors import BundleError, NotReadable, UsageError
 from startgate.events import Container, Event, Process, timestamp
 from startgate.foreign import SIZE, TEXT, UNDECODABLE
 from startgate.gates import view
-from startgate.kernel import fanotify, process
+from startgate.kernel import fanotify, layers, process
 from startgate.kernel.process import Proc
+from startgate.policy.patch import AddMount, Patch, apply_all
+from startgate.policy.rules import compile_rules
 from startgate.records import layout, procfs
-from startgate.runtimes import commandline, oci, signals, state
+from startgate.runtimes import commandline, oci, roots, signals, state
 from startgate.runtimes.commandline import OTHER, Command, Invocation
 
 Target = Callable[[bytes], None]
@@ -62,8 +66,8 @@ def command_line(data: bytes) -> None:
         return
     assert call.id
     # An option that no runtime has can't be written again without knowing how it was meant.
-    call = replace(call, options=())
-    assert replace(commandline.parse(written(call)), options=()) == call
+    call = msgspec.structs.replace(call, options=())
+    assert msgspec.structs.replace(commandline.parse(written(call)), options=()) == call
 
 
 def written(call: Invocation) -> list[bytes]:
@@ -152,18 +156,74 @@ def podman_containers(data: bytes) -> None:
 
 @target
 def runtime_state(data: bytes) -> None:
-    """runc's state.json, crun's status."""
+    """runc's state.json, crun's status, youki's state.json."""
     choice, text = split(data)
-    kind = (state.RUNC, state.CRUN)[choice % 2]
+    kind, pid, start = _STATES[choice % len(_STATES)]
     try:
         found = state.decode(text, kind)
     except UNDECODABLE:
         return
     plain: dict[str, Any] = json.loads(text.decode(errors="replace"))  # what is skipped is not checked
-    names = (
-        ("init_process_pid", "init_process_start") if kind is state.RUNC else ("pid", "process-start-time")
-    )
-    assert (found.pid, found.start) == (plain[names[0]], plain.get(names[1], 0))
+    assert (found.pid, found.start) == (plain.get(pid) or 0, plain.get(start, 0))
+
+
+_STATES = (
+    (state.RUNC, "init_process_pid", "init_process_start"),
+    (state.CRUN, "pid", "process-start-time"),
+    (state.YOUKI, "pid", ""),
+)
+
+
+@target
+def shim(data: bytes) -> None:
+    """A shim's options.json; a shim's and a conmon's command line, in the same bytes."""
+    words = data.decode(errors="surrogateescape").split("\0")
+    for root in (roots.of_shim(["shim", "-namespace", "k8s.io"], data), roots.of_conmon(words)):
+        assert root is None or root == state.canonical(root)
+
+
+@target
+def containerenv(data: bytes) -> None:
+    """Buildah's .containerenv."""
+    check_event(known(Container(id="buildah-buildah1", bundle="/t/buildah1"), data))
+
+
+@target
+def patched_config(data: bytes) -> None:
+    """config.json, changed by a rule: whatever it is, it stays what it was or becomes valid."""
+    try:
+        document = msgspec.json.decode(data, type=dict[str, Any])
+    except UNDECODABLE:
+        return
+    after = apply_all(document, [_PATCH])
+    if after.notes[0].action == "error":
+        assert after.document == document
+        assert after.deny
+    msgspec.json.encode(after.document)
+
+
+_PATCH = Patch(
+    rule="fuzz",
+    required=True,
+    drop_capabilities=("NET_RAW",),
+    add_env={"A": "B"},
+    read_only_rootfs=True,
+    no_new_privileges=True,
+    memory="64M",
+    pids=10,
+    add_mount=(AddMount(destination="/m", source="/m"),),
+    add_annotation={"a": "b"},
+)
+
+
+@target
+def configuration(data: bytes) -> None:
+    """The daemon's config.toml, and a policy file."""
+    for read in (config_file.decode, compile_rules):
+        try:
+            read(tomlfile.parse(data.decode(errors="replace"), "f.toml"))
+        except UsageError as error:
+            assert str(error).startswith("f.toml")
 
 
 class FedProc(Proc):
@@ -202,6 +262,9 @@ def mountinfo(data: bytes) -> None:
     """/proc/self/mountinfo."""
     for point in process.parse_cgroup_mounts(data.decode(errors="surrogateescape"), "/").values():
         assert point.startswith("/")
+    for line in data.decode(errors="surrogateescape").splitlines():
+        if mount := layers.parse_mount(line):
+            layers.overlay_layers(mount.options)
 
 
 @target

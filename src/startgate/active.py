@@ -54,27 +54,40 @@ class Active:
         self._hooks = tuple(hooks)
         self._registered: list[Registration] = []
         self._running: list[Hooks] = []
+        self._seen: dict[str, object] = {}
         self.settings = config.Settings()
         self.load()
 
     @property
     def files(self) -> list[str]:
-        """The files that decide, whose change asks for a reload."""
-        named = [self._path] if self._path else []
-        return [*named, *self._policy, *self.settings.policy]
+        """The files that were read last, whether or not they could be used."""
+        return list(self._seen)
+
+    @property
+    def outdated(self) -> bool:
+        """Has a file changed since it was read?"""
+        return any(_identity(path) != identity for path, identity in self._seen.items())
 
     def load(self) -> None:
         """Read all files; what they say is in force when this returns.
 
         Raises UsageError; then nothing has changed.
         """
+        self._seen = {}
+        self._see([self._path] if self._path else [])
         settings = config.load(self._path) if self._path else config.Settings()
-        policy = rules.load([*self._policy, *settings.policy], trusted=True)
+        files = [*self._policy, *settings.policy]
+        self._see([*self._seen, *files])
+        policy = rules.load(files, trusted=True)
         hooks = Hooks([*self._hooks, *settings.hook])
         registered = [*policy.registrations(), *hooks.registrations()]
         self._watcher.replace(self._registered, registered)
         self._registered, self.settings = registered, settings
         self._running.append(hooks)  # those of before may be running still
+
+    def _see(self, paths: Sequence[str]) -> None:
+        """Remember the files as they are before they are read."""
+        self._seen = {path: self._seen.get(path, _identity(path)) for path in paths}
 
     def close(self) -> None:
         """End the hooks that run. Safe to call twice."""
@@ -100,7 +113,6 @@ class Reloader:
         self._closed = False
         self._inotify = Inotify()
         self._directories: set[str] = set()
-        self._before = self._signature()
         self._thread = threading.Thread(target=self._run, name="startgate-reload", daemon=True)
 
     def start(self) -> None:
@@ -129,13 +141,14 @@ class Reloader:
         self.close()
 
     def _run(self) -> None:
-        while True:
-            select.select([self._wake, self._inotify.fileno()], [], [])
-            asked = self._settle()
-            if self._closed:
-                return
-            if asked or self._signature() != self._before:
+        asked = False
+        while not self._closed:
+            if asked or self._active.outdated:
+                asked = False
                 self._load()
+            else:
+                select.select([self._wake, self._inotify.fileno()], [], [])
+                asked = self._settle()
 
     def _settle(self) -> bool:
         """Take what has come until nothing does; return whether somebody asked."""
@@ -149,15 +162,12 @@ class Reloader:
                 return asked
 
     def _load(self) -> None:
-        self._before = self._signature()
         try:
             self._active.load()
+            log.warning("reloaded: %s", ", ".join(self._active.files))
         except StartgateError as error:
             log.error("not reloaded, what was in force before stays: %s", error)
-            return
         self._watch()
-        self._before = self._signature()
-        log.warning("reloaded: %s", ", ".join(self._active.files))
 
     def _watch(self) -> None:
         for directory in {os.path.dirname(os.path.abspath(path)) for path in self._active.files}:
@@ -167,9 +177,6 @@ class Reloader:
                     self._directories.add(directory)
                 except OSError as error:
                     log.warning("changes in %s are not noticed: %s", directory, error.strerror)
-
-    def _signature(self) -> list[object]:
-        return [_identity(path) for path in self._active.files]
 
 
 def _identity(path: str) -> object:

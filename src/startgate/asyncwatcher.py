@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, wait
 from functools import partial
 from typing import Any, Self, TypeVar, Unpack, overload
 
@@ -17,8 +17,28 @@ from startgate.watcher import Watcher, WatcherOptions
 
 # Events that wait in the loop; further ones wait in the subscription, whose backlog is bounded.
 _AHEAD = 100
+_LOOK = 1.0
+"""Seconds between looks whether the loop that is waited for is closed: nothing else tells it."""
 
+T = TypeVar("T")
 F = TypeVar("F", bound=Callable[[Event], object])
+
+
+def _run_on(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T]) -> T:
+    """From another thread: run a coroutine on the loop, and return its result.
+
+    Raises RuntimeError when the loop has ended: what was given to it right before is
+    forgotten without a word.
+    """
+    try:
+        future = asyncio.run_coroutine_threadsafe(coroutine, loop)
+        while not wait([future], _LOOK).done:
+            if loop.is_closed():
+                raise RuntimeError("the event loop has ended")
+        return future.result()
+    except RuntimeError:
+        coroutine.close()  # it may never have run
+        raise
 
 
 class AsyncSubscription:
@@ -28,23 +48,29 @@ class AsyncSubscription:
         """Takes over the subscription. In a running loop only."""
         self._subscription = subscription
         self._loop = asyncio.get_running_loop()
-        self._queue: asyncio.Queue[Event | None] = asyncio.Queue(_AHEAD)
+        self._queue: asyncio.Queue[Event | None] = asyncio.Queue()
+        self._room = threading.Semaphore(_AHEAD)
         self._closed = False
         threading.Thread(target=self._forward, name="startgate-async", daemon=True).start()
 
     def _forward(self) -> None:
+        """On a thread: hand the events to the loop, and end with the subscription or the loop."""
         for event in self._subscription:
-            if self._closed or not self._put(event):
+            if not self._wait_for_room() or not self._hand_over(event):
                 return
-        self._put(None)
+        self._hand_over(None)
 
-    def _put(self, event: Event | None) -> bool:
-        """Hand an event to the loop; waits while it is behind. False: the loop has ended."""
-        waiting = self._queue.put(event)
+    def _wait_for_room(self) -> bool:
+        """Wait while the loop is behind. False: nobody will take events any more."""
+        while not self._room.acquire(timeout=_LOOK):
+            if self._loop.is_closed():
+                return False
+        return not self._closed
+
+    def _hand_over(self, event: Event | None) -> bool:
         try:
-            asyncio.run_coroutine_threadsafe(waiting, self._loop).result()
-        except (RuntimeError, CancelledError):
-            waiting.close()
+            self._loop.call_soon_threadsafe(self._queue.put_nowait, event)
+        except RuntimeError:  # the loop is closed
             return False
         return True
 
@@ -56,15 +82,17 @@ class AsyncSubscription:
         if event is None:
             self._queue.put_nowait(None)  # the end stays the end, for every iterator
             raise StopAsyncIteration
+        self._room.release()
         return event
 
     def close(self) -> None:
         """End the iteration, and drop what waits. On the loop only; safe to call twice."""
         self._closed = True
         self._subscription.close()
-        while not self._queue.empty():  # the thread may wait for room
+        while not self._queue.empty():
             self._queue.get_nowait()
         self._queue.put_nowait(None)
+        self._room.release()
 
 
 class AsyncWatcher:
@@ -131,10 +159,7 @@ class AsyncWatcher:
             coroutine.close()
             return None
         try:
-            return asyncio.run_coroutine_threadsafe(coroutine, loop).result()
-        except RuntimeError:
-            coroutine.close()  # the loop has ended before it ran
-            raise
+            return _run_on(loop, coroutine)
         except CancelledError:
             if self._loop is None:  # with the program
                 return None

@@ -13,8 +13,11 @@ import logging
 import os
 import select
 import threading
+import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from startgate.errors import KernelUnsupported, NotReadable
@@ -22,6 +25,9 @@ from startgate.kernel import features, pidfd
 from startgate.kernel.process import Proc, ProcessId
 
 log = logging.getLogger(__name__)
+
+DELAY = 0.05
+"""Seconds that `Exits.later` waits."""
 
 Ended = Callable[[int | None], None]
 """Called on the exits' thread with the wait status, None where unknown. Must not wait."""
@@ -71,6 +77,7 @@ class Exits:
         self._epoll.register(self._stop, select.EPOLLIN)
         self._lock = threading.Lock()
         self._readable: dict[int, Callable[[], None]] = {}
+        self._later: deque[tuple[float, Callable[[], object]]] = deque()
         self._thread = threading.Thread(target=self._run, name="startgate-exits", daemon=True)
 
     def start(self) -> None:
@@ -100,6 +107,10 @@ class Exits:
         self._readable[fd] = readable
         self._epoll.register(fd, select.EPOLLIN)
 
+    def later(self, call: Callable[[], object]) -> None:
+        """Call `call` on this thread after DELAY seconds. Only for those who are on it already."""
+        self._later.append((time.monotonic() + DELAY, call))
+
     def close(self) -> None:
         """End the thread."""
         os.eventfd_write(self._stop, 1)
@@ -110,13 +121,21 @@ class Exits:
 
     def _run(self) -> None:
         while True:
-            for fd, _ in self._epoll.poll():
+            for fd, _ in self._epoll.poll(self._patience()):
                 if fd == self._stop:
                     return
-                try:
-                    self._on_ready(fd)
-                except Exception:
-                    log.exception("following the end of a process failed")
+                self._guard(partial(self._on_ready, fd))
+            while self._later and self._later[0][0] <= time.monotonic():
+                self._guard(self._later.popleft()[1])
+
+    def _patience(self) -> float | None:
+        return max(0.0, self._later[0][0] - time.monotonic()) if self._later else None
+
+    def _guard(self, call: Callable[[], object]) -> None:
+        try:
+            call()
+        except Exception:
+            log.exception("following the end of a process failed")
 
     def _on_ready(self, fd: int) -> None:
         """Subclasses may register further fds."""

@@ -13,8 +13,8 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from types import TracebackType
 
 from startgate.errors import NotReadable, StartgateError
@@ -120,24 +120,28 @@ class Hold:
         finally:
             self._answer(FAN_DENY if self.denied else FAN_ALLOW)
 
-    @contextmanager
-    def fd(self) -> Iterator[int]:
+    def fd(self) -> AbstractContextManager[int]:
         """Lend the event's fd: its number stays this file's for the length of the block.
 
-        Raises Released once the hold is answered, NotReadable where the file is not known.
+        Entering raises Released once the hold is answered, NotReadable where the file is not known.
         """
+        return _Lent(self)
+
+    def borrow(self) -> int:
+        """Begin to use the fd: see `fd`. Raises Released, NotReadable."""
         if not self._file:
             raise NotReadable("the file of this event is not known: who read it has died")
         with self._lock:
             if self._claimed:
                 raise Released("the hold was answered")
             self._users += 1
-        try:
-            yield self._fd
-        finally:
-            with self._lock:
-                self._users -= 1
-                self._close_if_done()
+            return self._fd
+
+    def give_back(self) -> None:
+        """End what `borrow` began."""
+        with self._lock:
+            self._users -= 1
+            self._close_if_done()
 
     def _claim(self, *, expiring: bool = False) -> bool:
         with self._lock:
@@ -170,6 +174,21 @@ class Hold:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.release()
+
+
+class _Lent:
+    """An fd, lent. Not a generator: every held task pays for this, several times."""
+
+    __slots__ = ("_hold",)
+
+    def __init__(self, hold: Hold) -> None:
+        self._hold = hold
+
+    def __enter__(self) -> int:
+        return self._hold.borrow()
+
+    def __exit__(self, *error: object) -> None:
+        self._hold.give_back()
 
 
 class Deadlines:

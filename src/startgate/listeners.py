@@ -173,8 +173,9 @@ class Listeners:
         """
         said: list[object] = []
         registered = self._callbacks.get(event.type, ())
+        last = max((i for i, it in enumerate(registered) if it.fail_closed), default=-1)
         for index, registration in enumerate(registered):
-            owed(any(later.fail_closed for later in registered[index:]))
+            owed(index <= last)
             said += _call(registration, event)
             if any(isinstance(word, Deny) for word in said):
                 break

@@ -187,7 +187,7 @@ class Scan:
                 log.info("container %s: %s", container.id, printable(str(error)))
                 return container, None
             container = oci.describe(container, config, self._capabilities)
-            container = host.resolve_mounts(container, config, view)
+            container = host.resolve_mounts(container, view)
             return engines.identify(container, key.root, view.read_small, view.caller_arguments), config
 
     def _started_by(self, container: Container, view: View, manager: Command | None) -> Container:

@@ -54,7 +54,8 @@ class TomlFile:
     def find(self, key: str, table: str = "", index: int = 0) -> Position | None:
         """Return where the value of a key begins: in the `index`-th table of that name.
 
-        Keys of a table's own tables (`[rule.patch]` below `[[rule]]`) are found too.
+        Keys of a table's own tables (`[rule.patch]` below `[[rule]]`) are found too. No key:
+        where the table's name stands.
         """
         header, seen = "", -1
         inside = not table
@@ -62,8 +63,9 @@ class TomlFile:
             if token["header"] is not None:
                 header = token["header"].strip()
                 seen += header == table
-                inside = seen == index and (header == table or header.startswith(f"{table}."))
-                if inside and key == header.removeprefix(f"{table}."):
+                inside = bool(table) and seen == index and f"{header}.".startswith(f"{table}.")
+                below = "" if header == table else header.removeprefix(f"{table}.").partition(".")[0]
+                if (inside or not table) and key == below:
                     return self._at(token.start("header"))
             elif token["key"] == key and inside:
                 return self._at(token.end())
@@ -79,11 +81,12 @@ class TomlFile:
             return msgspec.convert(values, kind)
         except msgspec.ValidationError as error:
             message, _, place = str(error).partition(" - at ")
-            inner = re.match(r"Object contains unknown field `(.*)`", message)
             path = _PLACE.match(place.strip("`"))
-            key = inner[1] if inner else path[1] if path else ""
-            where = f"{key}: " if key and not inner else ""
-            raise self.error(f"{where}{message}", self.find(key, table, index)) from error
+            named = re.search(r"`(\w+)`", message)  # `x` is missing, or a struct's own complaint
+            key = path[1] if path and path[1] else named[1] if named else ""
+            where = f"{key}: " if path and path[1] else ""
+            position = self.find(key, table, index) or self.find("", table, index)
+            raise self.error(f"{where}{message}", position) from error
 
     def _at(self, offset: int) -> Position:
         before = self.text[:offset]
@@ -106,7 +109,8 @@ def parse(text: str, name: str) -> TomlFile:
         found = re.match(r"(.*) \(at line (\d+), column (\d+)\)$", str(error))
         if found:
             raise UsageError(f"{name}:{found[2]}:{found[3]}: {found[1]}") from error
-        raise UsageError(f"{name}: {error}") from error
+        end = text.rstrip("\n").count("\n") + 1
+        raise UsageError(f"{name}:{end}:1: {error}") from error
     except RecursionError as error:
         raise UsageError(f"{name}: nested too deeply") from error
 

@@ -18,7 +18,7 @@ from startgate.gates.context import Context
 from startgate.gates.created import Created
 from startgate.gates.existing import Existing
 from startgate.gates.marks import PidFiles, Programs
-from startgate.gates.reader import Reader
+from startgate.gates.reader import Crew, Reader
 from startgate.gates.restored import Restored
 from startgate.hold import Deadlines
 from startgate.kernel import features, spawn
@@ -32,8 +32,9 @@ from startgate.workers import Workers
 
 log = logging.getLogger(__name__)
 
-_CONTAINER_READERS = 4
-"""read(2) opens the file: on overlayfs above a FUSE server that hangs, that reader hangs too."""
+_READERS = 4
+"""For each group. All but one may be at work on what they read, or hang: read(2) opens the file,
+on overlayfs above a FUSE server that hangs it waits."""
 
 HOLD_TIMEOUT_LIMIT = 3600
 """Seconds: the longest `hold_timeout`."""
@@ -222,6 +223,7 @@ class Watcher:
         context.deadlines.start()
         context.exits.start()
         self._mark(self._binaries)
+        estate.source.expect(self._binaries.names)
         if self._existing:
             existing = Existing(context, created.ends)
             parts.callback(existing.close)
@@ -259,24 +261,23 @@ class Watcher:
 
 
 def _readers(estate: Estate, context: Context, created: Created) -> Iterator[Reader]:
-    gate = ContainerGate(context, estate.containers, estate.source, created)
-    for number in range(_CONTAINER_READERS):
-        yield Reader(
-            "pid files",
-            estate.containers,
-            context,
-            gate.decide,
-            pulse=estate.progress.reader(CONTAINERS),
-            again=() if number else estate.pending[CONTAINERS],
-        )
-    yield Reader(
-        "commands",
-        estate.commands,
-        context,
-        CommandGate(context, estate.commands, estate.source, created).decide,
-        pulse=estate.progress.reader(COMMANDS),
-        again=estate.pending[COMMANDS],
+    groups = estate.commands, estate.containers
+    gates = (
+        CommandGate(context, estate.commands, estate.source, created),
+        ContainerGate(context, estate.containers, estate.source, created),
     )
+    crews = Crew(in_turn=True), Crew()  # exec records come in the order of their events
+    for number in range(_READERS):
+        for which, name in ((CONTAINERS, "pid files"), (COMMANDS, "commands")):
+            yield Reader(
+                name,
+                groups[which],
+                context,
+                gates[which].decide,
+                pulse=estate.progress.reader(which),
+                crew=crews[which],
+                again=() if number else estate.pending[which],
+            )
 
 
 def _starting_limit() -> int:

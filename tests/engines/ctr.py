@@ -65,14 +65,13 @@ class Ctr:
     def find(self, name: str) -> Listed:
         """Return one container by its name. Its exit code is there once its end is in the journal."""
         told = json.loads(self("containers", "info", name).stdout)
-        given = {k: v for k, v in told["Labels"].items() if not k.startswith("io.containerd.image.")}
         code = self._codes.get(name, self._containerd.exit_code(name, self._namespace))
         return Listed(
             id=told["ID"],
             name=told["ID"],
-            image=None,  # told["Image"] is in containerd's database only
+            image=told["Image"],
             exit_code=code,
-            labels=given,
+            labels=told["Labels"],
             running=code is None,
         )
 

@@ -150,6 +150,8 @@ def observe(
     assert (container.name, container.image) == (listed.name, listed.image)
     pod = container.kubernetes.sandbox_id if container.kubernetes else None
     assert pod == listed.pod or not listed.pod
+    labels = listed.labels.items() <= container.labels.items()
+    assert labels
     assert shell_code(stopped.exit) == listed.exit_code
     return Observation(
         engine=engine.title,
@@ -157,7 +159,7 @@ def observe(
         held=held(first),
         name=container.name == listed.name,
         image=container.image == listed.image if listed.image else None,
-        labels=listed.labels.items() <= container.labels.items() if listed.labels else None,
+        labels=labels if listed.labels else None,
         pod=pod == listed.pod if listed.pod else None,
         exit_code=shell_code(stopped.exit),
         latency_ms=latency_ms(output, stopped),

@@ -79,6 +79,9 @@ def test_it_is_held_and_told_of(
     for identity in (sandbox, container):
         told = created(observed, identity)
         assert told.kubernetes == cri.kubernetes(identity)
+        listed = cri.find(identity)
+        assert (told.image, told.name) == (listed.image, listed.name)
+        assert listed.labels.items() <= told.labels.items() and told.labels["app"] == name
         assert told.runtime_path == os.path.realpath(str(shutil.which("runc")))
     assert listed.exit_code == CODE
 

@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.engines.containerd import IMAGE
 from tests.engines.ctr import Ctr
-from tests.engines.engine import Done
+from tests.engines.engine import Done, Listed
 from tests.engines.image import program
-from tests.engines.observe import Record, check, observing
+from tests.engines.observe import Record, check, observe, observing, record_way
 from tests.kernel.support import types
 
 CODE = 43
@@ -81,15 +82,15 @@ def test_it_is_held_and_told_of(
     assert listed.exit_code == CODE
 
 
-def test_a_container_that_removes_itself(ctr: Ctr, name: str) -> None:
+def test_a_container_that_removes_itself(ctr: Ctr, name: str, record_property: Record) -> None:
     """`run --rm`: when it ends nothing is left to ask about."""
     with observing(ctr) as observed:
         assert ctr.run(name, *program(CODE), given=("--rm", *LABEL)).returncode == CODE
         events = observed.events(name)
     observed.assert_held(ctr.output(name), name)
     assert types(events) == ["creating", "created", "stopped"]
-    assert events[1].container and events[1].container.labels["purpose"] == "test"
-    assert events[2].exit and events[2].exit.code == CODE
+    gone = Listed(name, name, IMAGE, exit_code=CODE, labels={"purpose": "test"})
+    record_way(record_property, observe(ctr, "run --rm", gone, events[1], events[2], ctr.output(name)))
     assert name not in [listed.name for listed in ctr.containers()]
 
 

@@ -44,11 +44,10 @@ def test_it_may_ask_the_runtime(
 ) -> None:
     script = (
         f"for root in /run/runc /run/crun {engine.directory}/exec/runtime-runc/moby; do\n"
-        f'  "$(basename "$RUNTIME")" --root $root state $STARTGATE_CONTAINER_ID >{tmp_path}/state && exit 0\n'
+        f"  $STARTGATE_RUNTIME --root $root state $STARTGATE_CONTAINER_ID >{tmp_path}/state && exit 0\n"
         "done; exit 1"
     )
-    runtime = "crun" if "crun" in getattr(engine, "title", "") else "runc"
-    config = hook(script, kind, on_failure="deny", env={"RUNTIME": runtime})
+    config = hook(script, kind, on_failure="deny")
     with Hooks([config]) as hooks, watching(hold_timeout=60) as watched:
         hooks.register(watched.watcher)
         done = engine.run(name, "true")

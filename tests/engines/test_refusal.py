@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from pathlib import Path
 
+import grpc
 import pytest
 
 from startgate import Deny, Event
+from tests.engines.containerd import IMAGE
+from tests.engines.cri.engine import CriEngine
+from tests.engines.ctr import Ctr
 from tests.engines.docker import Docker
 from tests.engines.engine import DockerLike
 from tests.kernel.conftest import Watching
-from tests.kernel.support import PATIENCE, unavailable
 
 MESSAGE = "startgate: denied by rule no-privileged: privileged containers are refused"
 CREATE = {
@@ -27,6 +28,10 @@ EXEC = {
 
 def deny(event: Event) -> Deny | None:
     return Deny("privileged containers are refused", "no-privileged")
+
+
+def deny_privileged(event: Event) -> Deny | None:
+    return deny(event) if event.container and event.container.privileged else None
 
 
 @pytest.mark.parametrize("given", [(), ("-d",)], ids=["foreground", "detached"])
@@ -66,27 +71,37 @@ def test_a_build(docker: Docker, name: str, tmp_path: Path, watching: Watching) 
     assert done.returncode != 0 and "runc: operation not permitted" in done.stderr
 
 
-def test_ctr(docker: Docker, name: str, tmp_path: Path, watching: Watching) -> None:
-    """containerd's own client, at the containerd that dockerd has started."""
-    if not shutil.which("ctr"):
-        unavailable("ctr is not installed", "STARTGATE_REQUIRE_ENGINES")
-    rootfs = tmp_path / "rootfs"
-    (rootfs / "bin").mkdir(parents=True)
-    for program in ("sh", "true", "sleep"):
-        shutil.copy("/bin/busybox", rootfs / "bin" / program)
-    for directory in ("proc", "dev", "sys", "run", "tmp", "etc"):
-        (rootfs / directory).mkdir()
-    ctr = ["ctr", "--address", str(docker.directory / "exec/containerd/containerd.sock"), "--namespace", "sg"]
-
-    def call(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*ctr, *arguments], capture_output=True, text=True, check=False, timeout=PATIENCE * 3
-        )
-
-    run = ("run", "--rm", "--cgroup", f"/{docker.cgroup}/{name}", "--rootfs", str(rootfs), name)
+def test_ctr(ctr: Ctr, name: str, watching: Watching) -> None:
+    """Then it is allowed, and runs."""
     with watching({"creating": deny}):
-        refused = call(*run, "/bin/true")
-    allowed = call(*run, "/bin/true")
+        refused = ctr.run(name, "true", given=("--rm",))
+    allowed = ctr.run(name, "true", given=("--rm",))
     assert f"OCI runtime create failed: {MESSAGE}: unknown" in refused.stderr
     assert allowed.returncode == 0, allowed.stderr
-    assert call("containers", "list", "--quiet").stdout == ""
+
+
+def test_ctr_exec(ctr: Ctr, name: str, watching: Watching) -> None:
+    ctr.run(name, "sleep", "1000", given=("--detach",), check=True)
+    with watching({"exec": deny}):
+        done = ctr("tasks", "exec", "--exec-id", "e1", name, "true", check=False)
+    ctr.remove(name)
+    assert done.returncode != 0 and f"OCI runtime exec failed: {MESSAGE}: unknown" in done.stderr
+
+
+def test_kubernetes(cri: CriEngine, name: str, watching: Watching) -> None:
+    """What the kubelet is told, and puts into the pod's events. The other containers run."""
+    pod = cri.client.run_pod(name, privileged=True)
+    allowed = pod.create("plain", IMAGE, ("sleep", "1000"))
+    refused = pod.create("root", IMAGE, ("sleep", "1000"), privileged=True)
+    with watching({"creating": deny_privileged, "exec": deny}) as watched:
+        cri.client.start(allowed)
+        with pytest.raises(grpc.RpcError) as start:
+            cri.client.start(refused)
+        with pytest.raises(grpc.RpcError) as execution:
+            cri.client.exec_sync(allowed, "true")
+        denied = watched.wait_for("denied", refused)
+    pod.stop()
+    pod.remove()
+    assert f"OCI runtime create failed: {MESSAGE}: unknown" in str(start.value)
+    assert f"OCI runtime exec failed: {MESSAGE}: unknown" in str(execution.value)
+    assert denied.container and denied.container.kubernetes and denied.container.kubernetes.pod == name

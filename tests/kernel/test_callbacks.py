@@ -159,7 +159,7 @@ def test_asyncio(runc: Runtime, bundle: Path, name: str) -> None:
     async def scenario() -> tuple[list[str], list[str]]:
         called: list[str] = []
         seen: list[str] = []
-        async with AsyncWatcher() as watcher:
+        async with AsyncWatcher(existing=False) as watcher:
 
             @watcher.on("created")
             async def created(event: Event) -> None:
@@ -182,7 +182,7 @@ def test_asyncio_deny(runc: Runtime, bundle: Path, name: str) -> None:
     """By a coroutine, at every gate; others go on meanwhile, and each subscription is told."""
 
     async def scenario(kind: EventType) -> tuple[int, str]:
-        async with AsyncWatcher(hold_timeout=60) as watcher:
+        async with AsyncWatcher(hold_timeout=60, existing=False) as watcher:
             assert runc.prefix[0] in watcher.binaries and watcher.exec_records != "none"
             second = watcher.subscribe()
             denied = f"{name}-{kind}"

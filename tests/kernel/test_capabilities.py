@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -21,17 +22,12 @@ from tests.kernel.support import PATIENCE, Runtime, read_as_an_engine
 
 UNIT = Path(__file__).parent.parent.parent / "packaging/startgate.service"
 STARTGATE = [sys.executable, "-c", "from startgate.cli import main; main()"]
-# What ProtectSystem=strict leaves: a mount namespace in which nothing may be written.
-READ_ONLY = [
-    "unshare",
-    "-m",
-    "--propagation",
-    "slave",
-    "sh",
-    "-c",
-    'mount -o remount,bind,ro / && exec "$@"',
-    "sh",
-]
+# What ProtectSystem=strict leaves: a mount namespace in which only its own directory may be written.
+_SANDBOX = """\
+mkdir -p /run/startgate-test && mount -t tmpfs -o mode=700 tmpfs /run/startgate-test &&
+mount -o remount,bind,ro / && exec "$@"
+"""
+READ_ONLY = ["unshare", "-m", "--propagation", "slave", "sh", "-c", _SANDBOX, "sh"]
 MEMLOCK = ["sh", "-c", 'ulimit -l unlimited 2>/dev/null; exec "$@"', "sh"]  # LimitMEMLOCK, for Linux 5.10
 
 
@@ -69,10 +65,10 @@ def doctor(prefix: list[str]) -> tuple[int, dict[str, Any]]:
 
 
 @contextmanager
-def watch(prefix: list[str], *options: str) -> Iterator[subprocess.Popen[str]]:
-    """``startgate watch`` behind a prefix, once it can hold."""
-    command = [*prefix, *STARTGATE, "watch", "--output", "json", *options]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+def watch(prefix: list[str], *options: str, command: str = "watch") -> Iterator[subprocess.Popen[str]]:
+    """``startgate watch``, or ``daemon``, behind a prefix, once it can hold."""
+    words = [*prefix, *STARTGATE, command, "--no-existing", "--output", "json", *options]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stderr
             said = process.stderr.readline()
@@ -119,9 +115,31 @@ def test_what_the_unit_gives_is_enough(source: str, runtime: Runtime, bundle: Pa
         everything_is_seen(process, runtime, bundle, name)
 
 
-def test_in_the_units_read_only_mount_namespace(runc: Runtime, bundle: Path, name: str) -> None:
-    with watch([*READ_ONLY, *limited(CAPABILITIES)]) as process:
+@pytest.mark.parametrize("command", ["watch", "daemon"])
+def test_in_the_units_read_only_mount_namespace(
+    command: str, runc: Runtime, bundle: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RUNTIME_DIRECTORY", "/run/startgate-test")
+    with watch([*READ_ONLY, *limited(CAPABILITIES)], command=command) as process:
         everything_is_seen(process, runc, bundle, name)
+        process.terminate()
+        assert process.wait(PATIENCE) == 0
+
+
+@pytest.mark.portable
+def test_systemd_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Type=notify: that it holds; WatchdogSec: that it lives, twice as often as asked."""
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    monkeypatch.setenv("WATCHDOG_USEC", "500000")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(PATIENCE)
+        with watch([], command="daemon") as process:
+            while not systemd.recv(4096).startswith(b"READY=1"):
+                pass
+            assert {systemd.recv(4096) for _ in range(3)} == {b"WATCHDOG=1"}
+            process.terminate()
+            assert process.wait(PATIENCE) == 0
 
 
 @pytest.mark.portable
@@ -181,14 +199,20 @@ def allowed_calls() -> set[str]:
 
 
 @pytest.mark.portable
+@pytest.mark.parametrize("command", ["watch", "daemon"])
 def test_its_system_calls_pass_the_units_filter(
-    runc: Runtime, bundle: Path, name: str, tmp_path: Path
+    command: str, runc: Runtime, bundle: Path, name: str, tmp_path: Path
 ) -> None:
     allowed = allowed_calls()
     trace = tmp_path / "trace"
     tracer = ["strace", "-f", "-qq", "-e", "signal=none", "-o", str(trace)]
-    with watch(tracer, "--count", "4") as process:
+    with watch(tracer, command=command) as process:
         runc("run", "-b", str(bundle), name, check=False)
+        assert process.stdout
+        assert any('"stopped"' in line and name in line for line in process.stdout)
+        subprocess.run(
+            ["pkill", "-TERM", "-P", str(process.pid)], check=True
+        )  # strace itself takes no signal
         assert process.wait(PATIENCE) == 0
     called = set(re.findall(r"^\d+ +([a-z_0-9]+)\(", trace.read_text(), re.MULTILINE))
     assert {"fanotify_init", "bpf", "openat2"} <= called

@@ -30,7 +30,7 @@ def startgate(*arguments: str) -> subprocess.CompletedProcess[str]:
 @contextmanager
 def watching(*arguments: str) -> Iterator[subprocess.Popen[str]]:
     """Start ``startgate watch`` and wait until it can hold."""
-    command = [*STARTGATE, "watch", *arguments]
+    command = [*STARTGATE, "watch", "--no-existing", *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stderr and process.stderr.readline().startswith("watching ")
@@ -74,7 +74,7 @@ def test_filter(runc: Runtime, bundle: Path, name: str) -> None:
 
 def test_for_some_time() -> None:
     began = time.monotonic()
-    done = startgate("watch", "--for", "0.5", "--output", "json")
+    done = startgate("watch", "--no-existing", "--for", "0.5", "--output", "json")
     assert (done.returncode, done.stdout) == (0, "")
     assert time.monotonic() - began >= 0.5
 

@@ -23,6 +23,12 @@ SCRIPT = Path(__file__).parents[2] / ".venv/bin/startgate"
 
 
 @pytest.fixture
+def watching(watching: Watching) -> Watching:
+    """Tell of existing containers."""
+    return lambda callbacks=None, **options: watching(callbacks, **{"existing": True} | options)
+
+
+@pytest.fixture
 def sleeping(tmp_path: Path) -> Path:
     """A bundle whose program waits for a signal, and then ends with exit code 5."""
     return make_bundle(tmp_path / "sleeping", ["/bin/sh", "-c", "trap 'exit 5' TERM; sleep 1000 & wait"])

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from startgate import Watcher
 from startgate.hooks import HookConfig, Hooks, HookType
 from startgate.testing import write_config
 from tests.kernel.conftest import Watching
 from tests.kernel.support import PATIENCE, SLOWNESS, Runtime, Watched, eventually, read_as_an_engine, types
 from tests.kernel.test_cli import watching as startgate_watch
 
+pytestmark = pytest.mark.portable
 SLOW = max(1.0, SLOWNESS)
 SYSTEM_PYTHON = "/usr/bin/python3"
 Hooked = Callable[..., AbstractContextManager[Watched]]
@@ -145,7 +150,7 @@ def test_a_failure_denies_if_it_is_to(runc: Runtime, bundle: Path, name: str, ho
 BROKEN = {
     "hangs": ("exec sleep 1000", "not done within"),
     "stops itself": ("kill -STOP $$", "not done within"),
-    "forks a daemon": ("setsid sh -c 'echo $$ >{tmp}/daemon; exec sleep 1000' & exit 0", None),
+    "forks a daemon": ("setsid sh -c 'echo $$ >>{tmp}/daemons; exec sleep 1000' & exit 0", None),
     "leaves a child": ("sleep 2 & exit 0", None),
     "closes stdin": ("exec 0<&-; exit 0", None),
     "closes everything": ("exec 0<&- 1>&- 2>&-; exec sleep 1000", "not done within"),
@@ -178,8 +183,10 @@ def test_a_broken_hook_delays_by_its_timeout_and_no_more(
     notes = [note.message for note in events[-1].policy]
     assert all(failure in note for note in notes) if failure else notes == []
     assert len(notes) == bool(failure) and took < 2 * (timeout + 5 * SLOW)
-    if (tmp_path / "daemon").exists():
-        os.kill(int((tmp_path / "daemon").read_text()), signal.SIGKILL)
+    if what == "forks a daemon":  # they go on: end them
+        assert eventually(lambda: len((tmp_path / "daemons").read_text().split()) == 2)
+        for daemon in (tmp_path / "daemons").read_text().split():
+            os.kill(int(daemon), signal.SIGKILL)
 
 
 @pytest.mark.parametrize("closed", [False, True], ids=["open", "closed"])
@@ -254,6 +261,41 @@ def test_a_wrong_option(hook: str) -> None:
         and hook.rsplit("=", maxsplit=1)[-1] in done.stderr
         and "Traceback" not in done.stderr
     )
+
+
+DOCUMENT = Path(__file__).parent.parent.parent / "docs/hooks.md"
+
+
+def examples(language: str) -> list[str]:
+    """Return the examples of the documentation in one language."""
+    return re.findall(rf"```{language}\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
+
+
+def test_the_documented_examples(runc: Runtime, bundle: Path, name: str, tmp_path: Path) -> None:
+    scripts = {text.split("# ")[1].split(":")[0]: text for text in examples("sh")}
+    for script, text in scripts.items():
+        (tmp_path / script).write_text(text)
+        (tmp_path / script).chmod(0o755)
+    (table,) = examples("toml")
+    (written,) = tomllib.loads(table)["hook"]
+    paths = {"command": str(tmp_path / "no-redirects"), "match": None, "timeout": 20 * SLOW}
+    configs = [
+        msgspec.convert(written | paths, HookConfig),
+        HookConfig(
+            on=("created", "stopped"),
+            command=str(tmp_path / "starts"),
+            env={"LOG": str(tmp_path / "log")},
+            timeout=20 * SLOW,
+        ),
+    ]
+    write_config(bundle, ["/bin/cat", "/proc/sys/net/ipv4/conf/all/accept_redirects"])
+    with Hooks(configs) as hooks, Watcher(hold_timeout=60) as watcher:
+        hooks.register(watcher)
+        done = runc("run", "-b", str(bundle), name)
+        assert eventually(lambda: len((tmp_path / "log").read_text().splitlines()) == 2)
+    assert done.stdout == "0\n", "the container's program saw what the hook had set"
+    lines = [line.split(" ", 1)[1] for line in (tmp_path / "log").read_text().splitlines()]
+    assert lines == [f"created {name} name= image= exit=", f"stopped {name} name= image= exit=0"]
 
 
 def _runs(pid: int) -> bool:

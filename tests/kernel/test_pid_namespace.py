@@ -18,7 +18,7 @@ from startgate.testing import make_bundle, write_config
 from tests.kernel.support import PATIENCE, Runtime, read_as_an_engine, types_of
 
 MAIN = "from startgate.cli import main; main()"
-WATCH = ["watch", "-o", "json"]
+WATCH = ["watch", "--no-existing", "-o", "json"]
 # A container's view: its own pid, mount and cgroup namespaces, the host's root below a directory.
 ENTER = """
 set -e

@@ -9,9 +9,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +46,11 @@ def tap(source: str, program: Path) -> Iterator[Tap]:
 
 
 @contextmanager
-def tapping(source: str, program: Path) -> Iterator[Tap]:
+def tapping(source: str, program: Path, expected: Sequence[str] = ()) -> Iterator[Tap]:
     """Give what runs an action, and returns the records of the program's executions."""
     group = features.open_group(report_tid=True)
     taken = records.choose(source, group)
+    taken.expect(expected or [program.name])
     group.mark(FAN_OPEN_EXEC_PERM, str(program))
 
     def listen(action: Callable[[], object]) -> list[ExecRecord]:
@@ -139,6 +141,61 @@ def test_an_execve_of_another_thread_than_the_first(tap: Tap, program: Path) -> 
     found = tap(lambda: _run(sys.executable, "-c", _FROM_A_THREAD, str(program), "from a thread"))
     assert found[0].arguments == [str(program).encode(), b"from a thread"]
     assert found[0].tid != found[0].tgid
+
+
+def test_names_that_are_not_expected(source: str, tmp_path: Path) -> None:
+    """They are not recorded, and are read from the held task: nothing is missed."""
+    names = ["other", "program-" + "x" * 40, "-", "programs", "rogram", "program"]
+    for name in names:
+        (tmp_path / name).write_text("#!/bin/sh\nexit 0\n")
+        (tmp_path / name).chmod(0o755)
+        with tapping(source, tmp_path / name, expected=["program"]) as tap:
+            found = tap(partial(_run, str(tmp_path / name), "argument"))
+        assert found[0].arguments == [str(tmp_path / name).encode(), b"argument"]
+        assert found[0].trusted
+
+
+def _recorded(source: str, program: Path, run: Callable[[], object], expected: str) -> list[bool]:
+    """Was each execution of the program recorded by BPF?"""
+    group = features.open_group(report_tid=True)
+    taken = records.choose(source, group)
+    taken.expect([expected])
+    group.mark(FAN_OPEN_EXEC_PERM, str(program))
+    thread = threading.Thread(target=run)
+    thread.start()
+    recorded = []
+    while thread.is_alive() or select.select([group], [], [], 0)[0]:
+        if select.select([group], [], [], 0.05)[0] and (event := group.read()):
+            recorded.append(taken.take(event) is not None)
+            group.answer(event.fd, FAN_ALLOW)
+            os.close(event.fd)
+    thread.join()
+    taken.close()
+    group.close()
+    return recorded
+
+
+@pytest.mark.parametrize(
+    ("path", "recorded"),
+    [
+        ("program", True),
+        ("./deep/../program", True),
+        ("x" * 26 + "/" + "y" * 5, False),
+        ("d" * 200 + "/" + "e" * 200 + "/program", True),  # too long to be looked at
+        ("programs", False),
+        ("link", False),
+    ],
+)
+def test_what_is_recorded(source: str, path: str, recorded: bool, program: Path, tmp_path: Path) -> None:
+    other = tmp_path / path
+    other.parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / "deep").mkdir(exist_ok=True)
+    if path == "link":
+        other.symlink_to(program)
+    elif not other.exists():
+        shutil.copy(program, other)
+    expected = recorded and source != "procfs"
+    assert _recorded(source, other, lambda: _run(f"{tmp_path}/{path}"), "program") == [expected]
 
 
 def test_execveat(tap: Tap, program: Path) -> None:

@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 
 from startgate import AsyncWatcher, Deny, Event, StartgateError
-from startgate.asyncwatcher import AsyncSubscription
+from startgate.asyncwatcher import AsyncSubscription, _run_on
 from startgate.listeners import Decision, Listeners, Registration
 from startgate.testing import make_event
 
@@ -209,3 +209,17 @@ def test_one_that_nobody_reads_ends_with_its_loop() -> None:
         await asyncio.sleep(0.01)
 
     asyncio.run(scenario())
+
+
+def test_what_a_loop_is_given_at_its_very_end_is_not_waited_for() -> None:
+    """It takes the call, and never runs it."""
+    loop = asyncio.new_event_loop()
+    called = []
+
+    async def call() -> None:
+        called.append(1)
+
+    threading.Timer(0.05, loop.close).start()
+    with pytest.raises(RuntimeError, match="ended"):
+        _run_on(loop, call())
+    assert not called

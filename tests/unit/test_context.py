@@ -109,7 +109,9 @@ def impatient(group: FakeGroup) -> Iterator[Context]:
 
 def test_a_job_that_is_stuck_does_not_keep_the_task(impatient: Context, group: FakeGroup) -> None:
     stuck, events = threading.Event(), impatient.listeners.subscribe(10)
-    impatient.submit(group.hold(), lambda: stuck.wait(PATIENCE))
+    hold = group.hold()
+    impatient.limit(hold)
+    impatient.submit(hold, lambda: stuck.wait(PATIENCE))
     assert group.answered.wait(PATIENCE)
     stuck.set()
     event = events.get(timeout=PATIENCE)

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from startgate.errors import UsageError
 from startgate.events import Event, EventType, Exit
@@ -99,6 +102,7 @@ def test_the_variables() -> None:
         "STARTGATE_CONTAINER_NAME": "",
         "STARTGATE_IMAGE": "bb",
         "STARTGATE_ENGINE": "",
+        "STARTGATE_RUNTIME": "",
         "STARTGATE_PID": "",
         "STARTGATE_BUNDLE": "",
         "STARTGATE_ROOTFS": "",
@@ -111,6 +115,17 @@ def test_the_variables() -> None:
 def test_what_no_environment_holds_is_left_out(bad: str) -> None:
     told = documents.variables(make_event("created", name=bad), b"{}")
     assert "STARTGATE_CONTAINER_NAME" not in told and told["STARTGATE_CONTAINER_ID"] == "test"
+
+
+@given(st.text(), st.text(), st.text())
+def test_whatever_is_written_is_read_or_refused(types: str, command: str, name: str) -> None:
+    for text in (command, f"created={command}", f"{types}={command}"):
+        with suppress(UsageError):
+            assert all("\0" not in word for word in parse_option(text).words)
+    event = make_event("created", id=types, name=name, annotations={name: command})
+    told = documents.variables(event, event.to_json())
+    assert not any("\0" in text for text in told.values())
+    assert msgspec.json.decode(documents.state(event))["annotations"] == {name: command}
 
 
 def test_an_event_without_a_container() -> None:

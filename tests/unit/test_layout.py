@@ -50,6 +50,7 @@ def header(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[int]]:
                    offsetof(struct exec_end, status));
             printf("limits %d %d\\n", EXEC_ARGS_SIZE, EXEC_ARG_SIZE);
             printf("bits %d %d\\n", EXEC_TRUNCATED, EXEC_INCOMPLETE);
+            printf("name %d\\n", EXEC_NAME_SIZE);
             return 0;
         }}"""
     output = tmp_path_factory.mktemp("layout") / "layout"
@@ -75,6 +76,7 @@ def test_there_are_no_other_fields(header: dict[str, list[int]]) -> None:
     assert header["args"] == [layout.HEADER.size, layout.ARGS_SIZE]
     assert header["struct"] == [layout.SIZE]
     assert sum(header["limits"]) == layout.ARGS_SIZE
+    assert header["name"] == [layout.NAME_SIZE]
 
 
 def test_the_flags_are_the_headers(header: dict[str, list[int]]) -> None:

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import queue
+import threading
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -7,7 +11,7 @@ import pytest
 from startgate.errors import NotReadable
 from startgate.events import Event as ContainerEvent
 from startgate.gates.context import Context, Job
-from startgate.gates.reader import Reader
+from startgate.gates.reader import Crew, Reader
 from startgate.hold import Hold
 from startgate.kernel.fanotify import FAN_ALLOW, FAN_DENY, FAN_NOFD, FAN_OPEN_EXEC_PERM, FAN_Q_OVERFLOW, Event
 from startgate.progress import Progress
@@ -94,6 +98,85 @@ def test_where_handing_over_fails_the_task_is_let_go(
     group.raise_event(held())
     assert group.answered.wait(PATIENCE)
     assert group.answers == [FAN_ALLOW]
+
+
+def test_a_reader_works_while_another_reads_on(group: FakeGroup, context: Context) -> None:
+    """Four readers, whose work gets stuck: one always stays to read, and workers do the rest."""
+    progress = Progress()
+    crew, stuck, names = Crew(), threading.Event(), queue.SimpleQueue[str]()
+
+    def decide(event: Event, hold: Hold) -> Job | None:
+        def work() -> None:
+            names.put(threading.current_thread().name)
+            stuck.wait(PATIENCE)
+            hold.allow()
+
+        return None if event.pid else work
+
+    readers = [Reader("test", group, context, decide, pulse=progress.reader(0), crew=crew) for _ in range(4)]
+    for reader in readers:
+        reader.start()
+    for _ in range(5):
+        group.raise_event(Event(FAN_OPEN_EXEC_PERM, any_fd(), 0))
+    assert Counter(names.get(timeout=PATIENCE) for _ in range(5)) == {
+        "startgate-test": 3,
+        "startgate-worker": 2,
+    }
+    assert group.answers == []
+    group.raise_event(held())
+    assert group.answered.wait(PATIENCE)
+    stuck.set()
+    for reader in readers:
+        reader.close()
+    progress.close()
+
+
+@pytest.mark.timeout(60)
+def test_closing_does_not_wait_for_work(group: FakeGroup, context: Context) -> None:
+    progress = Progress()
+    crew, begun, stuck = Crew(), threading.Event(), threading.Event()
+
+    def work() -> None:
+        begun.set()
+        stuck.wait(PATIENCE)
+
+    readers = [
+        Reader("test", group, context, lambda event, hold: work, pulse=progress.reader(0), crew=crew)
+        for _ in range(2)
+    ]
+    for reader in readers:
+        reader.start()
+    group.raise_event(held())
+    assert begun.wait(PATIENCE)
+    before = time.monotonic()
+    for reader in readers:
+        reader.close()
+    assert time.monotonic() - before < PATIENCE / 2
+    stuck.set()
+    progress.close()
+
+
+def test_events_are_decided_on_in_turn(group: FakeGroup, context: Context) -> None:
+    progress = Progress()
+    crew, order = Crew(in_turn=True), list[int]()
+
+    def decide(event: Event, hold: Hold) -> None:
+        order.append(event.pid)
+        time.sleep(0.001)
+        order.append(event.pid)
+
+    readers = [Reader("test", group, context, decide, pulse=progress.reader(0), crew=crew) for _ in range(3)]
+    for reader in readers:
+        reader.start()
+    for pid in range(1, 21):
+        group.raise_event(Event(FAN_OPEN_EXEC_PERM, any_fd(), pid))
+    until = time.monotonic() + PATIENCE
+    while len(group.answers) < 20 and time.monotonic() < until:
+        time.sleep(0.01)
+    for reader in readers:
+        reader.close()
+    progress.close()
+    assert order == [pid for pid in range(1, 21) for _ in range(2)]
 
 
 def next_event(group: FakeGroup, context: Context, raised: Event | OSError) -> ContainerEvent | None:

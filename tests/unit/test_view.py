@@ -195,7 +195,7 @@ def test_a_link_into_a_directory_of_the_system(host: FakeHost, tmp_path: Path) -
 
 
 def test_a_file_system_that_may_never_answer(view: View, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "is_foreign", lambda fd: True)
+    monkeypatch.setattr(files, "type_of", lambda fd: 0x65735546)  # FUSE
     with pytest.raises(BundleError, match="network or FUSE"):
         view.open_pid_directory("/srv")
 
@@ -295,7 +295,7 @@ def test_a_program_on_a_file_system_that_may_never_answer(
     view: View, caller: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program(caller / "srv/bundle/rootfs/bin/sh")
-    monkeypatch.setattr(files, "is_foreign", lambda fd: True)
+    monkeypatch.setattr(files, "type_of", lambda fd: 0x65735546)  # FUSE
     with pytest.raises(BundleError, match="not found"):
         opened(view, config(["sh"]))
 

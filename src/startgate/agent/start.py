@@ -25,6 +25,7 @@ def become_supervisor(*, exec_records: str, hang_limit: float, **watch: Any) -> 
     if watch["keep"]:
         compile_filter(watch["keep"])
     features.check_host_root(watch["host_root"])
+    features.check_other_processes(watch["host_root"])
     estate = Estate.open(exec_records, Progress.shared())
     fds = estate.fds() | {"ready": os.eventfd(0, os.EFD_NONBLOCK)}
     for fd in fds.values():

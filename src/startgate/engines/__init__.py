@@ -36,13 +36,16 @@ def identify(
     state_root: str,
     read: Callable[[str], bytes],
     caller: Callable[[], list[str]],
+    read_at: Callable[[str, int, int], bytes] | None = None,
 ) -> Container:
     """Return the container with what its engine knows.
 
     `read` reads a file on the host (raising OSError), `caller` gives the command line of the
-    process that executed the runtime. Runs on a worker: both may wait.
+    process that executed the runtime, `read_at` reads a part of a large file (path, offset,
+    size). Runs on a worker: all may wait.
     """
-    facts = Facts(container, state_root, read, caller)
+    part = read_at or (lambda path, offset, size: read(path)[offset : offset + size])
+    facts = Facts(container, state_root, read, part, caller)
     for engine in ENGINES:
         if known := engine(facts):
             fitting = Fitting()

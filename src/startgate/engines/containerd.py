@@ -1,9 +1,10 @@
-"""containerd and CRI-O: what their CRI plugins and clients write into the annotations."""
+"""containerd and CRI-O: annotations by their CRI plugins and clients; containerd's database."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+from startgate.engines.containerd_database import stored
 from startgate.engines.facts import Facts, Known
 from startgate.events import Kubernetes
 
@@ -19,11 +20,11 @@ def describe(facts: Facts) -> Known | None:
         return _of_cri(facts)
     if f"{_CRIO}ContainerType" in notes:
         return _of_crio(notes)
-    if "nerdctl/name" in notes:
-        return Known("containerd", notes["nerdctl/name"], labels=notes)
-    if _RUNTIME_ROOT in facts.state_root:
-        return Known("containerd", facts.container.id, labels=notes)
-    return None
+    if "nerdctl/name" not in notes and _RUNTIME_ROOT not in facts.state_root:
+        return None
+    found = stored(facts)
+    name = notes.get("nerdctl/name", facts.container.id)
+    return Known("containerd", name, found.image, labels=found.labels or notes)
 
 
 def _of_cri(facts: Facts) -> Known:
@@ -40,9 +41,15 @@ def _of_cri(facts: Facts) -> Known:
         sandbox_id=note("sandbox-id"),
         container_type=note("container-type"),
     )
-    image = note("image-name") or note("podsandbox.image-name")  # a sandbox's since containerd 2
-    name = pod.container or pod.pod
-    return Known("containerd", name, image, kubernetes=pod, hostname=_hostname(facts, pod.sandbox_id))
+    found = stored(facts, pod.sandbox_id)
+    return Known(
+        "containerd",
+        name=pod.container or pod.pod,
+        image=note("image-name") or note("podsandbox.image-name") or found.image,
+        labels=found.labels,
+        kubernetes=pod,
+        hostname=_hostname(facts, pod.sandbox_id),
+    )
 
 
 def _hostname(facts: Facts, sandbox: str | None) -> str | None:

@@ -24,6 +24,8 @@ class Facts:
     """The runtime's state directory (``--root``): containerd and Docker have their own."""
     read: Callable[[str], bytes]
     """Read a file as the runtime's caller sees it. Raises OSError."""
+    read_at: Callable[[str, int, int], bytes]
+    """Read a part of a file, too: offset and size; less at its end. Raises OSError."""
     caller: Callable[[], list[str]]
     """The command line of the process that executed the runtime; empty if it is gone."""
 

@@ -49,18 +49,22 @@ class Context:
         """Note how it stands with a container, for a worker after us. On a worker."""
         self.notes.save(entry, self.pid_files, self.programs)
 
-    def submit(self, hold: Hold, job: Job) -> None:
-        """Do a job on a worker, under the hold's deadline. Never waits."""
+    def limit(self, hold: Hold) -> None:
+        """See to it that the hold is answered at its deadline, whatever becomes of its job."""
         hold.before_expiry = lambda: self._tell_lost(hold)
         self.deadlines.add(hold, self.hold_timeout)
-        self.workers.submit(lambda: self._do(hold, job))
+
+    def submit(self, hold: Hold, job: Job) -> None:
+        """Do a job on a worker. Never waits."""
+        self.workers.submit(lambda: self.do(hold, job))
 
     def _tell_lost(self, hold: Hold) -> None:
         """The deadline passed before the job came to its events."""
         answer = "denied" if hold.denied else "let go"
         self.listeners.publish(lost(f"a task was {answer} after {hold.held_us / 1e6:.1f} s, unexamined"))
 
-    def _do(self, hold: Hold, job: Job) -> None:
+    def do(self, hold: Hold, job: Job) -> None:
+        """Do a job here; the task is answered, and told of, where it fails."""
         try:
             job()
         except Released:
@@ -70,8 +74,11 @@ class Context:
             answer = "denied" if hold.denied else "let go"
             self.listeners.publish(lost(f"a runtime command was {answer} unexamined: {error}"))
             log.warning("a runtime command was %s unexamined: %s", answer, error)
-        except BaseException:
+        except BaseException as error:
             hold.release()
+            self.listeners.publish(
+                lost(f"a runtime command was not examined, by an error of ours: {error!r}")
+            )
             raise
 
 

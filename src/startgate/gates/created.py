@@ -164,6 +164,8 @@ class Created:
         waiting, end = self._context.lifecycle.passed(entry)
         for hold in waiting:
             hold.allow()
+        if entry.runtime_watch:
+            self._context.exits.unwatch(entry.runtime_watch)
         if end:
             self.ends.ended(entry, end)
 
@@ -200,12 +202,11 @@ class Created:
             log.warning("container %s: its init %d is gone: %s", entry.container.id, pid, error)
             return None
         claimed = self._context.lifecycle.claim(entry, container)
-        unneeded = (entry.runtime_watch, entry.init_watch) if claimed else (watch,)
-        for other in unneeded:
-            if other:
-                self._context.exits.unwatch(other)
+        unneeded = entry.init_watch if claimed else watch
+        if unneeded:
+            self._context.exits.unwatch(unneeded)
         if not claimed:
             return None
-        entry.init_watch = watch
+        entry.init_watch = watch  # the runtime's is dropped once the task goes on: `_passed`
         self._context.pid_files.remove(entry)
         return container

@@ -114,7 +114,9 @@ class Creating:
             name = view.absolute(entry.invocation.config or oci.CONFIG, bundle)
             entry.config = view.read_config(name)
             container = self._describe_config(entry, container, entry.config, view)
-            container = engines.identify(container, entry.key.root, view.read_small, view.caller_arguments)
+            container = engines.identify(
+                container, entry.key.root, view.read_small, view.caller_arguments, view.read_part
+            )
         except BundleError as error:
             log.warning("container %s: %s", container.id, printable(str(error)))
         self._context.lifecycle.describe(entry, container)
@@ -128,11 +130,18 @@ class Creating:
 
     def _watch_runtime(self, entry: Entry) -> None:
         """Its end tells of starts that fail, and of `create`s whose pid file nobody reads."""
-        workers = self._context.housekeeping
-        entry.runtime_watch = self._context.exits.watch(
-            entry.runtime,
-            lambda status: workers.submit(lambda: self._created.runtime_ended(entry, status)),
-        )
+
+        def ended(status: int | None) -> None:
+            def tell() -> None:
+                self._context.housekeeping.submit(lambda: self._created.runtime_ended(entry, status))
+
+            if status == 0 and entry.invocation.command is Command.CREATE:
+                # Somebody reads the pid file right now, most likely: then there is nothing to do.
+                self._context.exits.later(tell)
+            else:
+                tell()
+
+        entry.runtime_watch = self._context.exits.watch(entry.runtime, ended)
 
     def _arm_pid_file(self, entry: Entry, view: View, bundle: str) -> bool:
         call = entry.invocation

@@ -20,8 +20,9 @@ from startgate.runtimes.commandline import Command, Invocation
 
 log = logging.getLogger(__name__)
 
-_POLL = 0.01
-_POLL_LIMIT = 60.0
+_PAUSE = 0.01
+_PAUSE_LIMIT = 1.0
+_FOLLOW_LIMIT = 60.0
 _PATIENCE = 2.0
 
 
@@ -85,10 +86,11 @@ class Existing:
 
     def _follow(self, starts: list[_Start]) -> None:
         """Wait until each has made its container, or has ended."""
-        until = time.monotonic() + _POLL_LIMIT
+        until, pause = time.monotonic() + _FOLLOW_LIMIT, _PAUSE
         while starts and time.monotonic() < until and not self._closed.is_set():
             starts = [start for start in starts if self._is_under_way(start)]
-            self._closed.wait(_POLL if starts else 0)
+            self._closed.wait(pause if starts else 0)
+            pause = min(2 * pause, _PAUSE_LIMIT)
 
     def _is_under_way(self, start: _Start) -> bool:
         alive = self._context.proc.is_alive(start.runtime)  # first: it may end while we look

@@ -21,15 +21,16 @@ def describe(container: Container, config: oci.Config, view: View, proc: Proc, r
     shared = shared_namespaces(
         oci.namespace_paths(config), proc.namespaces(runtime), proc.host_namespaces(), view.namespace
     )
-    return resolve_mounts(replace(container, host_namespaces=shared), config, view)
+    return resolve_mounts(replace(container, host_namespaces=shared), view)
 
 
-def resolve_mounts(container: Container, config: oci.Config, view: View) -> Container:
+def resolve_mounts(container: Container, view: View) -> Container:
     """Return the container with the places that its bind mounts lead to."""
-    mounts = config.mounts or ()
     resolved = tuple(
-        replace(told, resolved=_resolve(view, told, container.bundle or "/")) if oci.is_bind(mount) else told
-        for told, mount in zip(container.mounts, mounts, strict=True)
+        replace(mount, resolved=_resolve(view, mount, container.bundle or "/"))
+        if oci.is_bind(mount)
+        else mount
+        for mount in container.mounts
     )
     return replace(container, mounts=resolved)
 

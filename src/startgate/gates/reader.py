@@ -9,6 +9,7 @@ import select
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 from startgate.errors import NotReadable
 from startgate.gates.context import Context, Job
@@ -25,11 +26,36 @@ _BREATH = 0.002
 _BREATHS = 200
 
 
+class Crew:
+    """The readers of one group. Whoever reads an event also does its work, which may wait, as
+    long as another of them stays to read on: handing over to a worker costs more than most work.
+    """
+
+    def __init__(self, *, in_turn: bool = False) -> None:
+        """`in_turn`: events are read and decided on by one reader at a time, in their order."""
+        self.turn: AbstractContextManager[object] = threading.Lock() if in_turn else nullcontext()
+        self._lock = threading.Lock()
+        self._reading = 0
+
+    def join(self) -> None:
+        """A reader is there, or is back."""
+        with self._lock:
+            self._reading += 1
+
+    def leave(self) -> bool:
+        """May a reader turn to work that may wait? False: no other would be left."""
+        with self._lock:
+            if self._reading < 2:
+                return False
+            self._reading -= 1
+            return True
+
+
 class Reader:
     """Calls `decide` with each event and its hold, on a thread of its own.
 
-    `decide` must never wait. What it returns is done on a worker while the task is held;
-    when it returns None, or raises, the task is let go at once.
+    `decide` must never wait. What it returns is done while the task is held: here, or on a
+    worker when this is the last reader; when it returns None, or raises, the task is let go.
     """
 
     def __init__(
@@ -40,6 +66,7 @@ class Reader:
         decide: Callable[[Event, Hold], Job | None],
         *,
         pulse: Pulse,
+        crew: Crew | None = None,
         again: Sequence[Event] = (),
     ) -> None:
         """`again` are events that another reader of the group took, which died."""
@@ -47,6 +74,9 @@ class Reader:
         self._group = group
         self._context = context
         self._decide = decide
+        self._crew = crew or Crew()
+        self._crew.join()
+        self._working = False
         self._pulse = pulse
         self._again = again
         # From this number on few fds are left; workers need some, for files they look at.
@@ -60,11 +90,12 @@ class Reader:
 
     def close(self) -> None:
         """End the thread; events that wait unread stay with the group."""
-        os.eventfd_write(self._stop, 1)
-        if self._thread.ident is not None:
-            self._thread.join(_PATIENCE)
-        if not self._thread.is_alive():  # else it is stuck in the kernel, and would poll another's fd
+        if self._thread.ident is None:
             os.close(self._stop)
+            return
+        os.eventfd_write(self._stop, 1)
+        if not self._working:
+            self._thread.join(_PATIENCE)
 
     def _run(self) -> None:
         with select.epoll() as poll:
@@ -73,12 +104,13 @@ class Reader:
             poll.register(self._stop, select.EPOLLIN)
             poll.register(self._pulse.ping, select.EPOLLIN | select.EPOLLET)
             for event in self._again:
-                self._dispatch(event)
+                self._handle(event)
             while self._stop not in (ready := [fd for fd, _ in poll.poll()]):
                 if self._group.fileno() in ready:
                     self._await_fds()
                     self._read()
                 self._pulse.turn()
+        os.close(self._stop)
 
     def _await_fds(self) -> None:
         """Wait a moment while few fds are left: the kernel denies what is read without a free one."""
@@ -96,29 +128,51 @@ class Reader:
         return lowest < self._scarce
 
     def _read(self) -> None:
-        try:
-            event = self._group.read()
-        except OSError as error:  # EMFILE: the kernel denied that access (fanotify_read())
-            self._lost(f"an access was denied by the kernel, its event can't be read: {error}")
-            return
-        if event:
-            self._dispatch(event)
+        with self._crew.turn:
+            try:
+                event = self._group.read()
+            except OSError as error:  # EMFILE: the kernel denied that access (fanotify_read())
+                self._lost(f"an access was denied by the kernel, its event can't be read: {error}")
+                return
+            held = self._dispatch(event) if event else None
+        if held:
+            self._do(*held)
 
-    def _dispatch(self, event: Event) -> None:
+    def _handle(self, event: Event) -> None:
+        with self._crew.turn:
+            held = self._dispatch(event)
+        if held:
+            self._do(*held)
+
+    def _dispatch(self, event: Event) -> tuple[Hold, Job] | None:
         if event.fd == FAN_NOFD:
             self._lost("the kernel's event queue overflowed: starts were let go unseen")
-            return
+            return None
         self._pulse.hold(event.fd)
         hold = Hold(self._group, event.fd, file=not event.again)
         try:
             if job := self._decide(event, hold):
-                self._context.submit(hold, job)
-                return
+                self._context.limit(hold)
+                return hold, job
         except (NotReadable, OSError) as error:  # the task was killed, most likely
             self._log(logging.INFO, f"let go: {error}")
         except Exception as error:
             self._log(logging.ERROR, f"deciding on an event failed, it was let go: {error!r}")
         hold.allow()
+        return None
+
+    def _do(self, hold: Hold, job: Job) -> None:
+        if not self._crew.leave():
+            self._context.submit(hold, job)
+            return
+        self._working = True
+        try:
+            self._context.do(hold, job)
+        except BaseException:
+            log.exception("the work on a held task failed")
+        finally:
+            self._working = False
+            self._crew.join()
 
     def _lost(self, message: str) -> None:
         self._context.listeners.publish(lost(f"{self._name}: {message}"))

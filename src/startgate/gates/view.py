@@ -8,7 +8,7 @@ import posixpath
 import threading
 
 from startgate.errors import BundleError, NotReadable
-from startgate.kernel import files
+from startgate.kernel import files, layers
 from startgate.kernel.process import Proc
 from startgate.runtimes import oci
 
@@ -33,6 +33,7 @@ class View:
         """
         self._proc = proc
         self._parent = parent
+        self._process = f"{proc.root}/{tid or 'self'}"
         if tid is None:
             self.root, self.cwd = os.open(proc.host, os.O_PATH | os.O_CLOEXEC), "/"
             return
@@ -61,6 +62,10 @@ class View:
     def read_small(self, path: str) -> bytes:
         """Read a file of an engine. Raises OSError."""
         return self.read(path, oci.CONFIG_LIMIT)
+
+    def read_part(self, path: str, offset: int, size: int) -> bytes:
+        """Read a part of an engine's file. Raises OSError."""
+        return files.read_part(self.root, path, offset, size)
 
     def caller_arguments(self) -> list[str]:
         """Return the command line of the runtime's parent; empty when it is gone."""
@@ -125,7 +130,7 @@ class View:
                 raise BundleError(f"{path} is a directory of the system")
             if real in _SHARED_DIRECTORIES:
                 raise BundleError(f"{path} is a directory of the system")
-            if files.is_foreign(fd):
+            if layers.is_remote(fd, self._process, self._proc.host):
                 raise BundleError(f"{path} is on a network or FUSE file system")
         except BaseException:
             os.close(fd)
@@ -151,7 +156,7 @@ class View:
         root, inside = rootfs, path
         if source := oci.bind_source(path, config):
             root, inside = self.root, posixpath.join(bundle, source)
-        return _open_program(root, inside)
+        return _open_program(root, inside, self._process, self._proc.host)
 
     def close(self) -> None:
         """Close the fd: an open one keeps the caller's root busy."""
@@ -181,14 +186,17 @@ def _inode_of_namespace(fd: int) -> int | None:
     return status.st_ino if status.st_dev == os.stat("/proc/self/ns/mnt").st_dev else None
 
 
-def _open_program(root: int, path: str) -> int | None:
+def _open_program(root: int, path: str, process: str, host: str) -> int | None:
     """Open (O_PATH) what may be executed and marked; None for anything else."""
     try:
         fd = files.open_in_root(root, path, os.O_PATH)
     except OSError:
         return None
-    if files.is_program(fd) and not files.is_foreign(fd):
-        return fd
+    try:
+        if files.is_program(fd) and not layers.is_remote(fd, process, host):
+            return fd
+    except OSError:  # the process is gone
+        pass
     os.close(fd)
     return None
 
@@ -198,10 +206,11 @@ def open_program_of(proc: Proc, pid: int, config: oci.Config) -> int:
 
     Raises OSError, or BundleError when it is not found.
     """
-    root = os.open(f"{proc.root}/{pid}/root", os.O_PATH | os.O_CLOEXEC)
+    process = f"{proc.root}/{pid}"
+    root = os.open(f"{process}/root", os.O_PATH | os.O_CLOEXEC)
     try:
         for candidate in _candidates(config.process or oci.OciProcess()):
-            if (fd := _open_program(root, candidate)) is not None:
+            if (fd := _open_program(root, candidate, process, proc.host)) is not None:
                 return fd
     finally:
         os.close(root)

@@ -53,6 +53,7 @@ def variables(event: Event, document: bytes) -> dict[str, str]:
         "CONTAINER_NAME": container.name,
         "IMAGE": container.image,
         "ENGINE": container.engine,
+        "RUNTIME": container.runtime_path,
         "PID": container.pid if event.type != "stopped" else None,
         "BUNDLE": container.bundle,
         "ROOTFS": container.rootfs,

@@ -127,5 +127,5 @@ class _Hook:
         environment = {**os.environ, **documents.variables(event, document), **self.config.env}
         inputs = [documents.state(event), document]
         outcome = process.run(self.command, environment, inputs, self.config.timeout, running)
-        log.debug("hook %s: wait status %s, printed %r", self.config.label, outcome.status, outcome.stdout)
+        log.debug("hook %s: %s", self.config.label, outcome)
         return outcome

@@ -94,7 +94,7 @@ def library() -> Library:
 
 
 class Map:
-    """A BPF map with keys of 4 bytes. Not for use by two threads at once."""
+    """A BPF map, with keys of 4 bytes but for `insert`. Not for use by two threads at once."""
 
     def __init__(self, library: Library, fd: int) -> None:
         self._fd = fd
@@ -124,6 +124,11 @@ class Map:
         """Insert or replace. Raises OSError: E2BIG when the map is full."""
         self._key.value = key
         if self._update(self._fd, ctypes.byref(self._key), value, 0):
+            raise libc.error()
+
+    def insert(self, key: bytes, value: bytes) -> None:
+        """Insert or replace, in a map with keys of another size. Raises OSError: E2BIG when it is full."""
+        if self._update(self._fd, key, value, 0):
             raise libc.error()
 
     def delete(self, key: int) -> None:

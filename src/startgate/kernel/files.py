@@ -17,9 +17,10 @@ from startgate.kernel import libc
 
 _NR_OPENAT2 = 437  # the same on every architecture
 _RESOLVE_IN_ROOT = 0x10
+_CHUNK = 1 << 16
 
 # statfs(2) f_type of file systems that ask another process or host to answer
-_FOREIGN = frozenset(
+FOREIGN = frozenset(
     {
         0x65735546,  # FUSE
         0x6969,  # NFS
@@ -76,13 +77,23 @@ def read_regular(root: int, path: str, limit: int, *, owner: int | None = None) 
             raise OSError(errno.EPERM, f"owned by uid {status.st_uid}", path)
         if status.st_size > limit:
             raise OSError(errno.EFBIG, f"larger than {limit} bytes", path)
-        with os.fdopen(os.dup(fd), "rb") as file:
-            data = file.read(limit + 1)
+        data = bytearray()
+        while chunk := os.read(fd, _CHUNK):
+            data += chunk
+            if len(data) > limit:
+                raise OSError(errno.EFBIG, f"larger than {limit} bytes", path)
+        return bytes(data)
     finally:
         os.close(fd)
-    if len(data) > limit:  # it grew, or tells no size (/proc)
-        raise OSError(errno.EFBIG, f"larger than {limit} bytes", path)
-    return data
+
+
+def read_part(root: int, path: str, offset: int, size: int) -> bytes:
+    """Read `size` bytes of a regular file at `offset`; fewer at its end. Raises OSError."""
+    fd = open_regular(root, path)
+    try:
+        return os.pread(fd, size, offset)
+    finally:
+        os.close(fd)
 
 
 def append_to_regular(root: int, path: str, data: bytes, instead_of: bytes) -> None:
@@ -141,9 +152,14 @@ def is_foreign(fd: int) -> bool:
     Reading a fanotify event opens the file: on such a file system that may wait for
     ever, so nothing there is marked.
     """
+    return type_of(fd) in FOREIGN
+
+
+def type_of(fd: int) -> int:
+    """Return the type of a file's file system: f_type of statfs(2)."""
     buffer = _Statfs()
     _fstatfs(fd, ctypes.byref(buffer))
-    return (buffer.f_type & 0xFFFF_FFFF) in _FOREIGN
+    return int(buffer.f_type) & 0xFFFF_FFFF
 
 
 def is_program(fd: int) -> bool:

@@ -96,7 +96,16 @@ class Proc:
 
     def namespaces(self, pid: int) -> dict[str, int]:
         """Return the inode number of each namespace. Raises NotReadable when the process is gone."""
-        return {name: inode for name in NAMESPACES if (inode := self.namespace(pid, name)) is not None}
+        try:
+            directory = os.open(f"{self.root}/{pid}/ns", os.O_PATH | os.O_CLOEXEC)
+        except OSError as error:
+            raise NotReadable(f"process {pid} is gone") from error
+        try:  # from the directory: a third of the time of seven paths
+            return {name: inode for name in NAMESPACES if (inode := _namespace(directory, name))}
+        except OSError as error:
+            raise NotReadable(f"the namespaces of process {pid}: {error.strerror}") from error
+        finally:
+            os.close(directory)
 
     def host_namespaces(self) -> dict[str, int]:
         """Return those of the host's pid 1; our own where its are hidden from us (ptrace(2))."""
@@ -202,6 +211,16 @@ class Proc:
             raise NotReadable(f"process {pid} is gone") from error
         finally:
             os.close(fd)
+
+
+def _namespace(directory: int, name: str) -> int | None:
+    """Return the inode number of a namespace; None on a kernel without that kind. Raises OSError."""
+    try:
+        link = os.readlink(name, dir_fd=directory)
+    except FileNotFoundError:
+        os.stat("mnt", dir_fd=directory)  # if that is gone too, the process is
+        return None
+    return int(link[link.index("[") + 1 : -1])
 
 
 def parse_stat(line: bytes) -> Stat:

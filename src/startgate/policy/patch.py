@@ -119,7 +119,8 @@ def apply_all(document: Document, patches: Sequence[Patch]) -> Patched:
     for patch in patches:
         try:
             document, operations = patch.apply(document)
-            notes.append(Note(patch.message or "changed", patch.rule, "patch", tuple(operations)))
+            message = patch.message or ("changed" if operations else "nothing to change")
+            notes.append(Note(message, patch.rule, "patch", tuple(operations)))
         except PatchError as error:
             notes.append(Note(f"not changed: {error}", patch.rule, "error"))
             deny = deny or (Deny(notes[-1].message, patch.rule) if patch.required else None)

@@ -145,7 +145,7 @@ class Policy:
             if denied and rule.action in ("deny", "patch"):
                 continue
             said = rule.judge(event, context)
-            verdicts.append((rule, said))
+            verdicts.append((rule, [word for word in said if not (denied and isinstance(word, Deny))]))
             denied = denied or any(isinstance(word, Deny) for word in said)
         return verdicts
 

@@ -6,7 +6,7 @@ import os
 import struct
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from startgate.errors import KernelUnsupported
@@ -25,7 +25,7 @@ _TRACEPOINTS = (
     "task_exit",
 )
 _KPROBES = ("pick_event", "picked_event")
-_MAPS = ("exec_args", "ig_fa_records", "exit_status", "ends")
+_MAPS = ("exec_args", "ig_fa_records", "exit_status", "ends", "runtime_names")
 _ATTEMPTS = 3
 _ON_DEMAND = ("set_tracer_group", "pending_tid")
 
@@ -107,6 +107,14 @@ class BpfSource:
         self.bpf = ExecBpf(group, kprobes=kprobes, inherited=inherited)
         self._group = group
         self._exec_args = self.bpf.object.map("exec_args")
+
+    def expect(self, names: Iterable[str]) -> None:
+        """See ExecRecordSource: execs of files of other names are not recorded."""
+        known = self.bpf.object.map("runtime_names")
+        for name in names:
+            # The same name twice is no error; one that is too long is never found.
+            key = os.fsencode(name)[: layout.NAME_SIZE - 1].ljust(layout.NAME_SIZE, b"\0")
+            known.insert(key, b"\1")
 
     def host_pid(self, event: Event, group: Group) -> int:
         """See ExecRecordSource."""

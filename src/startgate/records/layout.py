@@ -7,7 +7,8 @@ import struct
 from startgate.records.record import ExecRecord
 
 HEADER = struct.Struct("=QIIIIIIII16s")
-ARGS_SIZE = 8192 + 2048
+ARGS_SIZE = 2048 + 1024
+NAME_SIZE = 32
 SIZE = HEADER.size + ARGS_SIZE
 
 TRUNCATED = 1

@@ -7,6 +7,7 @@ It is also how the other sources read what a record could not hold. All of it ma
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 
 from startgate.errors import KernelUnsupported, NotReadable
 from startgate.kernel import features
@@ -37,6 +38,9 @@ class Procfs:
     def take(self, event: Event) -> ExecRecord | None:
         """See ExecRecordSource."""
         return None
+
+    def expect(self, names: Iterable[str]) -> None:
+        """See ExecRecordSource."""
 
     def host_pid(self, event: Event, group: Group) -> int:
         """See ExecRecordSource."""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
 from typing import Protocol
+
+import msgspec
 
 from startgate.exits import ExitMemory
 from startgate.kernel.fanotify import Event, Group
 
 
-@dataclass(frozen=True, slots=True)
-class ExecRecord:
+class ExecRecord(msgspec.Struct, frozen=True):
     """The execve that a runtime binary's permission event is about. Host pids."""
 
     tid: int
@@ -35,6 +36,9 @@ class ExecRecordSource(Protocol):
 
         Never waits. None: this source can't tell without waiting.
         """
+
+    def expect(self, names: Iterable[str]) -> None:
+        """Be quick where files of these names are executed; others are no less safe, but slower."""
 
     def host_pid(self, event: Event, group: Group) -> int:
         """Return the event's pid in the initial pid namespace, 0 where it can't be told.

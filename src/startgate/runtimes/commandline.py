@@ -10,6 +10,8 @@ import os
 from dataclasses import dataclass
 from enum import Enum
 
+import msgspec
+
 
 @dataclass(frozen=True)
 class Options:
@@ -94,14 +96,14 @@ class Command(Enum):
 
 _STARTING = frozenset({Command.CREATE, Command.RUN, Command.RESTORE})
 _COMMANDS = {command.value: command for command in Command if command is not Command.OTHER}
+_WORDS = frozenset(map(os.fsencode, _COMMANDS))
 _KNOWN = frozenset(_COMMANDS) | frozenset(
     "checkpoint delete do events features help info init list pause ps resume spec state "
     "tar update version wait".split()
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Invocation:
+class Invocation(msgspec.Struct, frozen=True):
     """One runtime command. Paths are as written: relative ones are not resolved."""
 
     command: Command
@@ -134,6 +136,8 @@ def parse(argv: list[bytes]) -> Invocation:
 
     A command line that names no container (``runc create --help``) is OTHER.
     """
+    if _WORDS.isdisjoint(argv):
+        return OTHER  # most are: seen at once
     words = [os.fsdecode(word) for word in argv]
     flags, at = _global_options(words)
     if at >= len(words) or not (command := _COMMANDS.get(words[at])):

@@ -65,6 +65,11 @@ class RuntimeBinaries:
         """The binaries that are marked, each once."""
         return sorted(self._marked.values())
 
+    @property
+    def names(self) -> set[str]:
+        """The names by which they are executed, as far as known: of those that may appear, too."""
+        return {*self._names, *map(os.path.basename, self._marked.values())}
+
     def fileno(self) -> int:
         """Return an fd that polls readable when something may have appeared."""
         return self._inotify.fileno()

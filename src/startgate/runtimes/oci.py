@@ -247,7 +247,7 @@ def namespace_paths(config: Config) -> dict[str, str | None]:
     return {_NAMESPACES.get(each.type, each.type): each.path or None for each in listed}
 
 
-def is_bind(mount: OciMount) -> bool:
+def is_bind(mount: OciMount | Mount) -> bool:
     """Is it a bind mount?"""
     return mount.type == "bind" or bool({"bind", "rbind"} & set(mount.options or ()))
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import msgspec
 
+from startgate.foreign import UNDECODABLE
 from startgate.runtimes import state
 
 # Patterns of glob(3). containerd and Docker have one directory for each namespace.
@@ -45,7 +46,7 @@ def of_shim(command: list[str], options: bytes) -> str | None:
     """Return the state directory of a shim: its options' root, and its namespace below."""
     try:
         root = _options.decode(options).root
-    except msgspec.MsgspecError:
+    except UNDECODABLE:
         return None
     namespace = dict(itertools.pairwise(command)).get("-namespace")
     return state.canonical(os.path.join(root, namespace)) if root.startswith("/") and namespace else None

@@ -111,6 +111,7 @@ class Pod:
             "metadata": {"name": name, "attempt": attempt},
             "image": {"image": image},
             "command": command,
+            "labels": {"io.kubernetes.container.name": name},
             "log_path": f"{self.name}-{name}-{attempt}.log",
             "linux": {"security_context": context},
         }

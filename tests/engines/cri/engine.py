@@ -35,13 +35,19 @@ class CriEngine:
     def find(self, container: str) -> Listed:
         """Return one container or sandbox by its id, as CRI lists it."""
         pods, containers = self.client.list()
-        if container in pods:
-            name, image, pod = pods[container].metadata.name, None, container
-        else:
-            told = containers[container]
-            name, image, pod = told.metadata.name, told.image.image, told.pod_sandbox_id
+        told = pods.get(container) or containers[container]
+        pod = container if container in pods else told.pod_sandbox_id
+        image = PAUSE if container in pods else told.image.image
         code = self.containerd.exit_code(container, CRI_NAMESPACE)
-        return Listed(id=container, name=name, image=image, exit_code=code, pod=pod, running=code is None)
+        return Listed(
+            id=container,
+            name=told.metadata.name,
+            image=image,
+            exit_code=code,
+            labels={**pods[pod].labels, **told.labels},
+            pod=pod,
+            running=code is None,
+        )
 
     def kubernetes(self, container: str) -> Kubernetes:
         """Return what CRI lists of a container and its pod, as an event is to tell it."""

@@ -1,0 +1,278 @@
+"""Measures startgate beside any other watcher that prints a line for each container.
+
+    bench/peer.py --command '/path/to/container-hook' --pattern 'Container added: (\\S+)' \\
+                  --stop-pattern 'Container removed: (\\S+)' [--name NAME] [--document docs/performance.md]
+
+The first group of a pattern is the container's id. Both watch the same starts, in the same
+interleaved rounds. Where the peer needs what this kernel has not (kprobes), run it in a VM:
+`make bench-peer`. Writes build/peer.json, build/peer.md and the tables in the document.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import capacity
+import machine
+import report
+import sides
+import stats
+import stops
+import tools
+from cost import Effort
+from report import Chapter, Figure, figure, spread
+from rounds import interleave
+from sides import Floor, Listening, Nothing, Peer, Side, Startgate
+
+ROOT = Path(__file__).resolve().parent.parent
+MARKERS = ("<!-- peer: written by `make bench-peer` -->", "<!-- /peer -->")
+ADDED_LIMIT = 0.5
+"""startgate is to add at most this share of what the peer adds."""
+_WARM = 1
+_PREFIX = "bench-"
+
+
+@dataclass(frozen=True)
+class Words:
+    """What a watcher prints: patterns whose first group is the container's id."""
+
+    start: str
+    stop: str | None
+
+    def starts(self, listening: Listening) -> set[str]:
+        """Return those of our containers that it has told of."""
+        return {name for line in listening.lines() if (name := named(self.start, line.text))}
+
+
+def named(pattern: str, text: str) -> str:
+    """Return the container that a line names, "" if it is none of ours."""
+    match = re.search(pattern, text)
+    return match[1] if match and match[1].startswith(_PREFIX) else ""
+
+
+OURS = Words(r'"type":"created".*?"id":"([^"]+)"', r'"type":"stopped".*?"id":"([^"]+)"')
+
+
+class Sample(NamedTuple):
+    """One round of one side."""
+
+    times: list[float]
+    """Of each container: create, read of the pid file, start; nanoseconds."""
+    seen: int
+    stops: list[float]
+    """From each container's last instruction to the line that tells; milliseconds."""
+    rss: float
+    cpu: float
+
+
+class Harness:
+    """The containers, and who is asked about them."""
+
+    def __init__(self, bundle: tools.Bundle, words: dict[str, Words]) -> None:
+        self._bundle = bundle
+        self._words = words
+
+    def start(self, count: int, log: Path | None = None) -> list[list[float]]:
+        """Start containers as engines do, one after the other, each with a bundle of its name."""
+        bundle = self._bundle
+        own = bundle.bundles / f"{_PREFIX}{{}}"
+        places = (own, own / "init.pid", bundle.path)
+        return tools.load(count, "engine", tools.runtime(), *places, log=log)
+
+    def measure(self, listening: Listening, count: int, at_once: int) -> Sample:
+        """Start `at_once` times `count` containers."""
+        self.start(_WARM)
+        cpu = capacity.cpu_seconds(listening.pid) if listening.pid else 0.0
+        before = self._ids(listening)
+        with ThreadPoolExecutor(at_once) as pool:
+            timed = list(pool.map(lambda _: self._timed(count), range(at_once)))
+        times = [sample[0] for samples, _ in timed for sample in samples]
+        words = self._words.get(listening.name)
+        if not words or not listening.pid:
+            return Sample(times, 0, [], 0.0, 0.0)
+        stops_after = self._stops(words, listening, timed[0][1], count * at_once) if at_once == 1 else []
+        seen = self._count(listening, before, count * at_once)
+        cpu = (capacity.cpu_seconds(listening.pid) - cpu) / (count * at_once)
+        return Sample(times, seen, stops_after, capacity.memory(listening.pid)["Rss"], cpu)
+
+    def _timed(self, count: int) -> tuple[list[list[float]], list[stops.Life]]:
+        found: list[list[float]] = []
+        lives = stops.lives(lambda log: found.extend(self.start(count, log)))
+        return found, lives
+
+    def _count(self, listening: Listening, before: set[str], wanted: int) -> int:
+        """Return how many it told of; what comes after ten seconds is not counted."""
+        until = time.monotonic() + 10
+        while len(self._ids(listening) - before) < wanted and time.monotonic() < until:
+            time.sleep(0.1)
+        return len(self._ids(listening) - before)
+
+    def _ids(self, listening: Listening) -> set[str]:
+        words = self._words.get(listening.name)
+        return words.starts(listening) if words else set()
+
+    def _stops(
+        self, words: Words, listening: Listening, lives: Sequence[stops.Life], count: int
+    ) -> list[float]:
+        """Ids end with the number of the container in its load."""
+        if not words.stop:
+            return []
+        pattern = words.stop
+        lines = listening.wait_for(count + _WARM, lambda text: named(pattern, text))[-count:]
+        numbers = [int(named(pattern, line.text).rpartition("-")[2]) for line in lines]
+        return [(line.when - lives[n].last) / 1e6 for line, n in zip(lines, numbers, strict=True)]
+
+
+class Ready:
+    """A peer that does not say when it watches: it does once it has told of a container."""
+
+    def __init__(self, peer: Peer, harness: Harness, words: Words) -> None:
+        self.name = peer.name
+        self._peer = peer
+        self._harness = harness
+        self._words = words
+
+    @contextmanager
+    def listening(self) -> Iterator[Listening]:
+        """See Side. Raises TimeoutError when it tells of none of 20."""
+        with self._peer.listening() as listening:
+            for _ in range(20):
+                self._harness.start(1)
+                if self._words.starts(listening):
+                    break
+            else:
+                raise TimeoutError(f"{self.name} told of none of 20 containers")
+            yield listening
+
+
+HEADER = [
+    "listening",
+    "median, ms",
+    "added, ms",
+    "to nothing",
+    "added, to the peer's",
+    "told of",
+    "stops told after, ms",
+    "RSS, MiB",
+    "CPU, ms a container",
+]
+
+
+def table(
+    title: str, key: str, found: dict[str, list[Sample]], peer: str, effort: Effort, each: int
+) -> Chapter:
+    """Return the table and the figures of one case."""
+    chapter = Chapter(
+        title,
+        f"`runc create --bundle B --pid-file F ID`, a read of the pid file by another process, `runc start`; "
+        f"{effort} containers, each with a bundle directory of its own. The floor has no marks on those.",
+        HEADER,
+    )
+    times = {side: [sample.times for sample in samples] for side, samples in found.items()}
+    for side, samples in found.items():
+        ratio = stats.ratio(times[side], times["nothing"])
+        added = stats.Estimate(*(v / 1e6 for v in stats.added(times[side], times["nothing"])))
+        share = stats.added_ratio(times[side], times[peer], times["nothing"])
+        seen, total = sum(s.seen for s in samples), effort.rounds * each
+        late = [stop for sample in samples for stop in sample.stops]
+        told = f"{statistics.median(late):.1f}, at most {max(late):.1f}" if late else ""
+        watches = side not in ("nothing", "floor")
+        chapter.rows.append(
+            [
+                side,
+                f"{stats.median(times[side]).value / 1e6:.1f}",
+                "" if side == "nothing" else spread(added, "{:.1f}"),
+                "" if side == "nothing" else spread(ratio, "{:.3f}"),
+                spread(share) if side.startswith("startgate") else "",
+                f"{seen} of {total}" if watches else "",
+                told,
+                f"{max(s.rss for s in samples):.0f}" if watches else "",
+                f"{statistics.median(s.cpu for s in samples) * 1e3:.1f}" if watches else "",
+            ]
+        )
+        if watches:
+            id = f"peer.{key}.{side.replace('startgate, ', '').replace(' ', '-')}"
+            chapter.figures.append(figure(f"{id}.ratio", ratio, "x", f"{title}: {side} to nothing"))
+            chapter.figures.append(Figure(f"{id}.rss", max(s.rss for s in samples), "MiB", f"{side}: RSS"))
+        if side == "startgate, table":
+            chapter.figures.append(
+                figure(f"{id}.of-peer", share, "x", f"{title}: added, to the peer's", ADDED_LIMIT)
+            )
+    return chapter
+
+
+def main() -> int:
+    """Parse the command line, measure, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--command", required=True, help="the other watcher, for /bin/sh")
+    parser.add_argument("--pattern", required=True, help="a container was started; group 1: its id")
+    parser.add_argument("--stop-pattern", help="it has ended; group 1: its id")
+    parser.add_argument("--name", default="the peer")
+    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument(
+        "--containers", type=int, default=6, help="in a round, one at a time; twice as many 8 at a time"
+    )
+    parser.add_argument("--document", type=Path)
+    given = parser.parse_args()
+    about = machine.describe()
+    with tempfile.TemporaryDirectory(prefix="startgate-peer-") as directory:
+        chapters = run(given, tools.Bundle(Path(directory)))
+    command = f"bench/peer.py --command {shlex.quote(given.command)}"
+    report.write(ROOT / "build", given.document, about, chapters, command, name="peer", markers=MARKERS)
+    sys.stdout.write((ROOT / "build/peer.md").read_text())
+    return 0
+
+
+def run(given: argparse.Namespace, bundle: tools.Bundle) -> list[Chapter]:
+    """Measure both cases."""
+    theirs = Words(given.pattern, given.stop_pattern)
+    sources = [name for name, reason in sides.sources().items() if not reason and name != "procfs"]
+    names = {f"startgate, {source}": OURS for source in sources} | {given.name: theirs}
+    harness = Harness(bundle, names)
+    peer = Ready(Peer(given.command, given.name, settle=0.1), harness, theirs)
+    watching: list[Side] = [
+        Nothing(),
+        Floor([tools.runtime()]),
+        *map(Startgate, sources),
+        peer,
+    ]
+    chapters = []
+    for title, key, at_once, count in (
+        ("One start at a time", "one", 1, given.containers),
+        ("8 starts at a time", "eight", 8, max(1, given.containers // 4)),
+    ):
+        effort = Effort(given.rounds, count * at_once)
+
+        def measure(listening: Listening, count: int = count, at_once: int = at_once) -> Sample:
+            return harness.measure(listening, count, at_once)
+
+        found = interleave(title, watching, effort.rounds, measure)
+        chapters.append(table(title, key, found, given.name, effort, count * at_once))
+    return [*chapters, memory(chapters, given.name)]
+
+
+def memory(chapters: Sequence[Chapter], peer: str) -> Chapter:
+    """startgate's memory beside the peer's."""
+    rss = {f.name: f.value for chapter in chapters for f in chapter.figures if f.name.endswith(".rss")}
+    ours = max(value for name, value in rss.items() if ".table." in name)
+    theirs = max(value for name, value in rss.items() if f".{peer.replace(' ', '-')}." in name)
+    chapter = Chapter("Memory", "The largest RSS of both tables.", ["watcher", "MiB"])
+    chapter.rows += [["startgate, table", f"{ours:.0f}"], [peer, f"{theirs:.0f}"]]
+    chapter.figures.append(Figure("peer.memory", ours / theirs, "x", "memory, to the peer's", 1.0))
+    return chapter
+
+
+if __name__ == "__main__":
+    sys.exit(main())

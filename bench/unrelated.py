@@ -1,0 +1,50 @@
+"""What processes pay that have nothing to do with containers."""
+
+from __future__ import annotations
+
+import stats
+import tools
+from cost import Effort
+from report import Chapter, figure, spread
+from rounds import column, interleave
+from sides import Nothing, Side, Startgate
+
+LIMIT = 1.01
+"""fork + exec of a trivial program may take this many times what it takes without startgate."""
+
+
+def execs(source: str, effort: Effort) -> Chapter:
+    """fork + exec of a trivial program, and a trivial system call."""
+    trivial, syscalls = tools.program("trivial"), tools.program("syscalls")
+    sides: list[Side] = [Nothing(), Startgate(source)]
+    found = interleave(
+        "unrelated execs", sides, effort.rounds, lambda _: tools.load(effort.commands, "spawn", trivial)
+    )
+    chapter = Chapter(
+        "What unrelated processes pay",
+        "vfork + execve + wait of a static program that does nothing, "
+        f"{effort.rounds * effort.commands:,} times on each side ({effort}); and "
+        "`getppid(2)`, the cheapest system call (tracepoints on a system call slow all of them a little).",
+        ["what", "nothing, us", f"{sides[1].name}, us", "ratio", "added, us"],
+    )
+    _row(chapter, "unrelated.exec", "an unrelated exec", column(found, 0), 1e3, LIMIT)
+    calls = interleave("system calls", sides, effort.rounds, lambda _: tools.numbers(syscalls))
+    _row(chapter, "unrelated.syscall", "an unrelated system call", calls, 1e3, None)
+    return chapter
+
+
+def _row(
+    chapter: Chapter,
+    key: str,
+    what: str,
+    found: dict[str, list[list[float]]],
+    scale: float,
+    limit: float | None,
+) -> None:
+    (_, nothing), (_, startgate) = found.items()
+    ratio, added = stats.ratio(startgate, nothing), stats.added(startgate, nothing)
+    medians = [f"{stats.median(side).value / scale:.3f}" for side in (nothing, startgate)]
+    added = stats.Estimate(*(value / scale for value in added))
+    chapter.rows.append([what, *medians, spread(ratio, "{:.4f}"), spread(added, "{:.3f}")])
+    chapter.figures.append(figure(f"{key}.ratio", ratio, "x", f"{what}, to one with nothing attached", limit))
+    chapter.figures.append(figure(f"{key}.added", added, "us", f"{what}: added"))

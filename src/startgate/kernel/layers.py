@@ -1,0 +1,102 @@
+"""The layers of an overlay: what looks local may be made of what is not.
+
+Lazily pulled images are overlays above FUSE. Their f_type is the overlay's, and their layers
+are told by /proc/PID/mountinfo only (overlayfs.rst of the kernel).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from startgate.kernel import files
+
+_OVERLAY = 0x794C7630
+
+
+class Mount(NamedTuple):
+    """One line of /proc/PID/mountinfo."""
+
+    id: int
+    device: str
+    """major:minor of its super block."""
+    point: str
+    options: str
+    """Of the super block."""
+
+
+def is_remote(fd: int, process: str, host: str) -> bool:
+    """Is the file's file system, or a layer of it, foreign (files.is_foreign)?
+
+    `process` is the /proc directory of one that sees the mount, `host` where the host's root
+    directory is mounted: what that itself is made of is not asked, all depends on it anyway.
+    """
+    kind = files.type_of(fd)
+    if kind != _OVERLAY:
+        return kind in files.FOREIGN
+    mount = _find(f"{process}/mountinfo", id=_mount_id(fd))
+    root = _find("/proc/self/mountinfo", point=host)
+    if mount is None or (root and root.device == mount.device):
+        return False
+    return any(_is_foreign(host, layer) for layer in overlay_layers(mount.options))
+
+
+def _mount_id(fd: int) -> int:
+    found = re.search(r"^mnt_id:\s*(\d+)$", Path(f"/proc/self/fdinfo/{fd}").read_text(), re.MULTILINE)
+    return int(found[1]) if found else 0
+
+
+def _find(path: str, *, id: int | None = None, point: str | None = None) -> Mount | None:
+    """Return the mount of that id, or the topmost at that mount point."""
+    for line in reversed(Path(path).read_text(errors="surrogateescape").splitlines()):
+        if id is not None and not line.startswith(f"{id} "):
+            continue
+        if (mount := parse_mount(line)) and point in (None, mount.point):
+            return mount
+    return None
+
+
+def parse_mount(line: str) -> Mount | None:
+    """Parse a line of /proc/PID/mountinfo; None for junk."""
+    fields, right = line.partition(" - ")[0].split(" "), line.partition(" - ")[2].split(" ")
+    if len(fields) < 6 or len(right) < 3 or not fields[0].isascii() or not fields[0].isdigit():
+        return None
+    return Mount(int(fields[0]), fields[2], _unescape(fields[4]), right[2])
+
+
+def overlay_layers(options: str) -> list[str]:
+    """Return the directories that an overlay's options name, as whoever mounted it wrote them."""
+    layers: list[str] = []
+    for name, _, value in (option.partition("=") for option in options.split(",")):
+        if name == "lowerdir":  # a colon in a name is escaped; after two, a layer holds data only
+            layers += re.split(r"(?<!\\):+", _unescape(value))
+        elif name in ("upperdir", "lowerdir+", "datadir+"):
+            layers.append(_unescape(value))
+    return [layer.replace("\\:", ":") for layer in layers]
+
+
+def _unescape(field: str) -> str:
+    """Undo octal escapes (proc_pid_mountinfo(5))."""
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field)
+
+
+def _is_foreign(host: str, layer: str) -> bool:
+    """Relative names, as Docker writes many, are of directories beside the others: not asked."""
+    try:
+        root = os.open(host, os.O_PATH | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fd = files.open_in_root(root, layer, os.O_PATH) if layer.startswith("/") else -1
+    except OSError:
+        return False
+    finally:
+        os.close(root)
+    if fd < 0:
+        return False
+    try:
+        return files.is_foreign(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,125 @@
+"""File systems that never answer: FUSE, and an overlay above it, as lazily pulled images are."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.kernel.conftest import Watching
+from tests.kernel.support import PATIENCE, SLOWNESS, Runtime, marks, read_as_an_engine
+
+pytestmark = pytest.mark.portable
+
+SERVER = Path(__file__).parent / "fuse_server.py"
+
+
+@contextmanager
+def fuse(source: Path, mountpoint: Path) -> Iterator[subprocess.Popen[str]]:
+    """Show `source` at `mountpoint`, through a server that hangs after SIGUSR1."""
+    if not os.path.exists("/dev/fuse"):
+        pytest.skip("this kernel has no FUSE")
+    mountpoint.mkdir()
+    command = [sys.executable, str(SERVER), str(source), str(mountpoint)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout and server.stdout.readline() == "ready\n"
+            yield server
+        finally:
+            server.kill()  # what waits for it gets ENOTCONN
+            server.wait()
+            subprocess.run(["umount", "-l", mountpoint], check=True)
+
+
+@contextmanager
+def overlay(lower: Path, rootfs: Path, scratch: Path) -> Iterator[None]:
+    """Mount an overlay at `rootfs`."""
+    for name in ("upper", "work"):
+        (scratch / name).mkdir(parents=True)
+    options = f"lowerdir={lower},upperdir={scratch / 'upper'},workdir={scratch / 'work'}"
+    subprocess.run(["mount", "-t", "overlay", "-o", options, "overlay", rootfs], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", rootfs], check=True)
+
+
+def hang(server: subprocess.Popen[str]) -> None:
+    server.send_signal(signal.SIGUSR1)
+    assert server.stdout and server.stdout.readline() == "hanging\n"
+
+
+@pytest.mark.parametrize("above", ["fuse", "overlay"])
+def test_a_root_file_system_that_hangs_delays_no_other_start(
+    above: str, runc: Runtime, bundle: Path, name: str, tmp_path: Path, watching: Watching
+) -> None:
+    """Opening the file of an event would wait for the server, for ever: it is not marked."""
+    stuck = tmp_path / "stuck"
+    (stuck / "rootfs").mkdir(parents=True)
+    (stuck / "config.json").write_text((bundle / "config.json").read_text())
+    names = [f"{name}-stuck-{number}" for number in range(6)]  # more than there are readers
+    waiting = []
+    with fuse(bundle / "rootfs", tmp_path / "fuse") as server:
+        lower = tmp_path / "fuse"
+        with (
+            overlay(lower, stuck / "rootfs", tmp_path / "scratch")
+            if above == "overlay"
+            else _bound(lower, stuck / "rootfs")
+        ):
+            with watching() as watched:
+                before = marks()
+                for identity in names:
+                    runc("create", "-b", str(stuck), identity, detached=True)
+                    watched.wait_for("creating", identity)
+                assert marks() == before
+                hang(server)
+                waiting = [runc.popen("start", identity) for identity in names]
+                for identity in names:
+                    watched.wait_for("created", identity)
+                began = time.monotonic()
+                pid_file = tmp_path / "pid"
+                runc("create", "-b", str(bundle), "--pid-file", str(pid_file), name, detached=True)
+                read_as_an_engine(pid_file)
+                runc("start", name)
+                stopped = watched.wait_for("stopped", name)
+                assert time.monotonic() - began < 2 * max(1, SLOWNESS)
+                server.kill()
+                for process in waiting:
+                    process.wait(PATIENCE)
+                for identity in names:
+                    runc("delete", "-f", identity, check=False)
+                    watched.wait_for("stopped", identity)
+    assert stopped.exit and stopped.exit.code == 7
+    runc("delete", "-f", name)
+
+
+@contextmanager
+def _bound(source: Path, target: Path) -> Iterator[None]:
+    subprocess.run(["mount", "--bind", source, target], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", target], check=True)
+
+
+def test_a_bundle_that_hangs_delays_its_own_start_by_the_deadline(
+    runc: Runtime, bundle: Path, name: str, tmp_path: Path, watching: Watching
+) -> None:
+    with fuse(bundle, tmp_path / "fuse") as server, watching(hold_timeout=1) as watched:
+        hang(server)
+        stuck = runc.popen("run", "-b", str(tmp_path / "fuse"), f"{name}-stuck")
+        creating = watched.wait_for("creating", f"{name}-stuck")
+        assert creating.reason and "deadline" in creating.reason.message
+        began = time.monotonic()
+        assert runc("run", "-b", str(bundle), name, check=False).returncode == 7
+        assert time.monotonic() - began < 2 * max(1, SLOWNESS)
+        server.kill()
+        stuck.wait(PATIENCE)
+        watched.wait_for("stopped", f"{name}-stuck")

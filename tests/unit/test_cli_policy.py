@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from startgate.cli import app
+from startgate.testing import make_bundle
+
+RULES = """
+[[rule]]
+name = "no-shell"
+match = 'container.args.exists(a, a == "/bin/sh")'
+action = "deny"
+message = "no shells"
+
+[[rule]]
+name = "harden"
+match = "true"
+action = "patch"
+[rule.patch]
+drop_capabilities = ["ALL"]
+
+[[rule]]
+name = "no-exec"
+match = 'process.argv[0] == "cat"'
+action = "deny"
+
+[[rule]]
+name = "by-label"
+match = '"team" in container.annotations && container.annotations.team == "a" && container.image == "img"'
+action = "warn"
+
+[[rule]]
+name = "late"
+match = "container.pid > 1"
+action = "audit"
+"""
+
+
+def run(*words: str) -> Result:
+    return CliRunner().invoke(app, list(words))
+
+
+@pytest.fixture
+def rules(tmp_path: Path) -> str:
+    path = tmp_path / "rules.toml"
+    path.write_text(RULES)
+    return str(path)
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> str:
+    return str(make_bundle(tmp_path / "bundle", ["/bin/true"]))
+
+
+def test_check(rules: str) -> None:
+    result = run("policy", "check", rules)
+    assert result.exit_code == 0
+    assert result.output.splitlines()[0] == "no-shell: deny at creating"
+    assert result.output.splitlines()[-1] == f"{rules}: 5 rules"
+
+
+def test_check_tells_where_it_is_wrong(tmp_path: Path) -> None:
+    (tmp_path / "bad.toml").write_text(RULES.replace("container.pid", "container.pdi"))
+    result = run("policy", "check", str(tmp_path / "bad.toml"))
+    assert str(result.exception).endswith(
+        "bad.toml:27:20: match: unknown field of container pdi: did you mean pid?"
+    )
+
+
+def test_what_would_be_changed(rules: str, bundle: str) -> None:
+    result = run("policy", "test", rules, "--bundle", bundle)
+    assert result.exit_code == 0, result.output
+    lines = result.output.splitlines()
+    assert lines[0].split() == ["RULE", "EVENT", "RESULT", "MESSAGE"]
+    assert [line.split()[:3] for line in lines[1:6]] == [
+        ["no-shell", "creating", "no"],
+        ["harden", "creating", "patch"],
+        ["by-label", "creating", "no"],
+        ["no-exec", "exec", "not"],
+        ["late", "created", "not"],
+    ]
+    assert "  harden: replace /process/capabilities/bounding []" in lines
+    assert lines[-1] == "verdict: allow"
+    assert json.loads(Path(bundle, "config.json").read_text())["process"]["capabilities"]["bounding"]
+
+
+def test_what_would_be_refused(rules: str, tmp_path: Path) -> None:
+    bundle = str(make_bundle(tmp_path / "shell", ["/bin/sh"]))
+    result = run("policy", "test", rules, "--bundle", bundle, "-o", "json")
+    assert result.exit_code == 1
+    told = json.loads(result.output)
+    assert told["verdict"] == "deny"
+    assert told["reason"] == {"message": "no shells", "rule": "no-shell"}
+    assert told["patch"] == []
+
+
+def test_the_diff_as_json(rules: str, bundle: str) -> None:
+    told = json.loads(run("policy", "test", rules, "--bundle", bundle, "-o", "json").output)
+    assert {operation["op"] for operation in told["patch"]} == {"replace"}
+    assert len(told["patch"]) == 3
+
+
+def test_annotations_and_an_image_may_be_given(rules: str, bundle: str) -> None:
+    words = [
+        "policy",
+        "test",
+        rules,
+        "--bundle",
+        bundle,
+        "-o",
+        "json",
+        "--annotation",
+        "team=a",
+        "--image",
+        "img",
+    ]
+    told = json.loads(run(*words).output)
+    assert [each["result"] for each in told["rules"] if each["rule"] == "by-label"] == ["warn"]
+    assert isinstance(
+        run("policy", "test", rules, "--bundle", bundle, "--annotation", "x").exception, Exception
+    )
+
+
+def test_an_exec(rules: str, bundle: str) -> None:
+    assert run("policy", "test", rules, "--bundle", bundle, "--exec", "ls -l").exit_code == 0
+    result = run("policy", "test", rules, "--bundle", bundle, "--exec", "cat /etc/shadow")
+    assert result.exit_code == 1
+    assert result.output.splitlines()[-1] == "verdict: deny by no-exec: no-exec"
+
+
+def test_a_bundle_that_is_none(rules: str, tmp_path: Path) -> None:
+    result = run("policy", "test", rules, "--bundle", str(tmp_path / "none"))
+    assert "none/config.json: No such file" in str(result.exception)
+
+
+def test_the_example_is_good(tmp_path: Path) -> None:
+    example = run("policy", "example")
+    (tmp_path / "rules.toml").write_text(example.output)
+    assert run("policy", "check", str(tmp_path / "rules.toml")).exit_code == 0
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root has files that are root's")
+def test_a_configuration(tmp_path: Path, rules: str) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text("policy = ['rules.toml']\n[[hook]]\non = ['created']\ncommand = 'true'\n")
+    result = run("config", "check", str(path))
+    assert result.output == f"{path}: 1 policy files, 1 hooks\n"
+    path.write_text("policies = ['rules.toml']\n")
+    assert "unknown key policies: did you mean policy?" in str(run("config", "check", str(path)).exception)

@@ -1,0 +1,35 @@
+"""What the documents name is there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from startgate import foreign
+from startgate.cli.log import RateLimit
+from startgate.lifecycle import STARTING_LIMIT
+from startgate.runtimes import oci
+
+ROOT = Path(__file__).parent.parent.parent
+SECURITY = (ROOT / "docs/security.md").read_text()
+NAMED = sorted(set(re.findall(r"`(?:(unit/)?(test_\w+)\.py::)?(test_\w+)`", SECURITY)))
+
+
+def test_tests_are_named() -> None:
+    assert len(NAMED) > 20
+
+
+@pytest.mark.parametrize(("folder", "module", "name"), NAMED)
+def test_each_test_that_is_named_exists(folder: str, module: str, name: str) -> None:
+    path = ROOT / "tests" / (folder or "kernel/") / f"{module or 'test_capabilities'}.py"
+    assert re.search(rf"^def {name}\(", path.read_text(), re.MULTILINE)
+
+
+def test_the_limits_are_those_of_the_code() -> None:
+    assert f"{oci.CONFIG_LIMIT >> 20} MiB; {oci.PART_LIMIT >> 20} MiB for each" in SECURITY
+    assert f"{foreign.TEXT:,} characters" in SECURITY
+    assert f"{foreign.SIZE >> 10} Ki characters each ({foreign.OVERHEAD} more" in SECURITY
+    assert f"{STARTING_LIMIT:,}, or a quarter" in SECURITY
+    assert f"{RateLimit()._burst} in {RateLimit()._period:g} s" in SECURITY

@@ -1,0 +1,62 @@
+"""Podman's database: a real one, of Podman 4.3, with 70 containers that are labelled number=1 to 70."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from startgate.engines import bolt, identify
+from startgate.events import Container
+
+DATA = gzip.decompress((Path(__file__).parents[1] / "data/podman-bolt.db.gz").read_bytes())
+STORAGE = "/var/lib/containers/storage"
+
+
+def reader(data: bytes) -> bolt.Read:
+    return lambda offset, size: data[offset : offset + size]
+
+
+def identity_of(number: int) -> str:
+    found = bolt.ask(
+        reader(DATA), lambda root: (names := root.bucket(b"name-registry")) and names.get(b"c%d" % number)
+    )
+    assert found
+    return found.decode()
+
+
+IDS = {number: identity_of(number) for number in range(1, 71)}
+
+
+def labels(identity: str, data: bytes, bundle_of: str = "") -> dict[str, str]:
+    bundle = f"{STORAGE}/overlay-containers/{bundle_of or identity}/userdata"
+    container = Container(id=identity, bundle=bundle, annotations={"io.container.manager": "libpod"})
+
+    def read(path: str) -> bytes:
+        if path != f"{STORAGE}/libpod/bolt_state.db":
+            raise FileNotFoundError(path)
+        return data
+
+    return identify(container, "/run/runc", read, list).labels
+
+
+@pytest.mark.parametrize("number", IDS)
+def test_the_labels_of_each_container(number: int) -> None:
+    assert labels(IDS[number], DATA) == {"number": str(number)}
+
+
+def test_what_it_does_not_have() -> None:
+    assert labels("0" * 64, DATA) == {}
+    assert labels(IDS[1], DATA, bundle_of=IDS[2]) == {}
+    assert labels(IDS[1], b"") == {}
+
+
+@given(st.lists(st.tuples(st.integers(0, len(DATA) - 1), st.integers(0, 255)), max_size=400))
+def test_damage_does_no_harm(damage: list[tuple[int, int]]) -> None:
+    data = bytearray(DATA)
+    for at, byte in damage:
+        data[at] = byte
+    labels(IDS[70], bytes(data))  # raises nothing, and comes to an end

@@ -1,0 +1,389 @@
+"""The rules: read, compiled, judged. Whatever they meet, there is a verdict and no exception."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from startgate import tomlfile
+from startgate.errors import UsageError
+from startgate.events import Container, Deny, Event, Kubernetes, Mount, Namespaces, Note, Process
+from startgate.listeners import Listeners
+from startgate.policy.patch import Patch
+from startgate.policy.rules import Policy, RuleEvent, Said, compile_rules
+from startgate.testing import make_event
+
+
+def policy(text: str) -> Policy:
+    return Policy(compile_rules(tomlfile.parse(text, "rules.toml")))
+
+
+def rule(match: str, action: str = "deny", name: str = "r", **more: Any) -> str:
+    lines = ["[[rule]]", f"name = '{name}'", f"match = '''{match}'''", f"action = '{action}'"]
+    for key, value in more.items():
+        lines.append(f"{key} = {str(value).lower()}" if isinstance(value, bool) else f"{key} = {value!r}")
+    return "\n".join([*lines, "[rule.patch]\nno_new_privileges = true\n" if action == "patch" else ""])
+
+
+def creating(**container: Any) -> Event:
+    return make_event("creating", **({"pid": None, "rootfs": "/b/rootfs", "bundle": "/b"} | container))
+
+
+def error(text: str) -> str:
+    with pytest.raises(UsageError) as caught:
+        policy(text)
+    return str(caught.value)
+
+
+# What is said
+
+
+def test_each_action() -> None:
+    text = "\n".join(
+        rule("true", action, action, message=f"m {action}") for action in ("audit", "warn", "patch")
+    )
+    assert policy(text).decide(creating()) == [
+        Note("m audit", "audit", "audit"),
+        Note("m warn", "warn", "warn"),
+        Patch(no_new_privileges=True, rule="patch", message="m patch"),
+    ]
+    assert policy(rule("true", message="no")).decide(creating()) == [Deny("no", "r")]
+
+
+def test_what_does_not_match_says_nothing() -> None:
+    rules = policy(rule("container.privileged"))
+    assert rules.decide(creating()) == []
+    assert rules.decide(creating(privileged=True)) == [Deny("r", "r")]
+
+
+def test_the_first_deny_wins_and_all_warnings_are_recorded() -> None:
+    text = [
+        rule("true", "warn", "w1"),
+        rule("true", "deny", "d1", message="first"),
+        rule("true", "deny", "d2"),
+        rule("true", "patch", "p"),
+        rule("true", "warn", "w2"),
+        rule("true", "audit", "a"),
+    ]
+    said = policy("\n".join(text)).decide(creating())
+    assert [word.rule for word in said] == ["w1", "d1", "w2", "a"]
+    assert [word for word in said if isinstance(word, Deny)] == [Deny("first", "d1")]
+
+
+def test_a_message_may_be_an_expression() -> None:
+    text = rule(
+        "true",
+        message_expression='"user " + container.user + " adds " + container.capabilities.join(", ")',
+    )
+    said = policy(text).decide(creating(user="0:0", capabilities=("CAP_A", "CAP_B")))
+    assert said == [Deny("user 0:0 adds CAP_A, CAP_B", "r")]
+
+
+def test_a_message_that_can_not_be_made_changes_no_verdict() -> None:
+    (said,) = policy(rule("true", message_expression='"by " + container.image')).decide(creating())
+    assert isinstance(said, Deny)
+    assert said.message.startswith("r (its message could not be made: ")
+
+
+# At which event
+
+
+@pytest.mark.parametrize(
+    ("match", "on"),
+    [
+        ("container.privileged", ("creating",)),
+        ("true", ("creating",)),
+        ('container.labels["pid"] == "x"', ("creating",)),
+        ('"container.pid" == container.id', ("creating",)),
+        ("container.pid > 1", ("created",)),
+        ("container.namespaces.net == 5 && container.privileged", ("created",)),
+        ('container.cgroup.path.startsWith("/")', ("created",)),
+        ('process.argv[0] == "sh"', ("exec",)),
+        ("process.tty && container.pid > 1", ("exec",)),
+    ],
+)
+def test_what_a_rule_asks_for_decides_when_it_is_asked(match: str, on: tuple[str, ...]) -> None:
+    (compiled,) = policy(rule(match)).rules
+    assert compiled.on == on
+    assert [each.event_type for each in policy(rule(match)).registrations()] == list(on)
+
+
+def test_a_rule_may_say_when_it_is_asked() -> None:
+    text = rule("container.privileged", on=["creating", "exec"])
+    assert [each.event_type for each in policy(text).registrations()] == ["creating", "exec"]
+    assert policy(text).decide(make_event("created", privileged=True)) == []
+
+
+def test_an_exec_rule() -> None:
+    rules = policy(rule('container.kubernetes != null && process.argv.exists(a, a == "sh")'))
+    pod = Container(id="c", rootfs="/r", kubernetes=Kubernetes(namespace="production"))
+    event = Event(type="exec", gate="exec", container=pod, process=Process(argv=("/bin/busybox", "sh")))
+    assert rules.decide(event) == [Deny("r", "r")]
+
+
+def test_fail_closed_is_the_registrations() -> None:
+    text = rule("container.privileged", fail_closed=True) + "\n" + rule("process.tty", "warn", "w")
+    assert [(each.event_type, each.fail_closed) for each in policy(text).registrations()] == [
+        ("creating", True),
+        ("exec", False),
+    ]
+
+
+# What can't be decided
+
+
+@pytest.mark.parametrize(
+    ("match", "why"),
+    [
+        ('container.labels["x"] == "y"', "there is no 'x'"),
+        ('container.image.startsWith("x")', "Undefined variable or function: 'startsWith'"),
+        ("container.kubernetes.namespace == 'x'", "No such overload"),
+        ("container.mounts[7].source == ''", "Index out of bounds"),
+        ("1 / 0 == 1", "division by zero"),
+        ("container.args", "match gives list, not true or false"),
+        ("container.id.matches('(')", "Function 'matches' error"),
+    ],
+)
+@pytest.mark.parametrize("on_error", ["allow", "deny"])
+def test_a_rule_that_fails_on_a_container(match: str, why: str, on_error: str) -> None:
+    said = policy(rule(match, on_error=on_error)).decide(creating())
+    note = said[0]
+    assert isinstance(note, Note)
+    assert (note.rule, note.action) == ("r", "error")
+    assert note.message.startswith("rule r could not be decided: ")
+    assert on_error == "allow" or isinstance(said[1], Deny)
+    assert len(said) == (1 if on_error == "allow" else 2)
+    if why not in note.message:
+        assert why == "Index out of bounds", note.message
+
+
+def test_what_fails_closed_denies_on_an_error_too() -> None:
+    said = policy(rule('container.labels["x"] == ""', fail_closed=True)).decide(creating())
+    assert [type(word) for word in said] == [Note, Deny]
+
+
+def test_a_container_whose_config_is_not_known_is_not_taken_for_a_harmless_one() -> None:
+    rules = policy(
+        rule("container.privileged") + "\n" + rule('container.runtime == "crun"', name="by-runtime")
+    )
+    (note,) = rules.decide(creating(rootfs=None))
+    assert isinstance(note, Note)
+    assert note.message == "rule r could not be decided: the container's config.json is not known"
+
+
+# Files that are wrong
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "[[rule]]\nname = 'a'\nmatch = 1\naction = 'deny'",
+            "rules.toml:3:9: match: Expected `str`, got `int`",
+        ),
+        ("[[rule]]\nmatch = 'true'\naction = 'deny'", "Object missing required field `name`"),
+        (
+            "[[rule]]\nname = 'a'\nmatc = 'true'\naction = 'deny'",
+            "rules.toml:3:8: unknown key matc: did you mean match?",
+        ),
+        (
+            "[[rule]]\nname = 'a'\nmatch = 'true'\naction = 'kill'",
+            "rules.toml:4:10: action: Invalid enum value 'kill'",
+        ),
+        ("[[rules]]\n", "rules.toml:1:3: unknown key rules: did you mean rule?"),
+        ("rule = 3\n", "rules.toml:1:8: rules are tables that begin with [[rule]]"),
+        ("[[rule]\n", "rules.toml:1:7: "),
+        ("[[rule]]\nname = 'a'\nmatch = '1 +'\naction = 'deny'", "rules.toml:3:13: match: mismatched input"),
+        (
+            "\n\n[[rule]]\nname = 'a'\naction = 'deny'\nmatch = '''\ntrue ||\n  )'''",
+            "rules.toml:8:3: match: mismatched input",
+        ),
+        (
+            "[[rule]]\nname='a'\naction='deny'\nmatch='true'\n[[rule]]\nname='b'\n"
+            "action='deny'\n  match = 'container.privilged'",
+            "rules.toml:8:22: match: unknown field of container privilged: did you mean privileged?",
+        ),
+        (
+            "[[rule]]\nname='a'\naction='deny'\nmatch='contaner.id == \"\"'",
+            "unknown name contaner: did you mean container?",
+        ),
+        (
+            "[[rule]]\nname='a'\naction='deny'\nmatch='container.id.startWith(\"x\")'",
+            "did you mean startsWith?",
+        ),
+        (
+            "[[rule]]\nname='a'\naction='deny'\nmatch='true'\nmessage='x'\nmessage_expression='\"x\"'",
+            "not both",
+        ),
+        (
+            "[[rule]]\nname='a'\naction='patch'\nmatch='true'",
+            "rules.toml:3:8: a rule has a [rule.patch] table",
+        ),
+        (
+            "[[rule]]\nname='a'\naction='deny'\nmatch='true'\n[rule.patch]\npids = 3",
+            "a rule has a [rule.patch] table",
+        ),
+        (
+            "[[rule]]\nname='a'\naction='patch'\nmatch='container.pid > 1'\n[rule.patch]\npids = 3",
+            "at creating only",
+        ),
+        (
+            "[[rule]]\nname='a'\naction='patch'\nmatch='true'\n[rule.patch]\npid = 3",
+            "rules.toml:6:7: unknown key pid: did you mean pids?",
+        ),
+        (
+            "[[rule]]\nname='a'\naction='patch'\nmatch='true'\n[rule.patch]\npids = 0",
+            "rules.toml:6:8: pids: the limit must be positive",
+        ),
+        (
+            "[[rule]]\nname='a'\naction='patch'\nmatch='true'\n[rule.patch]\nmemory = 'much'",
+            "rules.toml:6:10: memory: 'much' is no size",
+        ),
+        (
+            "[[rule]]\nname='a'\naction='patch'\nmatch='true'\n[rule.patch]\nseccomp = '/nonesuch'",
+            "seccomp: /nonesuch: No such file",
+        ),
+        (
+            "[[rule]]\nname='a'\naction='patch'\nmatch='true'\n"
+            "[rule.patch]\njson_patch = [{op='zap', path='/a'}]",
+            "Unknown operation 'zap'",
+        ),
+        (
+            "[[rule]]\nname='a'\naction='patch'\nmatch='true'\n[rule.patch]\ndrop_capabilities = ['FLY']",
+            "unknown: CAP_FLY",
+        ),
+        (
+            "[[rule]]\nname='a'\naction='deny'\nmatch='process.tty'\non=['creating']",
+            "the rule asks for process",
+        ),
+        (
+            "[[rule]]\nname='a'\naction='deny'\nmatch='container.pid > 1'\non=['creating']",
+            "not known at creating yet",
+        ),
+        ("[[rule]]\nname='a'\naction='deny'\nmatch='true'\non=[]", "rules.toml:5:4: no event is listed"),
+        ("[[rule]]\nname='a'\naction='warn'\nmatch='true'\nfail_closed=true", "has nothing to close"),
+        ("[[rule]]\nname=''\naction='warn'\nmatch='true'", "rules.toml:2:6: a rule needs a name"),
+        (
+            2 * "[[rule]]\nname='a'\naction='warn'\nmatch='true'\n",
+            "rules.toml:6:6: there are two rules named a",
+        ),
+    ],
+)
+def test_where_a_file_is_wrong(text: str, message: str) -> None:
+    assert message in error(text)
+    assert error(text).startswith("rules.toml")
+
+
+def test_a_name_within_a_string_is_no_name() -> None:
+    policy(rule('"nonsense.x" != container.id && !(r"\\foo(" == "bar") // baz'))
+
+
+# Any container, any rule
+
+text = st.text(max_size=5)
+names = st.dictionaries(text, text, max_size=3)
+containers = st.builds(
+    Container,
+    id=text,
+    name=st.none() | text,
+    image=st.none() | text,
+    labels=names,
+    annotations=names,
+    rootfs=st.none() | text,
+    pid=st.none() | st.integers(0, 2**22),
+    kubernetes=st.none() | st.builds(Kubernetes, namespace=st.none() | text),
+    namespaces=st.builds(Namespaces, net=st.none() | st.integers(0, 2**32)),
+    args=st.lists(text, max_size=3).map(tuple),
+    privileged=st.booleans(),
+    capabilities=st.lists(text, max_size=3).map(tuple),
+    mounts=st.lists(st.builds(Mount, source=text, destination=text, type=text), max_size=3).map(tuple),
+    user=st.none() | text,
+)
+terms = st.sampled_from(
+    [
+        "true",
+        "container.privileged",
+        "container.pid > 3",
+        'container.labels["a"] == "b"',
+        "container.kubernetes.namespace == container.name",
+        "container.mounts.exists(m, m.source == container.id)",
+        "container.mounts[1].options[0] == 'x'",
+        "1 / container.pid > 0",
+        "container.image.startsWith('x')",
+        "container.args",
+        "size(container.args) > 9223372036854775807 + 1",
+        "has(container.kubernetes.pod)",
+        "container.namespaces.net == 3",
+        "container.args.map(a, int(a)).sum() > 1",
+        "sets.contains(container.capabilities, ['CAP_X'])",
+    ]
+)
+expressions = st.recursive(
+    terms,
+    lambda inner: st.one_of(
+        inner.map(lambda a: f"!({a})"),
+        st.tuples(inner, st.sampled_from(["&&", "||", "=="]), inner).map(
+            lambda p: f"({p[0]}) {p[1]} ({p[2]})"
+        ),
+    ),
+    max_leaves=4,
+)
+tables = st.fixed_dictionaries(
+    {"match": expressions, "action": st.sampled_from(["deny", "warn", "audit"])},
+    optional={
+        "on_error": st.sampled_from(["allow", "deny"]),
+        "message_expression": st.just("container.image"),
+    },
+)
+
+
+def rules_of(drawn: list[dict[str, str]]) -> Policy:
+    on = list(get_args(RuleEvent))
+    return policy(
+        "\n".join(
+            rule(
+                d["match"],
+                d["action"],
+                f"r{n}",
+                **{k: v for k, v in d.items() if k not in ("match", "action")},
+                on=["created"] if "creating" not in on else ["created", "exec"],
+            )
+            for n, d in enumerate(drawn)
+        )
+    )
+
+
+@given(st.lists(tables, min_size=1, max_size=4), containers)
+def test_there_is_always_a_verdict(drawn: list[dict[str, str]], container: Container) -> None:
+    rules = rules_of(drawn)
+    said = rules.decide(Event(type="created", gate="pidfile", container=container))
+    assert all(isinstance(word, Deny | Note) for word in said)
+    denies = [word for word in said if isinstance(word, Deny)]
+    assert len(denies) <= 1
+    # What a rule says does not depend on those that are asked with it, but for what follows a deny.
+    alone = [_alone(each, container) for each in drawn]
+    first = next((n for n, words in enumerate(alone) if any(isinstance(w, Deny) for w in words)), len(alone))
+    expected = [
+        len(words) if n <= first or drawn[n]["action"] != "deny" else 0 for n, words in enumerate(alone)
+    ]
+    assert len(said) - len(denies) == sum(expected) - sum(
+        isinstance(word, Deny)
+        for n, words in enumerate(alone)
+        if n <= first or drawn[n]["action"] != "deny"
+        for word in words
+    )
+    assert bool(denies) == (first < len(alone))
+
+
+def _alone(table: dict[str, str], container: Container) -> list[Said]:
+    return rules_of([table]).decide(Event(type="created", gate="pidfile", container=container))
+
+
+def test_a_callback_of_the_watcher() -> None:
+    listeners = Listeners()
+    listeners.replace((), policy(rule("container.privileged")).registrations())
+    assert listeners.call(creating(privileged=True)).deny == Deny("r", "r")
+    assert listeners.call(creating()).deny is None
