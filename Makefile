@@ -21,7 +21,7 @@ INSTALL  = @missing=$$($(call MISSING,$(1))); if [ -n "$$missing" ]; then \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
 	  apt-get install -y -qq --no-remove --no-install-recommends $$missing >/dev/null; fi
 
-.PHONY: run test fuzz setup check bpf apt vm-apt engines-apt lint types unit kernel engines engines-table newest test-newest test-vm kernel-table bench bench-check bench-peer clean
+.PHONY: run test fuzz setup check bpf apt vm-apt engines-apt lint types unit kernel engines engines-table newest test-newest faults faults-table soak test-vm kernel-table bench bench-check bench-peer clean
 run: setup ## a live view of this host's containers, with a demo container
 	@$(VENV)/bin/startgate watch --demo
 
@@ -29,7 +29,7 @@ setup: apt $(VENV)/.ready bpf ## install what is needed and build the BPF object
 
 check: setup lint types unit ## lint, types and unit tests: seconds
 
-test: setup vm-apt check kernel engines newest bench-check ## everything: on this kernel, and on a stock 6.1 where `queue` works
+test: setup vm-apt check kernel faults engines newest bench-check ## everything: on this kernel, and on a stock 6.1 where `queue` works
 
 apt: ## Debian packages; apt is asked only when one is missing
 	$(call INSTALL,$(APT))
@@ -67,6 +67,18 @@ kernel: ## real containers on this kernel; where that can't hold them, all of it
 	  echo "this machine can't hold containers (startgate doctor): its kernel tests run in a VM"; \
 	  $(PY) vm/matrix.py run 6.1 --all; \
 	fi
+
+faults: setup ## the worker killed, stopped, hung; the host short of things: nobody hangs, nothing is missed
+	@mkdir -p build
+	@if $(VENV)/bin/startgate doctor >/dev/null; then \
+	  STARTGATE_REQUIRE_KERNEL=1 $(PY) -m pytest -q tests/faults --junitxml=build/faults.xml; \
+	else \
+	  echo "this machine can't hold containers (startgate doctor): faults are not tested"; \
+	fi
+faults-table: ## write the table of docs/daemon.md from the results of `make faults`
+	$(PY) -m tests.faults.table build/faults.xml
+soak: ## the long forms of the fault tests: many minutes
+	STARTGATE_SOAK=1 $(MAKE) --no-print-directory faults
 
 engines: setup engines-apt ## real Docker, containerd, Podman, Buildah, in directories of their own
 	@mkdir -p build

@@ -42,6 +42,8 @@ class Estate:
         self.progress = progress
         self.outbox = outbox
         """Only where it is shared with a supervisor."""
+        self.pending: Pending = ((), ())
+        """For each group, the events that a dead process had read and not answered."""
         commands.count = progress.answered(COMMANDS)
         containers.count = progress.answered(CONTAINERS)
 
@@ -59,14 +61,19 @@ class Estate:
 
     @classmethod
     def inherit(cls, source: str, fds: Mapping[str, int]) -> Estate:
-        """Take over the fds that `fds` returned in another process; `source` is the source's name."""
+        """Take over the fds that `fds` returned in another process; `source` is the source's name.
+
+        Whoever used them before must be dead. Call it first of all: see `_claim_pending`.
+        """
         for fd in fds.values():
             os.set_inheritable(fd, False)
         commands, containers = Group(fd=fds["commands"]), Group(fd=fds["containers"])
         bpf = {name.removeprefix(_OF_BPF): fd for name, fd in fds.items() if name.startswith(_OF_BPF)}
         progress = Progress(fds["progress"], fds["ping"])
         box = Outbox(fds["outbox"])
-        return cls(commands, containers, records.inherit(source, commands, bpf), progress, box)
+        estate = cls(commands, containers, records.inherit(source, commands, bpf), progress, box)
+        estate.pending = estate._claim_pending()
+        return estate
 
     def fds(self) -> dict[str, int]:
         """Return the fds that keep all of it at work when this process is gone.
@@ -83,11 +90,11 @@ class Estate:
         }
         return fds | {_OF_BPF + name: fd for name, fd in self.source.fds().items()}
 
-    def claim_pending(self) -> Pending:
-        """Return, for each group, the events that another process read and did not answer.
+    def _claim_pending(self) -> Pending:
+        """Find the events by their numbers, and keep these from being used for further events.
 
-        It must be dead. Their numbers are kept from being used for further events by fds that
-        are now the caller's. Call it before anything is read, and before much is opened.
+        Before anything else is opened here: all that is open was open in the dead process too,
+        so no event has the number of one of our own fds.
         """
         found: tuple[list[Event], list[Event]] = ([], [])
         for number in range(self.progress.top + MARGIN):

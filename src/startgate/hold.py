@@ -67,6 +67,13 @@ class Hold:
         self.before_expiry: Callable[[], None] | None = None
         """Called by the deadline's thread right before it answers; must not wait."""
 
+    @classmethod
+    def answered_before(cls, group: Group) -> Hold:
+        """Return one that a process before us answered: nothing is owed any more."""
+        hold = cls(group, -1, file=False)
+        hold._claimed = hold._answered = True
+        return hold
+
     @property
     def answered(self) -> bool:
         """Is the task free to go, or about to be?"""

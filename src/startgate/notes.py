@@ -35,7 +35,6 @@ class Noted(msgspec.Struct, frozen=True):
     runtime: ProcessId
     container: Container
     state: str
-    passed: bool
     gated: bool
     init: ProcessId | None = None
     requested_signal: int | None = None
@@ -56,7 +55,7 @@ class Noted(msgspec.Struct, frozen=True):
             container=self.container,
             command=None,
             state=State[self.state],
-            passed=self.passed,
+            passed=self.state != State.CREATING.name,  # it was told, or the worker died as it was
             gated=self.gated,
             told=True,
             requested_signal=self.requested_signal,
@@ -87,7 +86,6 @@ class Notes:
             runtime=entry.runtime,
             container=entry.container,
             state=entry.state.name,
-            passed=entry.passed,
             gated=entry.gated,
             init=init,
             requested_signal=entry.requested_signal,

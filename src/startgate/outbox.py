@@ -51,16 +51,16 @@ class Outbox(Subscription):
 
     def put(self, event: Event) -> None:
         """Add an event, or drop it when the consumer is too far behind. Never waits."""
+        record = _record(event)
         with self._changed:
-            if self._dropped and self._add(lost(f"{self._dropped} events were dropped: the output is slow")):
-                self._dropped = 0
-            if self._dropped or not self._add(event):
+            if self._dropped:
+                loss = lost(f"{self._dropped} events were dropped: the output is slow")
+                self._dropped = 0 if self._add(_record(loss)) else self._dropped
+            if self._dropped or not self._add(record):
                 self._dropped += 1
             self._changed.notify()
 
-    def _add(self, event: Event) -> bool:
-        data = event.to_json()
-        record = _LENGTH.pack(len(data)) + data
+    def _add(self, record: bytes) -> bool:
         head = self._at[_HEAD]
         if head + len(record) - self._at[_TAIL] > _ROOM:
             return False
@@ -96,3 +96,8 @@ class Outbox(Subscription):
         with self._changed:
             self._closed = True
             self._changed.notify()
+
+
+def _record(event: Event) -> bytes:
+    data = event.to_json()
+    return _LENGTH.pack(len(data)) + data

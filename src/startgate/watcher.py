@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from typing import TypedDict, TypeVar, overload
 
 from startgate.errors import KernelUnsupported, StartgateError
-from startgate.estate import COMMANDS, CONTAINERS, Estate, Pending
+from startgate.estate import COMMANDS, CONTAINERS, Estate
 from startgate.events import Event, EventType
 from startgate.exits import exits_for
 from startgate.gates.command import CommandGate
@@ -202,7 +202,6 @@ class Watcher:
             features.join_host_cgroup_namespace(self._host_root)
         estate = self._inherited or Estate.open(self._exec_records)
         parts.callback(estate.close)
-        again = estate.claim_pending() if self._inherited else ((), ())
         self._source = estate.source.name
         proc = Proc(self._host_root)
         context = self._context(parts, estate, proc)
@@ -217,8 +216,8 @@ class Watcher:
         parts.callback(estate.containers.close)
         parts.callback(estate.commands.close)
         parts.callback(context.deadlines.close)  # while the groups can still be answered
-        Restored(context, created).restore({event.pid for event in again[COMMANDS]})
-        for reader in _readers(estate, context, created, again):
+        Restored(context, created).restore({event.pid for event in estate.pending[COMMANDS]})
+        for reader in _readers(estate, context, created):
             reader.start()
             parts.callback(reader.close)
         context.deadlines.start()
@@ -261,7 +260,7 @@ class Watcher:
             log.warning("no runtime binary is installed yet: waiting for one to appear")
 
 
-def _readers(estate: Estate, context: Context, created: Created, again: Pending) -> Iterator[Reader]:
+def _readers(estate: Estate, context: Context, created: Created) -> Iterator[Reader]:
     groups = estate.commands, estate.containers
     gates = (
         CommandGate(context, estate.commands, estate.source, created),
@@ -277,7 +276,7 @@ def _readers(estate: Estate, context: Context, created: Created, again: Pending)
                 gates[which].decide,
                 pulse=estate.progress.reader(which),
                 crew=crews[which],
-                again=() if number else again[which],
+                again=() if number else estate.pending[which],
             )
 
 

@@ -14,11 +14,10 @@ from tests.faults import arena
 from tests.faults.agent import Agent
 from tests.faults.load import Load
 from tests.kernel.conftest import _kernel, runc  # noqa: F401
-from tests.kernel.support import SLOWNESS, Runtime
+from tests.kernel.support import Runtime
 
 SOAK = os.environ.get("STARTGATE_SOAK") == "1"
 """The long forms of the tests: minutes each."""
-HANG_LIMIT = 2.0
 Tell = Callable[..., None]
 _numbers = itertools.count()
 
@@ -46,7 +45,9 @@ def tell(record_property: Callable[[str, object], None], capsys: pytest.CaptureF
             "held": len(load.held(agent)),
             "missed": len(load.untold(agent)) if missed is None else missed,
             "longest": f"{load.longest_delay:.2f} s",
-            "note": note,
+            "note": note
+            if agent.hang_limit == 2
+            else f"{note} (hang limit {agent.hang_limit:.1f} s)".strip(),
         }
         for name, value in figures.items():
             record_property(name, value)
@@ -54,8 +55,3 @@ def tell(record_property: Callable[[str, object], None], capsys: pytest.CaptureF
             print("\n  " + ", ".join(f"{name} {value}" for name, value in figures.items()))
 
     return keep
-
-
-def within_limit(load: Load) -> bool:
-    """Was no start delayed by more than the hang limit and a second?"""
-    return load.longest_delay <= (HANG_LIMIT + 1) * max(1.0, SLOWNESS)

@@ -67,6 +67,7 @@ class Load:
 
     def _one(self, container: str, number: int) -> None:
         began = time.monotonic()
+
         try:
             (self._run if number % 2 else self._engine)(container)
         except (AssertionError, subprocess.TimeoutExpired) as error:

@@ -36,7 +36,7 @@ if "startgate.agent.worker" in sys.orig_argv:
 
 def test_few_file_descriptors(load: Load, tell: Tell) -> None:
     """Without a free fd the kernel denies what is held: then nothing is read."""
-    with running(limits=("prlimit", "--nofile=64:64")) as agent:
+    with running("--no-existing", limits=("prlimit", "--nofile=64:64")) as agent:
         load.warm_up(agent)
         load.start(100, at_once=8)
         load.wait_told(agent)
@@ -49,8 +49,10 @@ def test_no_marks(number: str, load: Load, tell: Tell, tmp_path: Path) -> None:
     """Pid files can't be marked: the `start` command is held instead."""
     import errno
 
-    (tmp_path / "sitecustomize.py").write_text(NO_MARKS)
-    env = {"PYTHONPATH": str(tmp_path), "NO_MARKS": str(getattr(errno, number))}
+    place = tmp_path / "python"
+    place.mkdir()
+    (place / "sitecustomize.py").write_text(NO_MARKS)
+    env = {"PYTHONPATH": str(place), "NO_MARKS": str(getattr(errno, number))}
     with running(env=env) as agent:
         load.warm_up(agent)
         load.start(20)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import signal
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.agent import Agent, pause, running
-from tests.faults.conftest import Tell, within_limit
+from tests.faults.conftest import Tell
 from tests.faults.load import Load
 from tests.kernel.support import eventually
 
@@ -43,7 +44,7 @@ def assert_nothing_missed(load: Load, agent: Agent) -> None:
     )
     not_held = set(load.took) - set(load.held(agent))
     assert not not_held, [(c, agent.of(c)) for c in not_held]
-    assert within_limit(load), load.longest_delay
+    assert load.longest_delay <= agent.hang_limit * 1.5 + load.usual, load.longest_delay
 
 
 @pytest.mark.timeout(300)
@@ -54,7 +55,10 @@ def test_killed_at_random_moments(load: Load, tell: Tell) -> None:
         load.warm_up(agent)
 
         def kill() -> None:
-            while not done.wait(dice.uniform(0.9, 2.0)):
+            for times in itertools.count(1):
+                agent.wait_ready(times)
+                if done.wait(dice.uniform(0.1, 1.5)):
+                    return
                 agent.signal_worker(signal.SIGKILL)
 
         killer = threading.Thread(target=kill)
@@ -86,9 +90,11 @@ def test_stopped(load: Load, tell: Tell) -> None:
 
 @pytest.mark.timeout(180)
 def test_a_deadlocked_interpreter(load: Load, tell: Tell, tmp_path: Path) -> None:
-    (tmp_path / "sitecustomize.py").write_text(GIL_TRAP)
-    trigger = tmp_path / "trigger"
-    with running(env={"PYTHONPATH": str(tmp_path), "GIL_TRAP": str(trigger)}) as agent:
+    place = tmp_path / "python"  # not beside the pid files: what is read there is held
+    place.mkdir()
+    (place / "sitecustomize.py").write_text(GIL_TRAP)
+    trigger = place / "trigger"
+    with running(env={"PYTHONPATH": str(place), "GIL_TRAP": str(trigger)}) as agent:
         load.warm_up(agent)
         with load.under_way():
             pause(0.5)
@@ -105,7 +111,7 @@ def test_an_idle_worker_may_be_silent(load: Load) -> None:
     with running() as agent:
         worker = agent.worker
         os.kill(worker, signal.SIGSTOP)
-        pause(3)
+        pause(agent.hang_limit * 1.5)
         assert agent.worker == worker
         wakeups = _switches(agent.process.pid)
         pause(1)
@@ -147,7 +153,7 @@ def test_the_supervisor_is_killed(load: Load, tell: Tell) -> None:
         second.events[:0] = first.events
         tell("supervisor killed (SIGKILL), started again", load, second, note="nobody watches in between")
         assert not load.failed
-        assert within_limit(load)
+        assert load.longest_delay < second.hang_limit
 
 
 @pytest.mark.timeout(180)

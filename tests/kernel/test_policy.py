@@ -25,6 +25,8 @@ from startgate.testing import write_config
 from tests.kernel.conftest import Watching
 from tests.kernel.support import PATIENCE, SLOWNESS, Runtime, eventually, read_as_an_engine, types
 
+pytestmark = pytest.mark.portable
+
 STARTGATE = [sys.executable, "-c", "from startgate.cli import main; main()"]
 DENY = """
 [[rule]]
@@ -403,6 +405,28 @@ def test_a_file_that_is_wrong_stops_the_start(file: str, text: str, message: str
     assert done.returncode == 2
     assert f"startgate: {path}{message}" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_dry_run_on_a_container_that_is_there(
+    runtime: Runtime, bundle: Path, name: str, tmp_path: Path
+) -> None:
+    write_config(bundle, ["/bin/sleep", "1000"])
+    text = DENY.format(name="late", match="container.pid > 1") + HARDEN.replace(
+        'container.annotations["job"] == "yes"', "true"
+    )
+    path = write(tmp_path / "rules.toml", text)
+    runtime("run", "-d", "-b", str(bundle), name, detached=True)
+    try:
+        command = [*STARTGATE, "policy", "test", str(path), "--container", name, "-o", "json"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
+    finally:
+        runtime("delete", "-f", name, check=False)
+    assert done.returncode == 1, done.stderr
+    told = json.loads(done.stdout)
+    assert [(each["rule"], each["event"], each["result"]) for each in told["rules"]] == [
+        ("harden", "creating", "patch"),
+        ("late", "created", "deny"),
+    ]
 
 
 # Cost

@@ -17,6 +17,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from startgate.agent import systemd
 from startgate.agent.groups import Groups
@@ -31,7 +32,8 @@ STOP_LIMIT = 5.0
 SETTLED = 0.5
 """A worker that died sooner after it was ready: what it met may kill the next one, too."""
 GRACE = 0.75
-"""The part of the hang limit within which the next worker is to be ready."""
+"""The part of the hang limit within which the next worker is to be ready, after one that hung. After
+one that died it has twice as long: nothing has waited yet."""
 _LONGEST_PAUSE = 30.0
 _ONCE = select.EPOLLIN | select.EPOLLET | select.EPOLLONESHOT
 
@@ -93,6 +95,7 @@ class Supervisor:
 
     def _start_worker(self) -> None:
         os.set_inheritable(self._will.fds["ready"], True)
+        self._read_ready()  # perhaps written by the one before, right before it died
         self._groups.forget_reader()
         self._adopt(os.posix_spawn(sys.executable, self._will.command("worker"), os.environ, setsigmask=()))
         self._timers.after(START_LIMIT, "start limit", lambda: self._kill("it was not ready in time"))
@@ -103,7 +106,7 @@ class Supervisor:
         self._on(self._pidfd, self._on_death)
 
     def _on_ready(self) -> None:
-        os.eventfd_read(self._will.fds["ready"])
+        self._read_ready()
         if not self._worker:
             return  # it died right then
         self._ready = self._was_ready = True
@@ -114,15 +117,20 @@ class Supervisor:
         systemd.notify(f"READY=1\nMAINPID={os.getpid()}\nSTATUS=worker {self._worker}")
         self._rest()
 
+    def _read_ready(self) -> None:
+        with suppress(BlockingIOError):
+            os.eventfd_read(self._will.fds["ready"])
+
     def _kill(self, why: str) -> None:
         """The worker is no use any more."""
+        self._expect_worker(self._will.hang_limit * GRACE)
         self._end_worker(f"the worker was killed: {why}")
 
     def _end_worker(self, why: str) -> None:
         if not self._worker:
             return
         self._why = why
-        self._expect_worker()
+        self._expect_worker(self._will.hang_limit * 2 * GRACE)
         os.kill(self._worker, signal.SIGKILL)  # our child, not yet waited for: the pid is its
 
     def _on_death(self) -> None:
@@ -148,14 +156,14 @@ class Supervisor:
             # Without BPF nobody can tell whose they are; or one of them is what kills workers.
             self._let_go(f"{why}, and what it was looking at was let go")
             self._groups.release()
-        self._expect_worker()
+        self._expect_worker(self._will.hang_limit * 2 * GRACE)
         self._timers.after(pause, "restart", self._start_worker)
 
-    def _expect_worker(self) -> None:
-        """What waits has waited enough soon: also if a worker that is killed does not die, because
+    def _expect_worker(self, patience: float) -> None:
+        """What waits has waited enough then: also if a worker that is killed does not die, because
         it waits for a disk."""
         if "release" not in self._timers:
-            self._timers.after(self._will.hang_limit * GRACE, "release", self._release)
+            self._timers.after(patience, "release", self._release)
 
     def _release(self) -> None:
         """No worker for too long: until there is one, nobody is held."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 
 from startgate import cli
@@ -21,11 +22,13 @@ def run(will: Will) -> None:
     parent.end_with(will.supervisor)
     fds = dict(will.fds)
     ready = fds.pop("ready")
+    estate = Estate.inherit(will.source, fds)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # unless there are files to load again: `deciding`
     os.set_inheritable(ready, False)
     options = dict(will.watch)
     output, keep = options.pop("output"), options.pop("keep")
     decisions = options.pop("config_path"), options.pop("policies"), options.pop("commands")
-    watcher = Watcher(**options, inherited=Estate.inherit(will.source, fds), notes=will.notes)
+    watcher = Watcher(**options, inherited=estate, notes=will.notes)
 
     def begin() -> None:
         os.eventfd_write(ready, 1)
