@@ -127,6 +127,12 @@ class Lifecycle:
             entry = self._containers.get(key)
             return entry if entry and not entry.passed else self._being_created(key)
 
+    def without_init(self, key: Key) -> Entry | None:
+        """Return the container of that key whose `create` may be done, and whose init is not known."""
+        with self._lock:
+            entry = None if key in self._containers else self._being_created(key)
+            return entry if entry and entry.container.pid is None else None
+
     def _being_created(self, key: Key) -> Entry | None:
         """Of several starts with one id, the one that has an init succeeds; else the newest may."""
         entries = [entry for entry in self._starting.values() if entry.key == key]

@@ -49,6 +49,9 @@ class Work:
     def at_start(self, entry: Any, hold: Hold) -> None:
         self.calls.append(f"{self.name} start {entry.key.id}")
 
+    def expect_end(self, entry: Any) -> None:
+        self.calls.append(f"{self.name} expect end {entry.key.id}")
+
 
 class Scene:
     """A command gate of which only the deciding is real."""
@@ -173,6 +176,16 @@ def test_kill_is_remembered(scene: Scene, word: str, number: int | None) -> None
     scene.lifecycle.claim(entry, Container(id="c1"))
     assert scene.run(f"runc kill c1 {word}") == []
     assert entry.requested_signal == number
+
+
+@pytest.mark.parametrize("line", ["runc delete -f c1", "runc kill c1 9"])
+def test_an_end_waits_until_the_init_is_known(scene: Scene, line: str) -> None:
+    """Else nobody could tell how it ended: `create` is done, and no gate has told its pid."""
+    entry = make_entry("c1")
+    scene.lifecycle.begin(entry)
+    assert scene.run(line) == ["created expect end c1"]
+    scene.lifecycle.describe(entry, Container(id="c1", pid=7))
+    assert scene.run(line) == []
 
 
 # What the source does not know

@@ -205,6 +205,20 @@ def test_kill_names_its_signal(line: str, signal: str | None) -> None:
 
 
 @pytest.mark.parametrize(
+    "line",
+    [
+        "runc delete ID",
+        "runc delete --force ID",
+        "runc delete ID -f",
+        "crun delete -f ID",
+        "youki delete --forc ID",
+    ],
+)
+def test_delete(line: str) -> None:
+    assert call(line) == Invocation(Command.DELETE, "ID")
+
+
+@pytest.mark.parametrize(
     ("line", "arguments", "options"),
     [
         ("runc exec ID", (), ()),
@@ -245,7 +259,6 @@ def test_exec_with_a_process_file(spelling: str) -> None:
         "runc ''",
         "runc init",
         "runc state ID",
-        "runc delete --force ID",
         "runc ps ID",
         "runc list",
         "runc checkpoint ID",

@@ -64,9 +64,8 @@ class CommandGate:
         path = self._runtime_path(record, hold)
         if os.path.basename(path) == "conmon":
             return None  # it executes the runtime, which is held
-        if call.command is Command.KILL:
-            self._context.lifecycle.signal(key_of(call, path), signal_number(call.signal))
-            return None
+        if call.command in (Command.KILL, Command.DELETE):
+            return self._on_end(call, path, hold)
         if call.command is Command.START:
             return self._on_start(call, path, hold)
         if self._repeats.seen(record, hold):
@@ -90,6 +89,24 @@ class CommandGate:
             return os.fsdecode(record.arguments[0])
         host = self._context.proc.host.rstrip("/")
         return path.removeprefix(host) if path.startswith(host + "/") else path
+
+    def _on_end(self, call: Invocation, path: str, hold: Hold) -> Job | None:
+        """A container is asked to end: its end is told from its init, which must be known by then."""
+        entry = self._context.lifecycle.without_init(key_of(call, path))
+        if entry is None:
+            self._note_signal(call, path)
+            return None
+
+        def work() -> None:
+            with hold:
+                self._created.expect_end(entry)
+                self._note_signal(call, path)
+
+        return work
+
+    def _note_signal(self, call: Invocation, path: str) -> None:
+        if call.command is Command.KILL:
+            self._context.lifecycle.signal(key_of(call, path), signal_number(call.signal))
 
     def _on_start(self, call: Invocation, path: str, hold: Hold) -> Job | None:
         entry = self._context.lifecycle.to_start(key_of(call, path))

@@ -124,6 +124,13 @@ class Created:
         else:
             self._context.workers.submit(lambda: self.late(entry, pid))
 
+    def expect_end(self, entry: Entry) -> None:
+        """Somebody is about to kill or delete a container: watch its init before it is gone."""
+        if entry.state is not State.CREATING or entry.invocation.command is not Command.CREATE:
+            return
+        if (pid := inits.by_state(self._context.proc, entry)) is not None:
+            self._expect_gate(entry, pid)
+
     def _expect_gate(self, entry: Entry, pid: int) -> None:
         """A gate is ahead: `start`, in hours perhaps, or the first exec; or it ends before."""
         try:
@@ -131,7 +138,8 @@ class Created:
         except (NotReadable, OSError):
             self.ends.ended(entry, End(None, "the container ended before it was started"))
             return
-        if self._context.lifecycle.describe(entry, replace(entry.container, pid=pid)):
+        described = replace(entry.container, pid=pid)
+        if not entry.init_watch and self._context.lifecycle.describe(entry, described):
             entry.init_watch = watch
         else:
             self._context.exits.unwatch(watch)

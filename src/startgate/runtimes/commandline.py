@@ -65,6 +65,7 @@ _EXEC = _options_of(
     "--preserve-fds --process --process-label --tty --user",
 )
 _KILL = _options_of(valued="--signal -s", flags="-a --all -r --regex", gnu="--all --regex")
+_DELETE = _options_of(valued="", flags="-f --force -r --regex", gnu="--force --regex")
 _START_COMMAND = _options_of(valued="", flags="", gnu="")
 _OPTIONS: dict[str, Options] = {
     "create": _START,
@@ -73,6 +74,7 @@ _OPTIONS: dict[str, Options] = {
     "start": _START_COMMAND,
     "exec": _EXEC,
     "kill": _KILL,
+    "delete": _DELETE,
 }
 
 
@@ -85,6 +87,7 @@ class Command(Enum):
     START = "start"
     EXEC = "exec"
     KILL = "kill"
+    DELETE = "delete"
     OTHER = "other"
     """Everything that neither starts nor ends a container: answered at once."""
 
@@ -98,7 +101,7 @@ _STARTING = frozenset({Command.CREATE, Command.RUN, Command.RESTORE})
 _COMMANDS = {command.value: command for command in Command if command is not Command.OTHER}
 _WORDS = frozenset(map(os.fsencode, _COMMANDS))
 _KNOWN = frozenset(_COMMANDS) | frozenset(
-    "checkpoint delete do events features help info init list pause ps resume spec state "
+    "checkpoint do events features help info init list pause ps resume spec state "
     "tar update version wait".split()
 )
 
@@ -236,7 +239,7 @@ def _invocation(
         log=flags.get("--log", flags.get("-l")),
         log_format=flags.get("--log-format"),
         bundle=given.get("--bundle", given.get("-b")),
-        config=given.get("--config", given.get("-f")),
+        config=given.get("--config", given.get("-f")) if command.starts else None,
         pid_file=given.get("--pid-file", given.get("-p") if command.starts else None) or None,
         detach="--detach" in given or "-d" in given,
         signal=given.get("--signal", given.get("-s", names[1] if len(names) > 1 else None))
