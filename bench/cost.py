@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,5 +149,6 @@ def docker(sides: Sequence[Side], effort: Effort, run: Sequence[str], added: flo
     table(chapter, "docker", samples)
     whole = stats.median(samples["nothing"]).value
     what = "added to a container start, as a share of a `docker run`"
-    chapter.figures.append(Figure("docker.share", added / whole * 100, "%", what, SHARE_LIMIT))
+    share = added / whole * 100 if added > 0 else math.inf
+    chapter.figures.append(Figure("docker.share", share, "%", what, SHARE_LIMIT))
     return chapter

@@ -10,7 +10,7 @@ from typing import NamedTuple
 Rounds = Sequence[Sequence[float]]
 """The samples of one side, round by round."""
 
-_RESAMPLES = 2000
+_RESAMPLES = 1000
 _SEED = 1  # the same samples give the same interval
 
 

@@ -94,6 +94,14 @@ struct {
 	__uint(max_entries, 256 * 1024);
 } ends SEC(".maps");
 
+/* Those of them that the OOM killer chose; user space takes them out, or never asks. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1024);
+	__type(key, __u32); /* tgid */
+	__type(value, __u32);
+} oom_victims SEC(".maps");
+
 /* Our own fanotify group. Set by set_tracer_group(): its address never leaves the kernel. */
 static volatile __u64 tracer_group;
 static volatile __u64 lost_records;
@@ -281,6 +289,17 @@ int task_exit(void *ctx)
 	if (status)
 		process_end(task, tid, tgid, status);
 	return forget_exec(tid);
+}
+
+/* The victim is another process than the current one, which ran out of memory. */
+SEC("tracepoint/oom/mark_victim")
+int oom_victim(struct trace_event_raw_mark_victim *ctx)
+{
+	__u32 pid = ctx->pid, one = 1;
+
+	if (bpf_map_lookup_elem(&exit_status, &pid))
+		bpf_map_update_elem(&oom_victims, &pid, &one, BPF_ANY);
+	return 0;
 }
 
 SEC("kprobe/fsnotify_remove_first_event")

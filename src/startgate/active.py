@@ -7,7 +7,6 @@ import os
 import select
 import threading
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from typing import Protocol
 
 from startgate import config
@@ -145,21 +144,26 @@ class Reloader:
         while not self._closed:
             if asked or self._active.outdated:
                 asked = False
+                self._settle()
                 self._load()
             else:
                 select.select([self._wake, self._inotify.fileno()], [], [])
-                asked = self._settle()
+                asked = self._drain()
 
-    def _settle(self) -> bool:
-        """Take what has come until nothing does; return whether somebody asked."""
-        asked = False
-        while True:
-            with suppress(BlockingIOError):
-                os.eventfd_read(self._wake)
-                asked = True
-            list(self._inotify.read())
-            if self._closed or not select.select([self._wake, self._inotify.fileno()], [], [], _SETTLE)[0]:
-                return asked
+    def _drain(self) -> bool:
+        """Take what has come; return whether somebody asked."""
+        list(self._inotify.read())
+        try:
+            return bool(os.eventfd_read(self._wake))
+        except BlockingIOError:
+            return False
+
+    def _settle(self) -> None:
+        """Wait until the files stay as they are: one that is written in place is empty at first."""
+        before: list[object] = []
+        while (now := [_identity(path) for path in self._active.files]) != before and not self._closed:
+            before = now
+            select.select([self._wake], [], [], _SETTLE)
 
     def _load(self) -> None:
         try:

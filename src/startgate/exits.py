@@ -51,6 +51,9 @@ class ExitMemory(Protocol):
     def take(self, pid: int) -> int | None:
         """Return the wait status, None where not known; forget it once taken as often as expected."""
 
+    def was_oom_victim(self, pid: int) -> bool:
+        """Did the kernel's OOM killer choose this process, which was expected and has ended?"""
+
     def ends(self) -> EndRing:
         """Return the stream of their ends. The caller closes it."""
 
@@ -100,6 +103,10 @@ class Exits:
 
         It is known where somebody before us watched it, and died. Else None.
         """
+        raise NotImplementedError
+
+    def was_oom_victim(self, watch: Watch) -> bool | None:
+        """Did the kernel's OOM killer choose this process, which has ended? None: not known."""
         raise NotImplementedError
 
     def also(self, fd: int, readable: Callable[[], None]) -> None:
@@ -188,6 +195,10 @@ class PidfdExits(Exits):
         if self._memory:
             self._memory.take(watch.process.pid)
 
+    def was_oom_victim(self, watch: Watch) -> bool | None:
+        """See Exits."""
+        return self._memory.was_oom_victim(watch.process.pid) if self._memory else None
+
     def close(self) -> None:
         """End the thread and close all pidfds."""
         super().close()
@@ -272,6 +283,10 @@ class RingExits(Exits):
     def gone(self, process: ProcessId) -> int | None:
         """See Exits."""
         return self._memory.take(process.pid)
+
+    def was_oom_victim(self, watch: Watch) -> bool:
+        """See Exits."""
+        return self._memory.was_oom_victim(watch.process.pid)
 
     def close(self) -> None:
         """End the thread and the ring buffer."""

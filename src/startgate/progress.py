@@ -48,6 +48,11 @@ class Pulse:
         """The reader has done what there was to do, and will wait again."""
         self._words[self._at] += 1
 
+    @property
+    def top(self) -> int:
+        """The highest number that an event's fd had, in any group."""
+        return self._words[_TOP]
+
     def hold(self, event_fd: int) -> None:
         """The reader took an event that is owed an answer."""
         self._words[self._at + 1] += 1

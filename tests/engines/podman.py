@@ -14,6 +14,7 @@ from tests.engines.image import make_archive
 from tests.kernel.support import unavailable
 
 # A root without CAP_SYS_RESOURCE can't raise limits: Podman's own defaults would fail.
+# `rm --force` waits for stop_timeout before it kills.
 CONTAINERS_CONF = """
 [containers]
 default_ulimits = ["nofile=1024:1024", "nproc=1000:1000"]
@@ -22,6 +23,7 @@ log_driver = "k8s-file"
 [engine]
 cgroup_manager = "cgroupfs"
 events_logger = "file"
+stop_timeout = 2
 lock_type = "file"
 infra_image = "localhost/bb"
 runtime = "{runtime}"

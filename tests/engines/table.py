@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import json
+import statistics
 import sys
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from xml.etree import ElementTree
@@ -37,7 +39,7 @@ def main(reports: Iterable[str]) -> int:
     before, rest = DOCUMENT.read_text().split(MARKERS[0])
     after = rest.split(MARKERS[1])[1]
     rows = [json.loads(value) for value in properties(root, "way")]
-    text = "\n\n".join([*tables(rows), *loads(root), *missing(root)])
+    text = "\n\n".join([*tables(rows), *latencies(rows), *loads(root), *missing(root)])
     DOCUMENT.write_text(f"{before}{MARKERS[0]}\n{text}\n{MARKERS[1]}{after}")
     return 0
 
@@ -80,6 +82,13 @@ def cell(value: object) -> str:
     return str(value)
 
 
+def latencies(rows: Iterable[Row]) -> Iterable[str]:
+    """Return the middle of all stop latencies: single ones show how busy the machine was."""
+    if known := [float(str(row["latency_ms"])) for row in rows if row["latency_ms"] is not None]:
+        median = f"median {statistics.median(known):.1f} ms, longest {max(known):.1f} ms"
+        yield f"### Stops\n\n- Of the {len(known)} containers above that could say when they ended: {median}."
+
+
 def loads(root: ElementTree.Element) -> Iterable[str]:
     """Return what the load tests measured."""
     if told := properties(root, "load"):
@@ -87,10 +96,13 @@ def loads(root: ElementTree.Element) -> Iterable[str]:
 
 
 def missing(root: ElementTree.Element) -> Iterable[str]:
-    """Return the tests that did not run, and why."""
-    skipped = [(case.get("name"), child) for case in root.iter("testcase") for child in case.iter("skipped")]
-    if skipped:
-        lines = (f"- `{name}`: {child.get('message')}" for name, child in skipped)
+    """Return how many tests did not run, and why."""
+    reasons: Counter[tuple[str, str]] = Counter()
+    for case in root.iter("testcase"):
+        module = case.get("classname", "").rpartition(".")[2]
+        reasons.update((module, skipped.get("message", "")) for skipped in case.iter("skipped"))
+    if reasons:
+        lines = (f"- {count} of `{module}`: {reason}." for (module, reason), count in reasons.items())
         yield "### Not run\n\n" + "\n".join(lines)
 
 

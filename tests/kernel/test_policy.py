@@ -25,6 +25,8 @@ from startgate.testing import write_config
 from tests.kernel.conftest import Watching
 from tests.kernel.support import PATIENCE, SLOWNESS, Runtime, eventually, read_as_an_engine, types
 
+pytestmark = pytest.mark.portable
+
 STARTGATE = [sys.executable, "-c", "from startgate.cli import main; main()"]
 DENY = """
 [[rule]]
@@ -64,7 +66,7 @@ def judging(watching: Watching, tmp_path: Path, text: str, **options: Any) -> It
 @contextmanager
 def startgate(*arguments: str) -> Iterator[subprocess.Popen[str]]:
     """Start ``startgate watch``; wait until it can hold."""
-    command = [*STARTGATE, "watch", "--output", "json", *arguments]
+    command = [*STARTGATE, "watch", "--no-existing", "--output", "json", *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stderr
@@ -348,8 +350,10 @@ def test_a_policy_on_the_command_line_and_its_reload(
         return runc("run", "-b", str(bundle), name, check=False).returncode
 
     with startgate("--policy", str(path)) as process:
-        assert process.stderr
-        assert run() == 126
+        assert process.stderr and process.stdout
+        told = map(json.loads, process.stdout)
+        denied = (event["reason"]["rule"] for event in told if event["type"] == "denied")
+        assert run() == 126 and next(denied) == "all"
         path.write_text(DENY.format(name="none", match="false"))
         assert "reloaded" in process.stderr.readline()
         assert run() == 7
@@ -359,14 +363,11 @@ def test_a_policy_on_the_command_line_and_its_reload(
         new = write(tmp_path / "new", DENY.format(name="all", match="true"))
         new.rename(path)
         assert "reloaded" in process.stderr.readline()
-        assert run() == 126
+        assert run() == 126 and next(denied) == "all"
         process.send_signal(signal.SIGHUP)
         assert "reloaded" in process.stderr.readline()
         process.terminate()
         assert process.wait(PATIENCE) == 0
-        assert process.stdout
-        told = [json.loads(line) for line in process.stdout]
-    assert [e["reason"]["rule"] for e in told if e["type"] == "denied"] == ["all", "all"]
 
 
 def test_a_configuration(runc: Runtime, bundle: Path, name: str, tmp_path: Path) -> None:
@@ -403,6 +404,28 @@ def test_a_file_that_is_wrong_stops_the_start(file: str, text: str, message: str
     assert done.returncode == 2
     assert f"startgate: {path}{message}" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_dry_run_on_a_container_that_is_there(
+    runtime: Runtime, bundle: Path, name: str, tmp_path: Path
+) -> None:
+    write_config(bundle, ["/bin/sleep", "1000"])
+    text = DENY.format(name="late", match="container.pid > 1") + HARDEN.replace(
+        'container.annotations["job"] == "yes"', "true"
+    )
+    path = write(tmp_path / "rules.toml", text)
+    runtime("run", "-d", "-b", str(bundle), name, detached=True)
+    try:
+        command = [*STARTGATE, "policy", "test", str(path), "--container", name, "-o", "json"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
+    finally:
+        runtime("delete", "-f", name, check=False)
+    assert done.returncode == 1, done.stderr
+    told = json.loads(done.stdout)
+    assert [(each["rule"], each["event"], each["result"]) for each in told["rules"]] == [
+        ("harden", "creating", "patch"),
+        ("late", "created", "deny"),
+    ]
 
 
 # Cost

@@ -209,6 +209,10 @@ class FakeExits:
 
     def __init__(self) -> None:
         self.forgotten: list[object] = []
+        self.oom_victim: bool | None = None
+
+    def was_oom_victim(self, watch: object) -> bool | None:
+        return self.oom_victim
 
     def unwatch(self, watch: object) -> None:
         self.forgotten.append(watch)

@@ -15,6 +15,7 @@ from startgate.errors import UsageError
 from startgate.hooks import HookConfig
 from startgate.listeners import Listeners
 from startgate.testing import make_event
+from tests.kernel.support import eventually
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="only root has files that are root's")
 
@@ -101,14 +102,22 @@ def test_a_broken_file_changes_nothing(listeners: Told, active: Active, rules: P
     assert listeners.rule() == "one"
 
 
+def test_a_file_that_is_being_written_is_not_taken_for_no_rules(
+    listeners: Told, active: Active, rules: Path
+) -> None:
+    rules.write_text("")
+    with pytest.raises(UsageError, match="it is empty"):
+        active.load()
+    assert listeners.rule() == "one"
+
+
 # While it runs
 
 
 def test_a_change_of_a_rule_file_is_loaded(listeners: Told, active: Active, rules: Path) -> None:
     with Reloader(active):
         rules.write_text(RULE.format("two"))
-        assert listeners.exchanged.acquire(timeout=PATIENCE)
-        assert listeners.rule() == "two"
+        assert eventually(lambda: listeners.rule() == "two", PATIENCE)
 
 
 def test_an_editor_that_renames(listeners: Told, active: Active, rules: Path) -> None:
@@ -128,11 +137,9 @@ def test_a_file_that_the_new_configuration_names_is_followed(
     other.write_text(RULE.format("other"))
     with Reloader(active):
         config.write_text("policy = ['sub/other.toml']\n")
-        assert listeners.exchanged.acquire(timeout=PATIENCE)
-        assert listeners.rule() == "other"
+        assert eventually(lambda: listeners.rule() == "other", PATIENCE)
         other.write_text(RULE.format("changed"))  # at once: the new directory may not be watched yet
-        assert listeners.exchanged.acquire(timeout=PATIENCE)
-        assert listeners.rule() == "changed"
+        assert eventually(lambda: listeners.rule() == "changed", PATIENCE)
 
 
 def test_it_is_loaded_when_somebody_asks(listeners: Told, active: Active) -> None:
@@ -159,12 +166,10 @@ def test_a_broken_file_keeps_the_old_and_says_so(
             assert said.wait(PATIENCE)
             assert listeners.rule() == "one"
             rules.write_text(RULE.format("mended"))
-            assert listeners.exchanged.acquire(timeout=PATIENCE)
-            assert listeners.rule() == "mended"
+            assert eventually(lambda: listeners.rule() == "mended", PATIENCE)
     finally:
         logger.removeHandler(handler)
     assert "not reloaded, what was in force before stays: " in caplog.text
-    assert "missing required field" in caplog.text
 
 
 def test_another_file_in_the_directory_loads_nothing(listeners: Told, active: Active, tmp_path: Path) -> None:

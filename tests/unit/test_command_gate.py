@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from msgspec.structs import replace
 
 from startgate.errors import NotReadable
 from startgate.events import Container
@@ -238,6 +239,20 @@ def test_a_pid_that_was_reused_is_another_process(scene: Scene, host: FakeHost, 
     assert repeats.seen(known, hold)
     (host.root / f"proc/{TID}/stat").unlink()
     assert not repeats.seen(known, hold)
+
+
+def test_a_wrapper_executes_the_runtime(scene: Scene, host: FakeHost) -> None:
+    """In its place, with another argv[0], or as a child; a shell that runs two commands is none."""
+    repeats, hold = Repeats(host.proc), scene.hold("runc")
+    wrapper = record("nvidia-container-runtime create c1")
+    assert not repeats.seen(wrapper, hold)
+    assert repeats.seen(record("/usr/bin/runc create c1"), hold)
+    host.process(4343, ppid=TID)
+    child = replace(record("/usr/bin/runc create c1"), tid=4343, tgid=4343, ppid=TID)
+    assert repeats.seen(child, hold)
+    assert not repeats.seen(replace(child, arguments=[b"runc", b"create", b"c2"]), hold)
+    hold.deny()
+    assert not repeats.seen(wrapper, hold)
 
 
 def test_memory_of_commands_is_bounded(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,9 +6,11 @@ from typing import Any, cast
 import pytest
 
 from startgate.events import Event, Exit, Reason
+from startgate.exits import Watch
 from startgate.gates.context import Context
 from startgate.gates.ends import Ends
 from startgate.kernel.pidfd import decode_wait_status
+from startgate.kernel.process import ProcessId
 from startgate.lifecycle import End, Entry
 from startgate.listeners import Subscription
 from tests.unit.fakes import FakeExits, FakeGroup, make_context, make_entry, running
@@ -81,6 +83,16 @@ def test_how_it_ended(
     stopped = told(events)
     assert (stopped.type, stopped.exit, stopped.reason) == ("stopped", exit, None)
     assert stopped.container == entry.container
+
+
+@pytest.mark.parametrize("victim", [True, False, None])
+def test_whether_the_oom_killer_did_it(
+    context: Context, events: Subscription, entry: Entry, victim: bool | None
+) -> None:
+    cast(FakeExits, context.exits).oom_victim = victim
+    entry.init_watch = Watch(ProcessId(1, 1), -1, lambda status: None)
+    Ends(context).ended(entry, End(9))
+    assert told(events).exit == Exit(signal=9, oom_killed=victim)
 
 
 def test_an_end_is_told_once(context: Context, events: Subscription, entry: Entry) -> None:

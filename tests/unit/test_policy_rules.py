@@ -160,6 +160,11 @@ def test_a_rule_that_fails_on_a_container(match: str, why: str, on_error: str) -
         assert why == "Index out of bounds", note.message
 
 
+def test_a_record_that_cel_does_not_take() -> None:
+    (note,) = policy(rule("container.id == 'x'")).decide(creating(id="\udcff"))
+    assert isinstance(note, Note) and note.action == "error"
+
+
 def test_what_fails_closed_denies_on_an_error_too() -> None:
     said = policy(rule('container.labels["x"] == ""', fail_closed=True)).decide(creating())
     assert [type(word) for word in said] == [Note, Deny]
@@ -172,6 +177,26 @@ def test_a_container_whose_config_is_not_known_is_not_taken_for_a_harmless_one()
     (note,) = rules.decide(creating(rootfs=None))
     assert isinstance(note, Note)
     assert note.message == "rule r could not be decided: the container's config.json is not known"
+
+
+@pytest.mark.parametrize(
+    ("match", "decided"),
+    [
+        ("container.privileged", True),
+        ("container.args.exists(a, a == 'x')", False),
+        ("container == container", False),
+    ],
+)
+def test_what_is_told_in_part_is_not_taken_for_the_whole(match: str, decided: bool) -> None:
+    said = policy(rule(match, on_error="deny")).decide(creating(args=("a",), truncated=("args",)))
+    assert said == [] if decided else isinstance(said[-1], Deny)
+
+
+def test_an_exec_that_is_told_in_part() -> None:
+    process = Process(argv=("a",), truncated=("argv",))
+    event = Event(type="exec", gate="exec", container=Container(id="c", rootfs="/r"), process=process)
+    (note,) = policy(rule('process.argv.exists(a, a == "x")')).decide(event)
+    assert isinstance(note, Note) and note.message.endswith("process.argv is too large to be told in full")
 
 
 # Files that are wrong

@@ -106,7 +106,7 @@ def container(config: dict[str, Any], **more: Any) -> Container:
     """Return the record of a config.json whose mounts' sources are no links."""
     decoded = oci.decode_config(json.dumps(config).encode())
     record = oci.describe(
-        Container(id="c", bundle="/b", engine="docker", image="docker.io/library/x"), decoded, ALL
+        Container(id="0123abcd", bundle="/b", engine="docker", image="docker.io/library/x"), decoded, ALL
     )
     shared = shared_namespaces(
         oci.namespace_paths(decoded), HOST, HOST, lambda path: HOST["net"] if path == NETNS_OF_HOST else 99

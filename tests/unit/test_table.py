@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from startgate.cli.table import Table, describe_exit, row
-from startgate.events import EVENT_TYPES, Caller, Container, Event, EventType, Exit, Process, Reason
+from startgate.events import EVENT_TYPES, Caller, Container, Event, EventType, Exit, Note, Process, Reason
 from startgate.listeners import lost
 from startgate.testing import make_event
 
@@ -226,3 +226,11 @@ def test_lines_fit_the_terminal(monkeypatch: pytest.MonkeyPatch, width: int, exp
     monkeypatch.setenv("NO_COLOR", "1")
     (_, line) = on_terminal(monkeypatch, width, event("created", args=("word",) * 100))
     assert len(line) == expected
+
+
+def test_what_rules_say_stands_first() -> None:
+    notes = (Note("it runs as root", "no-root"), Note("m", "harden", "patch"), Note("of a callback"))
+    event = replace(make_event("creating", runtime="runc"), policy=notes)
+    assert row(event).endswith("  [warn no-root, patch harden, warn of a callback] runc: -")
+    denied = replace(event, type="denied", reason=Reason("no", "strict"))
+    assert row(denied).endswith("  strict: no")

@@ -10,6 +10,7 @@ import pytest
 
 from startgate.errors import BundleError, NotReadable
 from startgate.gates import view as view_module
+from startgate.gates.host import shared_namespaces
 from startgate.gates.view import View, open_program_of
 from startgate.kernel import files
 from startgate.runtimes.oci import Config, decode_config
@@ -323,3 +324,53 @@ def test_the_program_of_a_created_container_can_be_executed(host: FakeHost, call
         assert inode_of(f"/proc/self/fd/{fd}") == inode_of(expected)
     finally:
         os.close(fd)
+
+
+# What is shared with the host
+
+
+def test_where_a_path_leads(view: View, caller: Path) -> None:
+    (caller / "run").mkdir()
+    (caller / "run/docker.sock").touch()
+    (caller / "innocent").symlink_to("/run/docker.sock")
+    assert view.real_path("/innocent") == f"{caller}/run/docker.sock"
+    assert view.real_path("/nowhere") is None
+
+
+def test_paths_of_a_host_that_is_mounted_elsewhere(host: FakeHost) -> None:
+    (host.root / "etc").mkdir()
+    host.process(TID, root=host.root, cwd=host.root)
+    with View(host.proc, TID) as view:
+        assert view.real_path("/etc") == "/etc"
+        assert view.real_path("/") == "/"
+
+
+def test_namespaces_by_their_paths(view: View, caller: Path) -> None:
+    (caller / "proc/7/ns").mkdir(parents=True)
+    (caller / "proc/7/ns/net").symlink_to("net:[4026531840]")
+    (caller / "run").mkdir()
+    (caller / "run/netns").touch()
+    assert view.namespace("/proc/7/ns/net") == 4026531840
+    assert view.namespace("/proc/7/ns/pid") is None
+    assert view.namespace("/proc/8/ns/net") is None
+    assert view.namespace("/run/netns") is None, "a file, but of no namespace"
+    assert view.namespace("/run/none") is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "shared"),
+    [
+        ({}, ("net", "pid")),
+        ({"net": None}, ("pid",)),
+        ({"net": "/host", "pid": None}, ("net",)),
+        ({"net": "/other", "pid": "/unknown"}, ()),
+    ],
+)
+def test_which_namespaces_are_the_hosts(asked: dict[str, str | None], shared: tuple[str, ...]) -> None:
+    paths: dict[str, int | None] = {"/host": 1, "/other": 5, "/unknown": None}
+    host = {"net": 1, "pid": 2}
+    assert shared_namespaces(asked, host | {"uts": 3}, host, paths.__getitem__) == shared
+
+
+def test_a_runtime_that_is_not_in_the_hosts_namespaces_shares_its_own() -> None:
+    assert shared_namespaces({}, {"net": 9, "pid": 2}, {"net": 1, "pid": 2}, lambda path: None) == ("pid",)

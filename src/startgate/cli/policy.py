@@ -6,6 +6,8 @@ import sys
 
 import click
 
+from startgate.errors import UsageError
+
 _file = click.argument("file", type=click.Path(exists=True, dir_okay=False))
 
 
@@ -28,7 +30,8 @@ def check(file: str) -> None:
 
 @policy.command()
 @_file
-@click.option("--bundle", metavar="DIR", required=True, help="A bundle, as a runtime gets it.")
+@click.option("--bundle", metavar="DIR", help="A bundle, as a runtime gets it.")
+@click.option("--container", "running", metavar="ID", help="A container that is there now: id or name.")
 @click.option("--annotation", "annotations", multiple=True, metavar="KEY=VALUE", help="A further annotation.")
 @click.option("--image", metavar="NAME", help="The image, which a bundle does not tell.")
 @click.option("--exec", "execute", metavar="COMMAND", help="Try also the rules for this `exec` in it.")
@@ -36,7 +39,8 @@ def check(file: str) -> None:
 def test(
     *,
     file: str,
-    bundle: str,
+    bundle: str | None,
+    running: str | None,
     annotations: tuple[str, ...],
     image: str | None,
     execute: str | None,
@@ -48,7 +52,10 @@ def test(
     """
     from startgate.cli.policytest import Trial, show  # noqa: PLC0415
 
-    trial = Trial.of_bundle(bundle, annotations, image)
+    if (bundle is None) == (running is None):
+        raise UsageError("give --bundle DIR or --container ID")
+    made = Trial.of_container(running) if running else Trial.of_bundle(bundle or "")
+    trial = made.edited(annotations, image)
     result = trial.judge(file, execute)
     show(result, output)
     if result.verdict == "deny":

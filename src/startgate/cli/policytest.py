@@ -13,6 +13,7 @@ import msgspec
 from msgspec.structs import replace
 
 from startgate import engines
+from startgate.cli.containers import choose, scan
 from startgate.errors import StartgateError, UsageError
 from startgate.events import Container, Deny, Event, Note, Process, timestamp
 from startgate.gates import host
@@ -51,31 +52,45 @@ class Trial:
     document: Document
 
     @classmethod
-    def of_bundle(cls, bundle: str, annotations: Sequence[str] = (), image: str | None = None) -> Trial:
+    def of_bundle(cls, bundle: str) -> Trial:
         """Raises StartgateError: the bundle can't be read."""
-        path = os.path.join(os.path.abspath(bundle), "config.json")
+        path = os.path.join(os.path.abspath(bundle), oci.CONFIG)
         try:
             with open(path, "rb") as file:
-                document = msgspec.json.decode(file.read(oci.CONFIG_LIMIT), type=Document)
+                data = file.read(oci.CONFIG_LIMIT)
         except OSError as error:
             raise StartgateError(f"{path}: {error.strerror}") from error
-        except msgspec.MsgspecError as error:
-            raise StartgateError(f"{path}: {error}") from error
-        added = dict(_pair(text) for text in annotations)
-        document["annotations"] = (document.get("annotations") or {}) | added
-        container = _describe(os.path.abspath(bundle), document)
-        return cls(replace(container, image=image or container.image), document)
+        return cls(_describe(os.path.abspath(bundle), data), _decode(data, path))
+
+    @classmethod
+    def of_container(cls, name: str) -> Trial:
+        """Take a container that is there now. Raises StartgateError: there is none of that name."""
+        looked = scan("/")
+        found = choose(looked, name)
+        return cls(found.container, _decode(looked.config_json(found), name))
+
+    def edited(self, annotations: Sequence[str], image: str | None) -> Trial:
+        """Return the same with further annotations and another image."""
+        added = (self.document.get("annotations") or {}) | dict(_pair(text) for text in annotations)
+        container = replace(
+            self.container,
+            annotations=self.container.annotations | added,
+            image=image or self.container.image,
+        )
+        return Trial(container, self.document | ({"annotations": added} if added else {}))
 
     def judge(self, file: str, execute: str | None = None) -> Result:
         """Ask the rules of a file. Raises UsageError, as `rules.load`."""
         policy = rules.load([file])
         said = policy.judge(self._event("creating"))
-        result = _result(policy, said)
+        result = _result(said)
+        if self.container.pid is not None and result.verdict == "allow":
+            self._more(result, policy, self._event("created"))
         patches = [word for _, words in said for word in words if isinstance(word, Patch)]
         if result.verdict == "allow" and patches:
             self._apply(result, patches)
         if execute is not None and result.verdict == "allow":
-            self._execute(policy, result, execute)
+            self._more(result, policy, self._event("exec", execute))
         asked = {each.rule for each in result.rules}
         result.rules += [
             RuleResult(r.name, r.on[0], "not asked") for r in policy.rules if r.name not in asked
@@ -89,17 +104,17 @@ class Trial:
         if patched.deny:
             result.verdict, result.reason = "deny", patched.deny
 
-    def _execute(self, policy: Policy, result: Result, command: str) -> None:
-        more = _result(policy, policy.judge(self._event("exec", command)), "exec")
+    def _more(self, result: Result, policy: Policy, event: Event) -> None:
+        """Add what the rules say of a later event."""
+        more = _result(policy.judge(event), event.type)
         result.rules += more.rules
         result.notes += more.notes
         result.verdict, result.reason = more.verdict, more.reason
 
-    def _event(self, kind: Literal["creating", "exec"], command: str = "") -> Event:
+    def _event(self, kind: rules.RuleEvent, command: str = "") -> Event:
         argv = tuple(shlex.split(command))
         process = Process(argv=argv, user=self.container.user, cwd="/") if kind == "exec" else None
-        gate: Literal["command", "exec"] = "command" if kind == "creating" else "exec"
-        return Event(type=kind, time=timestamp(), gate=gate, container=self.container, process=process)
+        return Event(type=kind, time=timestamp(), gate="none", container=self.container, process=process)
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -109,9 +124,16 @@ def _pair(text: str) -> tuple[str, str]:
     return name, value
 
 
-def _describe(bundle: str, document: Document) -> Container:
+def _decode(data: bytes, name: str) -> Document:
+    try:
+        return msgspec.json.decode(data, type=Document)
+    except msgspec.MsgspecError as error:
+        raise StartgateError(f"{name}: {error}") from error
+
+
+def _describe(bundle: str, data: bytes) -> Container:
     proc = Proc()
-    config = oci.decode_config(msgspec.json.encode(document))
+    config = oci.decode_config(data)
     capabilities = oci.capability_names(int(proc.status(1)["CapBnd"], 16))
     container = oci.describe(
         Container(id=os.path.basename(bundle), bundle=bundle, uid=0), config, capabilities
@@ -121,7 +143,7 @@ def _describe(bundle: str, document: Document) -> Container:
         return engines.identify(container, "/run/runc", view.read_small, list)
 
 
-def _result(policy: Policy, verdicts: Sequence[tuple[Rule, list[Said]]], event: str = "creating") -> Result:
+def _result(verdicts: Sequence[tuple[Rule, list[Said]]], event: str = "creating") -> Result:
     words = [word for _, said in verdicts for word in said]
     deny = next((word for word in words if isinstance(word, Deny)), None)
     return Result(

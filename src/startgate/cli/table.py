@@ -54,7 +54,15 @@ def row(event: Event) -> str:
     pid = "" if container.pid is None else str(container.pid)
     held = "" if event.held_us is None else f"{event.held_us / 1000:.1f}ms"
     local = _local_time(event.time)
-    return f"{local:<12} {event.type:<8} {name:<20} {pid:>7} {held:>7}  {_what(event, container)}".rstrip()
+    what = _noted(event) + _what(event, container)
+    return f"{local:<12} {event.type:<8} {name:<20} {pid:>7} {held:>7}  {what}".rstrip()
+
+
+def _noted(event: Event) -> str:
+    """Return which rules had something to say; all of it is in the JSON."""
+    if event.type == "denied" or not event.policy:
+        return ""
+    return f"[{', '.join(f'{note.action} {note.rule or note.message}' for note in event.policy)}] "
 
 
 def _what(event: Event, container: Container) -> str:

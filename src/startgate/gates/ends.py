@@ -43,7 +43,7 @@ class Ends:
         message = end.message or ("it ended before its program was started" if unstarted else None)
         stopped = replace(
             event("stopped", "none", entry.container),
-            exit=_exit(entry, end),
+            exit=self._exit(entry, end),
             reason=Reason(message) if message else None,
         )
         self._context.listeners.publish(stopped)
@@ -59,11 +59,12 @@ class Ends:
             if watch:
                 self._context.exits.unwatch(watch)
 
-
-def _exit(entry: Entry, end: End) -> Exit:
-    requested = entry.requested_signal
-    if end.status is None or end.message:
-        return Exit(requested_signal=requested)
-    code, signal = pidfd.decode_wait_status(end.status)
-    # The OOM killer kills by SIGKILL only: another end was not its work.
-    return Exit(code, signal, None if signal == _SIGKILL else False, requested)
+    def _exit(self, entry: Entry, end: End) -> Exit:
+        requested = entry.requested_signal
+        if end.status is None or end.message:
+            return Exit(requested_signal=requested)
+        code, signal = pidfd.decode_wait_status(end.status)
+        oom: bool | None = False  # the OOM killer kills by SIGKILL only: another end was not its work
+        if signal == _SIGKILL:
+            oom = self._context.exits.was_oom_victim(entry.init_watch) if entry.init_watch else None
+        return Exit(code, signal, oom, requested)

@@ -18,9 +18,9 @@ def describe(container: Container, config: oci.Config, view: View, proc: Proc, r
 
     `runtime` is the pid of the runtime. Raises NotReadable when it is gone.
     """
-    shared = shared_namespaces(
-        oci.namespace_paths(config), proc.namespaces(runtime), proc.host_namespaces(), view.namespace
-    )
+    asked, host = oci.namespace_paths(config), proc.host_namespaces()
+    inherited = {kind: proc.namespace(runtime, kind) for kind in host if kind not in asked}
+    shared = shared_namespaces(asked, inherited, host, view.namespace)
     return resolve_mounts(replace(container, host_namespaces=shared), view)
 
 
@@ -37,7 +37,7 @@ def resolve_mounts(container: Container, view: View) -> Container:
 
 def shared_namespaces(
     asked: Mapping[str, str | None],
-    inherited: Mapping[str, int],
+    inherited: Mapping[str, int | None],
     host: Mapping[str, int],
     look_up: Callable[[str], int | None],
 ) -> tuple[str, ...]:

@@ -114,6 +114,8 @@ class Reader:
 
     def _await_fds(self) -> None:
         """Wait a moment while few fds are left: the kernel denies what is read without a free one."""
+        if self._pulse.top < self._scarce // 2:
+            return  # the lowest free number is given out: never yet were half of them in use
         for _ in range(_BREATHS):
             if self._has_fds():
                 return

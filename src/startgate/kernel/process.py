@@ -64,6 +64,7 @@ class Proc:
         self.host = host
         self.root = os.path.join(host, "proc")
         self._hierarchies: dict[str, str] | None = None
+        self._host_namespaces: dict[str, int] | None = None
 
     def stat(self, pid: int) -> Stat:
         """Raises NotReadable when the process is gone."""
@@ -108,11 +109,16 @@ class Proc:
             os.close(directory)
 
     def host_namespaces(self) -> dict[str, int]:
-        """Return those of the host's pid 1; our own where its are hidden from us (ptrace(2))."""
-        try:
-            return self.namespaces(1)
-        except NotReadable:
-            return self.namespaces(int(os.readlink(f"{self.root}/self")))
+        """Return those of the host's pid 1; our own where its are hidden from us (ptrace(2)).
+
+        They are read once: pid 1 does not move.
+        """
+        if self._host_namespaces is None:
+            try:
+                self._host_namespaces = self.namespaces(1)
+            except NotReadable:
+                self._host_namespaces = self.namespaces(int(os.readlink(f"{self.root}/self")))
+        return self._host_namespaces
 
     def namespace(self, pid: int, name: str) -> int | None:
         """Return the inode number of one namespace; None on a kernel without that kind.

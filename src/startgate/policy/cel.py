@@ -87,7 +87,7 @@ def context(event: Event, asked: Asked) -> Any:
         built = _library().Context(values)
         for name, function in asked.functions.items():
             built.add_function(name, function)
-    except ValueError as error:
+    except Exception as error:  # the library takes no lone surrogates, for one
         raise EvaluationError(_first_sentence(str(error))) from error
     return built
 

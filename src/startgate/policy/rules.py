@@ -70,8 +70,7 @@ class Rule:
     def judge(self, event: Event, context: Any) -> list[Said]:
         """Return what the rule says of an event; nothing where it does not match."""
         try:
-            if self._needs_config and event.container and event.container.rootfs is None:
-                raise EvaluationError("the container's config.json is not known")
+            self._check_known(event)
             matches = self.match.evaluate(context)
             if not isinstance(matches, bool):
                 raise EvaluationError(f"match gives {type(matches).__name__}, not true or false")
@@ -85,10 +84,17 @@ class Rule:
         note = Note(message, self.name, "error")
         return [note, Deny(message, self.name)] if self.deny_on_error else [note]
 
-    @property
-    def _needs_config(self) -> bool:
+    def _check_known(self, event: Event) -> None:
+        """Raises EvaluationError: what is not known must not be taken for harmless."""
+        container = event.container
         asked = self.match.references.fields.get("container", frozenset[str]())
-        return asked is None or bool(asked - _KNOWN_WITHOUT_CONFIG)
+        if container and container.rootfs is None and (asked is None or asked - _KNOWN_WITHOUT_CONFIG):
+            raise EvaluationError("the container's config.json is not known")
+        for name, record in (("container", container), ("process", event.process)):
+            fields = self.match.references.fields.get(name, frozenset[str]())
+            for cut in record.truncated if record else ():
+                if fields is None or cut in fields:
+                    raise EvaluationError(f"{name}.{cut} is too large to be told in full")
 
     def _say(self, context: Any) -> list[Said]:
         message = self._message(context)
@@ -161,6 +167,8 @@ def load(paths: Sequence[str], *, trusted: bool = False) -> Policy:
 
 def compile_rules(file: TomlFile) -> list[Rule]:
     """Compile the rules of a file. Raises UsageError, as `load`."""
+    if not file.text.strip():
+        raise file.error("it is empty: is it being written?")
     for key in file.tables:
         if key != "rule":
             raise file.error(tomlfile.unknown_key(key, ["rule"]), file.find(key))

@@ -23,9 +23,10 @@ _TRACEPOINTS = (
     "exit_execveat",
     "exec_done",
     "task_exit",
+    "oom_victim",
 )
 _KPROBES = ("pick_event", "picked_event")
-_MAPS = ("exec_args", "ig_fa_records", "exit_status", "ends", "runtime_names")
+_MAPS = ("exec_args", "ig_fa_records", "exit_status", "oom_victims", "ends", "runtime_names")
 _ATTEMPTS = 3
 _ON_DEMAND = ("set_tracer_group", "pending_tid")
 
@@ -171,6 +172,7 @@ class BpfExits:
     def __init__(self, exec_bpf: ExecBpf) -> None:
         self._bpf = exec_bpf
         self._map = exec_bpf.object.map("exit_status")
+        self._victims = exec_bpf.object.map("oom_victims")
         self._expected: Counter[int] = Counter()
         self._lock = threading.Lock()
 
@@ -178,6 +180,7 @@ class BpfExits:
         """Remember the status of the process when it ends."""
         with self._lock:
             if not self._expected[pid]:
+                self._victims.delete(pid)  # of a process that had this pid before
                 self._map.set(pid, self._STATUS.pack(-1))
             self._expected[pid] += 1
 
@@ -191,6 +194,13 @@ class BpfExits:
                 del self._expected[pid]
                 self._map.delete(pid)
         return None if status < 0 else status
+
+    def was_oom_victim(self, pid: int) -> bool:
+        """Did the OOM killer choose the process, which was expected and has ended?"""
+        with self._lock:
+            found = self._victims.get(pid) is not None
+            self._victims.delete(pid)
+        return found
 
     def ends(self) -> BpfEnds:
         """Return the stream of ends."""

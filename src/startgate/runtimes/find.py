@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from startgate.kernel import files
 from startgate.kernel.fanotify import FAN_OPEN_EXEC_PERM, Group
 from startgate.kernel.inotify import Inotify
+from startgate.runtimes import configured
 
 log = logging.getLogger(__name__)
 
@@ -52,10 +53,14 @@ class RuntimeBinaries:
     """
 
     def __init__(self, group: Group, extra: Sequence[str] = (), host: str = "/") -> None:
-        """`extra` are paths of further binaries, whatever their name; `host` the host's root."""
+        """`extra` are paths of further binaries, whatever their name; `host` the host's root.
+
+        What engines are configured to execute is added: see `configured`.
+        """
         self._group = group
         self._host = host
-        self._extra = tuple(os.path.abspath(path) for path in extra)
+        self._asked = tuple(os.path.abspath(path) for path in extra)
+        self._extra = (*self._asked, *map(self._of_host, configured.binaries(host)))
         self._names = (*NAMES, *(os.path.basename(path) for path in self._extra))
         self._inotify = Inotify()
         self._marked: dict[tuple[int, int], str] = {}
@@ -78,7 +83,7 @@ class RuntimeBinaries:
         """Mark what is there, and watch for what is not. Raises OSError if marking fails."""
         self._watch()  # first: what appears meanwhile is told
         for path in self._candidates():
-            if not self._mark(path) and path in self._extra:
+            if not self._mark(path) and path in self._asked:
                 log.warning("%s is not a file that can be watched (yet)", path)
 
     def update(self) -> None:

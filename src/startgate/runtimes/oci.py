@@ -252,9 +252,13 @@ def is_bind(mount: OciMount | Mount) -> bool:
     return mount.type == "bind" or bool({"bind", "rbind"} & set(mount.options or ()))
 
 
+# Linux 5.8 and 5.9: what Docker 20.10 calls privileged lacks them.
+_UNKNOWN_TO_SOME = frozenset({"CAP_PERFMON", "CAP_BPF", "CAP_CHECKPOINT_RESTORE"})
+
+
 def _is_privileged(linux: Linux, bounding: frozenset[str], everything: frozenset[str]) -> bool:
     rules = (linux.resources.devices if linux.resources else None) or ()
-    return bounding >= everything and linux.seccomp is None and _allows_all_devices(rules)
+    return bounding >= everything - _UNKNOWN_TO_SOME and linux.seccomp is None and _allows_all_devices(rules)
 
 
 def _allows_all_devices(rules: Iterable[DeviceRule]) -> bool:

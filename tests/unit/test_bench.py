@@ -1,0 +1,65 @@
+"""What the benchmarks make of their samples."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import report
+import stats
+from report import Chapter, Figure
+
+
+def test_noise_that_hits_a_whole_round_cancels_out() -> None:
+    base = [[10.0, 11, 12], [20.0, 22, 24], [10.0, 11, 12]]
+    twice = [[value * 2 for value in samples] for samples in base]
+    assert stats.ratio(twice, base) == (2, 2, 2)
+    assert stats.added(twice, base) == (11, 11, 22)
+
+
+def test_what_a_side_adds_to_another() -> None:
+    nothing, floor, ours = [[10.0]] * 4, [[12.0]] * 4, [[16.0]] * 4
+    assert stats.added_ratio(ours, floor, nothing).value == 3
+
+
+def test_there_is_no_multiple_of_noise() -> None:
+    assert math.isinf(stats.added_ratio([[16.0]], [[9.0]], [[10.0]]).value)
+
+
+def test_the_interval_holds_the_value() -> None:
+    found = stats.median([[float(n)] for n in range(20)])
+    assert found.low < found.value < found.high
+
+
+@pytest.mark.parametrize(
+    ("value", "limit", "ok"), [(1.0, 2.0, True), (2.0, 2.0, False), (1.0, None, None), (math.inf, 2.0, None)]
+)
+def test_a_goal_is_met_or_not_or_lost(value: float, limit: float | None, ok: bool | None) -> None:
+    figure = Figure("name", value, "x", "what", limit)
+    assert figure.ok is ok
+    row = figure.row()
+    assert row["ok"] is ok and (row["goal"] is None) == (limit is None)
+    json.dumps(row, allow_nan=False)
+
+
+def test_the_document_is_written_between_its_markers(tmp_path: Path) -> None:
+    document = tmp_path / "performance.md"
+    chapter = Chapter("One", "what was run", ["a", "b"], [["1", "2"]], [Figure("f", 3.0, "ms", "it", 2.0)])
+    document.write_text(f"before\n{report.MARKERS[0]}\nold\n{report.MARKERS[1]}\nafter\n")
+    for _ in range(2):
+        report.write(tmp_path / "build", document, {"CPU": "a fast one"}, [chapter], "make bench")
+    text = document.read_text()
+    assert text.startswith("before\n") and text.endswith("\nafter\n")
+    assert text.count("| 1 | 2 |") == 1 and "old" not in text
+    assert "- CPU: a fast one" in text and "| it | 3 ms | < 2 ms | **no** |" in text
+    assert [row["name"] for row in json.loads((tmp_path / "build/bench.json").read_text())] == ["f"]
+
+
+def test_a_document_without_markers_is_left_alone(tmp_path: Path) -> None:
+    document = tmp_path / "other.md"
+    document.write_text("something else\n")
+    with pytest.raises(ValueError, match="has no line"):
+        report.write(tmp_path, document, {}, [], "make bench")
+    assert document.read_text() == "something else\n"
