@@ -25,6 +25,8 @@ _numbers = itertools.count()
 @pytest.fixture(scope="session", autouse=True)
 def _arena(_kernel: None, tmp_path_factory: pytest.TempPathFactory) -> None:  # noqa: F811
     arena.enter(tmp_path_factory.mktemp("runtimes"))
+    # A daemon that is killed leaves its notes: here, not in /run.
+    os.environ["RUNTIME_DIRECTORY"] = str(tmp_path_factory.mktemp("run"))
 
 
 @pytest.fixture

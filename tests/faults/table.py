@@ -17,7 +17,6 @@ COLUMNS = {
     "held": "held",
     "missed": "missed",
     "longest": "longest delay",
-    "limit": "hang limit",
     "note": "",
 }
 

@@ -77,7 +77,8 @@ def test_more_events_than_the_kernels_limit(load: Load, tell: Tell) -> None:
             agent.signal_worker(signal.SIGCONT)
             starts.join()
             load.wait_told(agent)
-            tell("100 events waiting, with max_queued_events = 16", load, agent)
+            note = "the test itself stops the worker for 2 s, with a hang limit of 20 s"
+            tell("100 events waiting, with max_queued_events = 16", load, agent, note=note)
             assert not load.failed
             assert not load.wait_told(agent)
             assert not [e for e in agent.events if e["type"] == "lost"]
