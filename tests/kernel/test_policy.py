@@ -66,7 +66,7 @@ def judging(watching: Watching, tmp_path: Path, text: str, **options: Any) -> It
 @contextmanager
 def startgate(*arguments: str) -> Iterator[subprocess.Popen[str]]:
     """Start ``startgate watch``; wait until it can hold."""
-    command = [*STARTGATE, "watch", "--output", "json", *arguments]
+    command = [*STARTGATE, "watch", "--no-existing", "--output", "json", *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stderr
@@ -350,8 +350,10 @@ def test_a_policy_on_the_command_line_and_its_reload(
         return runc("run", "-b", str(bundle), name, check=False).returncode
 
     with startgate("--policy", str(path)) as process:
-        assert process.stderr
-        assert run() == 126
+        assert process.stderr and process.stdout
+        told = map(json.loads, process.stdout)
+        denied = (event["reason"]["rule"] for event in told if event["type"] == "denied")
+        assert run() == 126 and next(denied) == "all"
         path.write_text(DENY.format(name="none", match="false"))
         assert "reloaded" in process.stderr.readline()
         assert run() == 7
@@ -361,14 +363,11 @@ def test_a_policy_on_the_command_line_and_its_reload(
         new = write(tmp_path / "new", DENY.format(name="all", match="true"))
         new.rename(path)
         assert "reloaded" in process.stderr.readline()
-        assert run() == 126
+        assert run() == 126 and next(denied) == "all"
         process.send_signal(signal.SIGHUP)
         assert "reloaded" in process.stderr.readline()
         process.terminate()
         assert process.wait(PATIENCE) == 0
-        assert process.stdout
-        told = [json.loads(line) for line in process.stdout]
-    assert [e["reason"]["rule"] for e in told if e["type"] == "denied"] == ["all", "all"]
 
 
 def test_a_configuration(runc: Runtime, bundle: Path, name: str, tmp_path: Path) -> None:

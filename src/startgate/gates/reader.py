@@ -141,7 +141,9 @@ class Reader:
             self._do(*held)
 
     def _handle(self, event: Event) -> None:
-        if held := self._dispatch(event):
+        with self._crew.turn:
+            held = self._dispatch(event)
+        if held:
             self._do(*held)
 
     def _dispatch(self, event: Event) -> tuple[Hold, Job] | None:
