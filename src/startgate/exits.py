@@ -26,7 +26,7 @@ from startgate.kernel.process import Proc, ProcessId
 
 log = logging.getLogger(__name__)
 
-DELAY = 0.05
+DELAY = 0.01
 """Seconds that `Exits.later` waits."""
 
 Ended = Callable[[int | None], None]
