@@ -3,10 +3,12 @@ from __future__ import annotations
 import atexit
 import io
 import logging
+import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -60,6 +62,14 @@ def written(handler: QueuedHandler, terminal: Terminal) -> list[str]:
     handler._lines.put(None)
     handler._thread.join(PATIENCE)
     return terminal.getvalue().splitlines()
+
+
+def test_its_thread_takes_no_signal(handler: QueuedHandler) -> None:
+    """SIGTERM, while the main thread has it blocked, must wait for the main thread."""
+    status = Path(f"/proc/self/task/{handler._thread.native_id}/status").read_text()
+    blocked = int(status.split("SigBlk:")[1].split()[0], 16)
+    assert blocked >> (signal.SIGTERM - 1) & 1
+    assert signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
 def test_lines_are_written_in_their_order(handler: QueuedHandler, monkeypatch: pytest.MonkeyPatch) -> None:

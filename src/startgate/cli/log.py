@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import logging
 import queue
+import signal
 import sys
 import threading
 import time
@@ -91,7 +92,11 @@ class QueuedHandler(logging.Handler):
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._dropped = 0
         self._thread = threading.Thread(target=self._write, name="startgate-log", daemon=True)
+        # It must not be the thread that takes a signal which is pending for the main thread: the
+        # handler would run there at any moment, in a callback of libbpf too, which swallows exceptions.
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         self._thread.start()
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         atexit.register(self._drain)
 
     def emit(self, record: logging.LogRecord) -> None:
