@@ -21,7 +21,7 @@ INSTALL  = @missing=$$($(call MISSING,$(1))); if [ -n "$$missing" ]; then \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
 	  apt-get install -y -qq --no-remove --no-install-recommends $$missing >/dev/null; fi
 
-.PHONY: run test fuzz setup check bpf apt vm-apt engines-apt lint types unit kernel engines engines-table newest test-newest faults faults-table soak test-vm kernel-table bench bench-check bench-peer clean
+.PHONY: run test fuzz setup check bpf apt vm-apt engines-apt lint types unit kernel engines engines-table newest test-newest faults faults-table soak engines-and-vm test-vm kernel-table bench bench-check bench-peer clean
 run: setup ## a live view of this host's containers, with a demo container
 	@$(VENV)/bin/startgate watch --demo
 
@@ -29,7 +29,7 @@ setup: apt $(VENV)/.ready bpf ## install what is needed and build the BPF object
 
 check: setup lint types unit ## lint, types and unit tests: seconds
 
-test: setup vm-apt check kernel faults engines newest bench-check ## everything: on this kernel, and on a stock 6.1 where `queue` works
+test: setup vm-apt check kernel faults engines-and-vm newest bench-check ## everything: on this kernel, and on a stock 6.1 where `queue` works
 
 apt: ## Debian packages; apt is asked only when one is missing
 	$(call INSTALL,$(APT))
@@ -61,8 +61,7 @@ unit:
 	$(PY) -m pytest -q tests/unit
 kernel: ## real containers on this kernel; where that can't hold them, all of it in the VM
 	@if $(VENV)/bin/startgate doctor >/dev/null; then \
-	  STARTGATE_REQUIRE_KERNEL=1 $(PY) -m pytest -q tests/kernel && \
-	  $(PY) vm/matrix.py run 6.1; \
+	  STARTGATE_REQUIRE_KERNEL=1 $(PY) -m pytest -q tests/kernel; \
 	else \
 	  echo "this machine can't hold containers (startgate doctor): its kernel tests run in a VM"; \
 	  $(PY) vm/matrix.py run 6.1 --all; \
@@ -87,6 +86,11 @@ engines: setup engines-apt ## real Docker, containerd, Podman, Buildah, in direc
 	else \
 	  echo "this machine can't hold containers (startgate doctor): the engines are not tested"; \
 	fi
+engines-and-vm: setup vm-apt # side by side: the VM takes one CPU for minutes, and waits for nothing
+	@mkdir -p build
+	@nice $(PY) vm/matrix.py run 6.1 --quick >build/vm.log 2>&1 & vm=$$!; \
+	$(MAKE) --no-print-directory engines; engines=$$?; \
+	wait $$vm; vm=$$?; cat build/vm.log; exit $$((engines | vm))
 engines-table: ## write the tables of docs/engines.md from the results of `make engines` and `make test-newest`
 	$(PY) -m tests.engines.table build/engines.xml $(wildcard build/newest.xml)
 
