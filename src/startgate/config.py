@@ -15,7 +15,6 @@ from startgate.hooks.config import HookConfig
 from startgate.tomlfile import TomlFile
 
 _HOLD_TIMEOUT_LIMIT = 3600
-DEFAULT_PATH = "/etc/startgate/config.toml"
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,8 +52,3 @@ def decode(file: TomlFile) -> Settings:
         raise file.error(message, file.find("hold_timeout"))
     decoded = tuple(file.decode(hook, HookConfig, "hook", index) for index, hook in enumerate(hooks))
     return msgspec.structs.replace(settings, hook=decoded)
-
-
-def find_default() -> str | None:
-    """Return the default file's path if it is there."""
-    return DEFAULT_PATH if os.path.exists(DEFAULT_PATH) else None

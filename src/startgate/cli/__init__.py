@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,8 @@ from startgate.errors import KernelUnsupported, StartgateError, UsageError
 
 if TYPE_CHECKING:
     from startgate.config import Settings
+
+_CONFIG = "/etc/startgate/config.toml"
 
 _output = click.option(
     "--output",
@@ -163,11 +166,12 @@ def daemon(*, hang_limit: float, config_path: str | None, **watch: Any) -> None:
 
 def _configure(watcher: dict[str, Any], path: str | None) -> str | None:
     """Add what the configuration file sets; return its path, None where there is none."""
-    from startgate import config  # noqa: PLC0415
+    if path is None and not os.path.exists(_CONFIG):
+        return None
+    from startgate import config  # noqa: PLC0415  (not for those who have none)
 
-    path = path or config.find_default()
-    if path:
-        watcher |= _unless_given(config.load(path))
+    path = path or _CONFIG
+    watcher |= _unless_given(config.load(path))
     return path
 
 

@@ -8,16 +8,17 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
-from startgate.active import Active, Reloader
 from startgate.cli.demo import DemoContainer
 from startgate.cli.table import Table
 from startgate.errors import UsageError
 from startgate.events import Event
 from startgate.filters import compile_filter
-from startgate.hooks import parse_option
 from startgate.watcher import Watcher
+
+if TYPE_CHECKING:
+    from startgate.active import Active
 
 _FOREVER = 10**8
 
@@ -69,6 +70,8 @@ def reloading(active: Active) -> Iterator[None]:
     if not active.files:
         yield
         return
+    from startgate.active import Reloader  # noqa: PLC0415
+
     with Reloader(active) as reloader:
         before = signal.signal(signal.SIGHUP, lambda number, frame: reloader.reload())
         try:
@@ -83,6 +86,12 @@ def deciding(
 ) -> Iterator[None]:
     """For the length of the block, rules and hooks decide: those of the configuration file at
     `path`, of the policy files, and of the commands of `--hook`. Raises UsageError."""
+    if not (path or policies or commands):
+        yield
+        return
+    from startgate.active import Active  # noqa: PLC0415  (a third of the start, for those who need it)
+    from startgate.hooks import parse_option  # noqa: PLC0415
+
     hooks = [parse_option(text) for text in commands]
     with Active(watcher, path, policy=policies, hooks=hooks) as active, reloading(active):
         yield
