@@ -199,6 +199,12 @@ def test_an_exec_that_is_told_in_part() -> None:
     assert isinstance(note, Note) and note.message.endswith("process.argv is too large to be told in full")
 
 
+def test_an_exec_whose_process_is_not_known_is_not_taken_for_a_harmless_one() -> None:
+    event = Event(type="exec", gate="exec", container=Container(id="c", rootfs="/r"))
+    said = policy(rule('process.argv.exists(a, a == "x")', on_error="deny")).decide(event)
+    assert isinstance(said[-1], Deny)
+
+
 # Files that are wrong
 
 
