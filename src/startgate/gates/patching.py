@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from startgate.errors import BundleError, NotReadable
 from startgate.events import Container, Deny, Event, Note
+from startgate.foreign import UNDECODABLE
 from startgate.gates.configfile import ConfigFile
 from startgate.gates.context import Context
 from startgate.gates.view import View
@@ -92,5 +93,5 @@ def _first_program(config: oci.Config | None) -> object:
 def _decode(data: bytes) -> Document:
     try:
         return msgspec.json.decode(data, type=Document)
-    except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
+    except UNDECODABLE as error:
         raise PatchError(f"config.json is no JSON object: {error}") from error
