@@ -205,6 +205,29 @@ def test_an_exec_whose_process_is_not_known_is_not_taken_for_a_harmless_one() ->
     assert isinstance(said[-1], Deny)
 
 
+@pytest.mark.parametrize(
+    "match",
+    [
+        'container.annotations.exists(k, container.annotations[k] == "x")',
+        'container.annotations.map(k, k + "x").size() == 1',
+    ],
+)
+def test_what_would_take_seconds_with_the_gil_is_not_asked(match: str) -> None:
+    few = creating(annotations={str(n): "x" for n in range(700)})
+    many = creating(annotations={str(n): "" for n in range(10_000)})
+    rules = policy(rule(match, on_error="deny"))
+    assert not any(isinstance(word, Note) for word in rules.decide(few))
+    note, verdict = rules.decide(many)
+    assert isinstance(note, Note) and "container.annotations has 10000 items, 724 are" in note.message
+    assert isinstance(verdict, Deny)
+
+
+def test_a_message_that_would_take_seconds_is_not_made() -> None:
+    text = rule("true", message_expression="string(container.args.map(a, a).size())")
+    (said,) = policy(text).decide(creating(args=("a",) * 1000))
+    assert isinstance(said, Deny) and "its message could not be made" in said.message
+
+
 # Files that are wrong
 
 
