@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -13,7 +14,7 @@ from startgate.errors import UsageError
 from startgate.events import Container, Deny, Event, Kubernetes, Mount, Namespaces, Note, Process
 from startgate.listeners import Listeners
 from startgate.policy.patch import Patch
-from startgate.policy.rules import Policy, RuleEvent, Said, compile_rules
+from startgate.policy.rules import Policy, RuleEvent, Said, compile_rules, load
 from startgate.testing import make_event
 
 
@@ -329,6 +330,17 @@ def test_a_message_that_would_take_seconds_is_not_made() -> None:
 def test_where_a_file_is_wrong(text: str, message: str) -> None:
     assert message in error(text)
     assert error(text).startswith("rules.toml")
+
+
+def test_a_seccomp_file_that_others_may_write(tmp_path: Path) -> None:
+    rules = tmp_path / "rules.toml"
+    rules.write_text("[[rule]]\nname='a'\naction='patch'\nmatch='true'\n[rule.patch]\nseccomp='s.json'")
+    (tmp_path / "s.json").write_text('{"defaultAction": "SCMP_ACT_ALLOW"}')
+    assert load([str(rules)], trusted=True).rules
+    (tmp_path / "s.json").chmod(0o666)
+    with pytest.raises(UsageError, match=r"s\.json may be written by others than root"):
+        load([str(rules)], trusted=True)
+    assert load([str(rules)]).rules
 
 
 def test_a_name_within_a_string_is_no_name() -> None:

@@ -216,7 +216,8 @@ class _Compiler:
         values = dict(table.patch)
         try:
             if isinstance(path := values.get("seccomp"), str):
-                values["seccomp"] = schema.read_seccomp(os.path.join(os.path.dirname(self._file.name), path))
+                path = os.path.join(os.path.dirname(self._file.name), path)
+                values["seccomp"] = schema.read_seccomp(path, trusted=self._file.trusted)
             changes = self._file.decode(values, Changes, "rule", self._index)
             changes.check()
         except InvalidChange as error:
