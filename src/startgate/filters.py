@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 from startgate.errors import UsageError
 from startgate.events import Container, Event, Exit, Process, Reason, timestamp
+from startgate.policy import cost
+from startgate.policy.names import references
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +47,12 @@ def compile_filter(expression: str) -> Callable[[Event], bool]:
 
     _refuse_unknown_names(program.execute, expression)
 
+    asked = references(expression)
+
     def matches(event: Event) -> bool:
+        if why := cost.excess(event, asked.degree, asked.fields):
+            log.warning("the filter can't be asked: %s", why)
+            return False
         names = dict.fromkeys(_NAMES) | event.to_dict()
         try:
             return program.execute(names) is True

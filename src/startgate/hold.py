@@ -100,7 +100,7 @@ class Hold:
         return self.deny() if self.fail_closed else self.allow()
 
     def keep(self) -> bool:
-        """Take the deadline off: what is left to do is short, and must be done before the answer.
+        """Put the deadline off, once: what is left to do is short, and must be done before the answer.
 
         False: it was answered before.
         """
@@ -109,7 +109,10 @@ class Hold:
             return self._kept
 
     def expire(self) -> None:
-        """Answer because the task's time is up, and tell `before_expiry` if so."""
+        """Answer because the task's time is up, and tell `before_expiry` if so.
+
+        Not the first time after `keep`: then it is not `answered`, and to be called again.
+        """
         if not self._claim(expiring=True):
             return
         self.expired = True
@@ -145,7 +148,10 @@ class Hold:
 
     def _claim(self, *, expiring: bool = False) -> bool:
         with self._lock:
-            if self._claimed or (expiring and self._kept):
+            if expiring and self._kept:
+                self._kept = False
+                return False
+            if self._claimed:
                 return False
             self._claimed = True
             return True
@@ -191,6 +197,10 @@ class _Lent:
         self._hold.give_back()
 
 
+_LONGER = 2.0
+"""Seconds that a hold is kept beyond its deadline: a disk may hang in the middle of a rename."""
+
+
 class Deadlines:
     """Answers each hold that was given to it when its time is up, if it is still held.
 
@@ -210,7 +220,9 @@ class Deadlines:
 
     def add(self, hold: Hold, timeout: float) -> None:
         """Let `hold` expire `timeout` seconds from its start, unless it is answered before."""
-        due = hold.since + int(timeout * 1e9)
+        self._add(hold, hold.since + int(timeout * 1e9))
+
+    def _add(self, hold: Hold, due: int) -> None:
         with self._changed:
             if self._closed:
                 hold.allow()
@@ -237,6 +249,8 @@ class Deadlines:
                 hold.expire()
             except Exception:
                 log.exception("a hold's deadline passed, and telling of it failed")
+            if not hold.answered:
+                self._add(hold, time.monotonic_ns() + int(_LONGER * 1e9))
 
     def _next(self) -> Hold | None:
         with self._changed:

@@ -45,6 +45,8 @@ class TomlFile:
     name: str
     text: str
     tables: dict[str, Any]
+    trusted: bool = False
+    """Only root could have written it."""
 
     def error(self, message: str, position: Position | None = None) -> UsageError:
         """Return the error that names the file, and the place where it is known."""
@@ -101,10 +103,10 @@ def unknown_key(key: str, known: Iterable[str]) -> str:
     return f"unknown key {key}: {hint}"
 
 
-def parse(text: str, name: str) -> TomlFile:
+def parse(text: str, name: str, *, trusted: bool = False) -> TomlFile:
     """Parse the text of a file. Raises UsageError, which names the place."""
     try:
-        return TomlFile(name, text, tomllib.loads(text))
+        return TomlFile(name, text, tomllib.loads(text), trusted)
     except tomllib.TOMLDecodeError as error:
         found = re.match(r"(.*) \(at line (\d+), column (\d+)\)$", str(error))
         if found:
@@ -123,18 +125,22 @@ def read(path: str, *, trusted: bool = False) -> TomlFile:
     try:
         with open(path, "rb") as file:
             if trusted:
-                _check_owner(path, os.fstat(file.fileno()), 0)
-                _check_owner(
-                    os.path.dirname(path) or ".", os.stat(os.path.dirname(path) or "."), stat.S_ISVTX
-                )
+                check_trusted(path, file.fileno())
             data = file.read(_LIMIT + 1)
         if len(data) > _LIMIT:
             raise UsageError(f"{path}: larger than {_LIMIT} bytes")
-        return parse(data.decode(), path)
+        return parse(data.decode(), path, trusted=trusted)
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise UsageError(f"{path}: not UTF-8, at byte {error.start}") from error
+
+
+def check_trusted(path: str, fd: int) -> None:
+    """Raises UsageError unless only root may write the file, or put another in its place."""
+    directory = os.path.dirname(path) or "."
+    _check_owner(path, os.fstat(fd), 0)
+    _check_owner(directory, os.stat(directory), stat.S_ISVTX)
 
 
 def _check_owner(path: str, status: os.stat_result, unless: int) -> None:

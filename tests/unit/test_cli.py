@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 
 import pytest
@@ -94,6 +95,21 @@ def test_exit_codes(
     output = capsys.readouterr()
     assert output.err.endswith(said)
     assert output.out == ""
+
+
+def test_a_hang_limit_that_is_no_number(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_main(monkeypatch, "daemon", "--hang-limit", "nan") == 2
+    assert "--hang-limit nan" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("closed", "code"), [("2>&-", 2), ("<&- 2>&-", 2), (">&-", 1), (">&- 2>&-", 1)])
+def test_what_is_closed_changes_no_exit_code(closed: str, code: int) -> None:
+    program = "from startgate.cli import main; main()"
+    command = [sys.executable, "-c", program, "policy", "test", "/dev/null"]
+    ended = subprocess.run(["sh", "-c", f'exec "$@" {closed}', "sh", *command], check=False, timeout=60)
+    assert ended.returncode == code
 
 
 @pytest.mark.parametrize("option", ["-h", "--help"])

@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from startgate.cli import app
+from startgate.errors import StartgateError, UsageError
 from startgate.testing import make_bundle
 
 RULES = """
@@ -136,6 +137,18 @@ def test_an_exec(rules: str, bundle: str) -> None:
 def test_a_bundle_that_is_none(rules: str, tmp_path: Path) -> None:
     result = run("policy", "test", rules, "--bundle", str(tmp_path / "none"))
     assert "none/config.json: No such file" in str(result.exception)
+
+
+def test_a_bundle_that_is_no_utf8(rules: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes(b'{"ociVersion": "\xff"}')
+    result = run("policy", "test", rules, "--bundle", str(tmp_path))
+    assert isinstance(result.exception, StartgateError)
+
+
+def test_an_exec_with_an_open_quotation(rules: str, bundle: str) -> None:
+    result = run("policy", "test", rules, "--bundle", bundle, "--exec", "sh -c '")
+    assert isinstance(result.exception, UsageError)
+    assert "No closing quotation" in str(result.exception)
 
 
 def test_the_example_is_good(tmp_path: Path) -> None:

@@ -47,11 +47,11 @@ def execute(context: Context, group: FakeGroup, line: str, events: Subscription)
         ("runc exec c1 ls -l", Process(argv=("ls", "-l"))),
         ("runc exec -t -u 5:6 --cwd /srv c1 sh", Process(argv=("sh",), user="5:6", cwd="/srv", tty=True)),
         ("runc exec --tty --user 5 c1", Process(user="5", tty=True)),
-        ("runc exec --process /nope c1", Process()),
+        ("runc exec --process /nope c1", None),
     ],
 )
 def test_what_the_command_line_says(
-    context: Context, group: FakeGroup, events: Subscription, line: str, process: Process
+    context: Context, group: FakeGroup, events: Subscription, line: str, process: Process | None
 ) -> None:
     event = execute(context, group, line, events)
     assert (event.type, event.gate, event.process) == ("exec", "exec", process)

@@ -321,16 +321,34 @@ def test_closing_allows_all_the_same(group: FakeGroup) -> None:
     assert group.answers == [FAN_ALLOW]
 
 
-def test_the_deadline_may_be_taken_off(group: FakeGroup) -> None:
+def test_the_deadline_may_be_put_off(group: FakeGroup) -> None:
     hold = group.hold()
     assert hold.keep()
     hold.expire()
     assert group.answers == []
     assert hold.allow()
+    hold.expire()
     assert group.answers == [FAN_ALLOW]
 
 
-def test_the_deadline_can_not_be_taken_off_when_it_has_passed(group: FakeGroup) -> None:
+@pytest.mark.parametrize(("fail_closed", "response"), [(False, FAN_ALLOW), (True, FAN_DENY)])
+def test_the_deadline_is_put_off_once(
+    group: FakeGroup, monkeypatch: pytest.MonkeyPatch, fail_closed: bool, response: int
+) -> None:
+    monkeypatch.setattr("startgate.hold._LONGER", 0.05)
+    deadlines, hold, expired = Deadlines(), group.hold(), Ringing()
+    hold.before_expiry = expired
+    hold.fail_closed = fail_closed
+    assert hold.keep()
+    deadlines.start()
+    deadlines.add(hold, 0.01)
+    expired.wait()  # whoever kept it hangs
+    deadlines.close()
+    assert (hold.expired, group.answers) == (True, [response])
+    assert not hold.allow()
+
+
+def test_the_deadline_can_not_be_put_off_when_it_has_passed(group: FakeGroup) -> None:
     hold = group.hold()
     hold.expire()
     assert not hold.keep()

@@ -50,3 +50,21 @@ def test_functions() -> None:
 )
 def test_nothing_makes_it_fail(text: str) -> None:
     references(text)
+
+
+@pytest.mark.parametrize(
+    ("expression", "degree"),
+    [
+        ("container.privileged", 0),
+        ('container.args.exists(a, a == "x")', 1),
+        ('container.args.exists(a, a in ["x"]) && container.args.all(b, size(b) < (3))', 1),
+        ("container.mounts.exists(m, m.options.exists(o, o == 'rw'))", 2),
+        ("container.labels.exists(k, container.labels[k] == 'x')", 2),
+        ("container.args.exists(a, a in container.args)", 2),
+        ("container.args.filter(a, a != '').size() > 3", 2),
+        ("container.args.exists(a, container.args.exists(b, container.args[0] == a + b))", 3),
+        ("container.args.exists(a, a.container == 'x')", 1),
+    ],
+)
+def test_how_the_time_grows(expression: str, degree: int) -> None:
+    assert references(expression).degree == degree

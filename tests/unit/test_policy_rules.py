@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -13,7 +14,7 @@ from startgate.errors import UsageError
 from startgate.events import Container, Deny, Event, Kubernetes, Mount, Namespaces, Note, Process
 from startgate.listeners import Listeners
 from startgate.policy.patch import Patch
-from startgate.policy.rules import Policy, RuleEvent, Said, compile_rules
+from startgate.policy.rules import Policy, RuleEvent, Said, compile_rules, load
 from startgate.testing import make_event
 
 
@@ -199,6 +200,35 @@ def test_an_exec_that_is_told_in_part() -> None:
     assert isinstance(note, Note) and note.message.endswith("process.argv is too large to be told in full")
 
 
+def test_an_exec_whose_process_is_not_known_is_not_taken_for_a_harmless_one() -> None:
+    event = Event(type="exec", gate="exec", container=Container(id="c", rootfs="/r"))
+    said = policy(rule('process.argv.exists(a, a == "x")', on_error="deny")).decide(event)
+    assert isinstance(said[-1], Deny)
+
+
+@pytest.mark.parametrize(
+    "match",
+    [
+        'container.annotations.exists(k, container.annotations[k] == "x")',
+        'container.annotations.map(k, k + "x").size() == 1',
+    ],
+)
+def test_what_would_take_seconds_with_the_gil_is_not_asked(match: str) -> None:
+    few = creating(annotations={str(n): "x" for n in range(700)})
+    many = creating(annotations={str(n): "" for n in range(10_000)})
+    rules = policy(rule(match, on_error="deny"))
+    assert not any(isinstance(word, Note) for word in rules.decide(few))
+    note, verdict = rules.decide(many)
+    assert isinstance(note, Note) and "container.annotations has 10000 items, 724 are" in note.message
+    assert isinstance(verdict, Deny)
+
+
+def test_a_message_that_would_take_seconds_is_not_made() -> None:
+    text = rule("true", message_expression="string(container.args.map(a, a).size())")
+    (said,) = policy(text).decide(creating(args=("a",) * 1000))
+    assert isinstance(said, Deny) and "its message could not be made" in said.message
+
+
 # Files that are wrong
 
 
@@ -300,6 +330,17 @@ def test_an_exec_that_is_told_in_part() -> None:
 def test_where_a_file_is_wrong(text: str, message: str) -> None:
     assert message in error(text)
     assert error(text).startswith("rules.toml")
+
+
+def test_a_seccomp_file_that_others_may_write(tmp_path: Path) -> None:
+    rules = tmp_path / "rules.toml"
+    rules.write_text("[[rule]]\nname='a'\naction='patch'\nmatch='true'\n[rule.patch]\nseccomp='s.json'")
+    (tmp_path / "s.json").write_text('{"defaultAction": "SCMP_ACT_ALLOW"}')
+    assert load([str(rules)], trusted=True).rules
+    (tmp_path / "s.json").chmod(0o666)
+    with pytest.raises(UsageError, match=r"s\.json may be written by others than root"):
+        load([str(rules)], trusted=True)
+    assert load([str(rules)]).rules
 
 
 def test_a_name_within_a_string_is_no_name() -> None:

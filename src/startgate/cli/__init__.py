@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -157,6 +158,8 @@ def daemon(*, hang_limit: float, config_path: str | None, **watch: Any) -> None:
     """
     from startgate.agent.start import become_supervisor  # noqa: PLC0415
 
+    if math.isnan(hang_limit):  # which FloatRange takes
+        raise UsageError("--hang-limit nan: it must be 0.2 to 3600 seconds")
     path = _configure(watch, config_path)
     try:
         become_supervisor(hang_limit=hang_limit, config_path=path, **watch)
@@ -260,11 +263,20 @@ def told_errors() -> Iterator[None]:
 
 def main() -> None:
     """Run the command line. Exit codes: 1 failure, 2 usage, 3 the host can't."""
+    _open_closed()
     log.configure(logging.WARNING)
     if sys.stdout is None:
         _fail("standard output is closed", 1)
     with told_errors():
         app(prog_name="startgate")
+
+
+def _open_closed() -> None:
+    """Where stdin or stderr is closed, put /dev/null: its number must not become another file's."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(fd, True)
+    os.close(fd)
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115  (for as long as we live)
 
 
 def _fail(message: str, code: int) -> None:

@@ -16,6 +16,7 @@ from startgate import engines
 from startgate.cli.containers import choose, scan
 from startgate.errors import StartgateError, UsageError
 from startgate.events import Container, Deny, Event, Note, Process, timestamp
+from startgate.foreign import UNDECODABLE
 from startgate.gates import host
 from startgate.gates.view import View
 from startgate.kernel.process import Proc
@@ -112,9 +113,15 @@ class Trial:
         result.verdict, result.reason = more.verdict, more.reason
 
     def _event(self, kind: rules.RuleEvent, command: str = "") -> Event:
-        argv = tuple(shlex.split(command))
-        process = Process(argv=argv, user=self.container.user, cwd="/") if kind == "exec" else None
+        process = Process(argv=_words(command), user=self.container.user, cwd="/") if kind == "exec" else None
         return Event(type=kind, time=timestamp(), gate="none", container=self.container, process=process)
+
+
+def _words(command: str) -> tuple[str, ...]:
+    try:
+        return tuple(shlex.split(command))
+    except ValueError as error:
+        raise UsageError(f"--exec {command!r}: {error}") from error
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -127,7 +134,7 @@ def _pair(text: str) -> tuple[str, str]:
 def _decode(data: bytes, name: str) -> Document:
     try:
         return msgspec.json.decode(data, type=Document)
-    except msgspec.MsgspecError as error:
+    except UNDECODABLE as error:
         raise StartgateError(f"{name}: {error}") from error
 
 

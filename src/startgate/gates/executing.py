@@ -30,7 +30,8 @@ class Executing:
     def at_command(self, call: Invocation, path: str, record: ExecRecord, hold: Hold) -> None:
         """Pass the exec command gate."""
         with hold:
-            draft = replace(event("exec", "exec", self._container(call, path)), process=_process_of(call))
+            process = None if call.process else _process_of(call)
+            draft = replace(event("exec", "exec", self._container(call, path)), process=process)
             passage = Passage(
                 hold,
                 self._context.listeners,
@@ -38,7 +39,7 @@ class Executing:
                 refusing=lambda verdict: explain(self._context.proc, call, record, verdict),
             )
             if call.process:
-                draft = replace(draft, process=self._read_process(call, record) or draft.process)
+                draft = replace(draft, process=self._read_process(call, record))
             passage.run([draft])
 
     def _container(self, call: Invocation, path: str) -> Container:
@@ -46,6 +47,7 @@ class Executing:
         return entry.container if entry else Container(id=printable(call.id), runtime_path=printable(path))
 
     def _read_process(self, call: Invocation, record: ExecRecord) -> Process | None:
+        """Return what the file says that takes the command line's place; None: it is not known."""
         with View(self._context.proc, record.tid) as view:
             path = view.absolute(call.process or "")
             try:

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from startgate.errors import BundleError, NotReadable
 from startgate.events import Container, Deny, Event, Note
+from startgate.foreign import UNDECODABLE
 from startgate.gates.configfile import ConfigFile
 from startgate.gates.context import Context
 from startgate.gates.view import View
@@ -38,7 +39,7 @@ class Patching:
         """Change the container; return the event as it is then, and a refusal if a required patch failed.
 
         The deadline may pass before the file takes its name, then nothing is changed, but
-        not after: what was changed is what the runtime reads.
+        not after: what was changed is what the runtime reads. (Unless the disk hangs right then.)
         """
         try:
             if entry.invocation.command is Command.RESTORE:
@@ -70,7 +71,7 @@ class Patching:
             container = self._describe(entry, entry.container, config, view)
             if _first_program(config) != _first_program(entry.config):
                 self._rearm(entry, view, bundle, config)
-            # From here on nothing may wait for others: no deadline is left.
+            # From here on nothing may wait for others: the deadline is put off, once.
             if not entry.command or not file.replace(data, fingerprint, entry.command.keep):
                 return failed(event, patches, "not changed: the deadline passed before")
         entry.config = config
@@ -92,5 +93,5 @@ def _first_program(config: oci.Config | None) -> object:
 def _decode(data: bytes) -> Document:
     try:
         return msgspec.json.decode(data, type=Document)
-    except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
+    except UNDECODABLE as error:
         raise PatchError(f"config.json is no JSON object: {error}") from error

@@ -11,6 +11,7 @@ import msgspec
 
 from startgate.errors import UsageError
 from startgate.events import Container, Event, Process
+from startgate.policy import cost
 from startgate.policy.names import References, references
 
 NAMES = ("type", "gate", "container", "process")
@@ -49,6 +50,11 @@ class Expression:
             raise _located(str(error)) from error
         self.references: References = references(source)
         _check_names(self.references, source)
+
+    def check_cost(self, event: Event) -> None:
+        """Raises EvaluationError: the event is so large that evaluating would keep all others waiting."""
+        if why := cost.excess(event, self.references.degree, self.references.fields):
+            raise EvaluationError(why)
 
     def evaluate(self, context: Any) -> Any:
         """Return the value. Raises EvaluationError, which says why there is none."""

@@ -22,6 +22,8 @@ _TOKEN = re.compile(
 _NAME = re.compile(r"[A-Za-z_]\w*\Z")
 _CONSTANTS = frozenset({"true", "false", "null", "in"})
 _MACROS = frozenset({"all", "exists", "exists_one", "map", "filter"})
+_BUILDERS = frozenset({"map", "filter"})
+"""Their results grow by copying."""
 _LIBRARIES = frozenset({"math", "sets", "lists", "strings", "base64"})
 
 
@@ -35,6 +37,8 @@ class References:
     """Without their receivers; those of a library with its name: `sets.contains`."""
     fields: dict[str, frozenset[str] | None] = field(default_factory=dict)
     """For each variable the fields that are asked for; None: it is used as a whole."""
+    degree: int = 0
+    """Evaluating takes a collection's size to this power."""
 
 
 def references(expression: str) -> References:
@@ -57,7 +61,24 @@ def references(expression: str) -> References:
         frozenset(variables),
         frozenset(functions),
         {name: None if asked is None else frozenset(asked) for name, asked in fields.items()},
+        _degree(tokens, variables),
     )
+
+
+def _degree(tokens: list[str], variables: set[str]) -> int:
+    """Loops within loops count, and variables within loops: the library copies their values."""
+    degree, open_loops = 0, [0]
+    for at, word in enumerate(tokens):
+        if word == "(":
+            macro = tokens[at - 1] if at >= 2 and tokens[at - 2] == "." else ""
+            if macro in _MACROS:
+                degree = max(degree, open_loops[-1] + (2 if macro in _BUILDERS else 1))
+            open_loops.append(open_loops[-1] + (macro in _MACROS))
+        elif word == ")" and len(open_loops) > 1:
+            open_loops.pop()
+        elif word in variables and tokens[at - 1] != "." and open_loops[-1]:
+            degree = max(degree, open_loops[-1] + 1)
+    return degree
 
 
 def _bound(tokens: list[str]) -> Iterator[str]:

@@ -71,12 +71,13 @@ class Rule:
         """Return what the rule says of an event; nothing where it does not match."""
         try:
             self._check_known(event)
+            self.match.check_cost(event)
             matches = self.match.evaluate(context)
             if not isinstance(matches, bool):
                 raise EvaluationError(f"match gives {type(matches).__name__}, not true or false")
         except EvaluationError as error:
             return self.failed(str(error))
-        return self._say(context) if matches else []
+        return self._say(event, context) if matches else []
 
     def failed(self, why: str) -> list[Said]:
         """Return what is said where the rule could not be decided."""
@@ -96,8 +97,8 @@ class Rule:
                 if fields is None or cut in fields:
                     raise EvaluationError(f"{name}.{cut} is too large to be told in full")
 
-    def _say(self, context: Any) -> list[Said]:
-        message = self._message(context)
+    def _say(self, event: Event, context: Any) -> list[Said]:
+        message = self._message(event, context)
         if self.action == "deny":
             return [Deny(message, self.name)]
         if self.action == "patch":
@@ -106,10 +107,11 @@ class Rule:
             return [msgspec.structs.replace(patch, rule=self.name, message=message, required=required)]
         return [Note(message, self.name, self.action)]
 
-    def _message(self, context: Any) -> str:
+    def _message(self, event: Event, context: Any) -> str:
         if isinstance(self.message, str):
             return self.message
         try:
+            self.message.check_cost(event)
             return str(self.message.evaluate(context))
         except EvaluationError as error:
             return f"{self.name} (its message could not be made: {error})"
@@ -214,7 +216,8 @@ class _Compiler:
         values = dict(table.patch)
         try:
             if isinstance(path := values.get("seccomp"), str):
-                values["seccomp"] = schema.read_seccomp(os.path.join(os.path.dirname(self._file.name), path))
+                path = os.path.join(os.path.dirname(self._file.name), path)
+                values["seccomp"] = schema.read_seccomp(path, trusted=self._file.trusted)
             changes = self._file.decode(values, Changes, "rule", self._index)
             changes.check()
         except InvalidChange as error:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from startgate import tomlfile
 from startgate.errors import UsageError
 
 _SECCOMP_LIMIT = 1 << 20
@@ -214,10 +215,12 @@ def check_seccomp(document: dict[str, Any]) -> None:
         raise InvalidChange("seccomp", str(error)) from error
 
 
-def read_seccomp(path: str) -> dict[str, Any]:
-    """Read a linux.seccomp from a file. Raises InvalidChange."""
+def read_seccomp(path: str, *, trusted: bool = False) -> dict[str, Any]:
+    """Read a linux.seccomp from a file; `trusted`: as `tomlfile.read`. Raises InvalidChange, UsageError."""
     try:
         with open(path, "rb") as file:
+            if trusted:
+                tomlfile.check_trusted(path, file.fileno())
             return msgspec.json.decode(file.read(_SECCOMP_LIMIT), type=dict[str, Any])
     except OSError as error:
         raise InvalidChange("seccomp", f"{path}: {error.strerror}") from error
