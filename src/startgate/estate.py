@@ -44,6 +44,8 @@ class Estate:
         """Only where it is shared with a supervisor."""
         self.pending: Pending = ((), ())
         """For each group, the events that a dead process had read and not answered."""
+        self.unseen = 0
+        """How many more there were, which were let go: nobody could tell whose they are."""
         commands.count = progress.answered(COMMANDS)
         containers.count = progress.answered(CONTAINERS)
 
@@ -99,12 +101,11 @@ class Estate:
         found: tuple[list[Event], list[Event]] = ([], [])
         for number in range(self.progress.top + MARGIN):
             for group, events in zip((self.commands, self.containers), found, strict=True):
-                if not (pid := self.source.pending(number, group)):
-                    continue
-                if _reserve(number):
+                pid = self.source.pending(number, group)
+                if pid and _reserve(number):
                     events.append(Event(0, number, pid, again=True))
                 else:
-                    group.answer(number, FAN_ALLOW)
+                    self.unseen += _let_go(group, number)
         return found
 
     def close(self) -> None:
@@ -113,6 +114,15 @@ class Estate:
         self.commands.close()
         self.source.close()
         self.progress.close()
+
+
+def _let_go(group: Group, number: int) -> bool:
+    """Answer the event of this number, if there is one."""
+    try:
+        group.answer(number, FAN_ALLOW)
+    except OSError:  # ENOENT
+        return False
+    return True
 
 
 def _reserve(number: int) -> bool:

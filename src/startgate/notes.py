@@ -24,6 +24,8 @@ from startgate.runtimes.commandline import Command, Invocation
 
 log = logging.getLogger(__name__)
 
+_UNFINISHED = ".new"
+
 
 class Noted(msgspec.Struct, frozen=True):
     """An `Entry` as far as it can be told in a file; `told`, for it is noted once it is."""
@@ -101,9 +103,9 @@ class Notes:
         """Whole or not at all: we may die at any moment."""
         try:
             data = msgspec.json.encode(note)
-            with open(f"{path}.new", "wb") as file:
+            with open(path + _UNFINISHED, "wb") as file:
                 file.write(data)
-            os.rename(f"{path}.new", path)
+            os.rename(path + _UNFINISHED, path)
         except (OSError, UnicodeError) as error:
             log.warning("not noted, so a further worker would not know of it: %s", error)
 
@@ -118,8 +120,8 @@ class Notes:
 
     def __iter__(self) -> Iterator[Noted]:
         """Yield the notes of a worker before us, oldest first; those half written are dropped."""
-        names = os.listdir(self._directory) if self._directory else []
-        for name in sorted(names, key=lambda name: [int(part) for part in name.split(".")[0].split("-")]):
+        names = self._names() if self._directory else []
+        for name in sorted(names, key=lambda name: [int(part) for part in name.split("-")]):
             path = os.path.join(self._directory, name)
             try:
                 with open(path, "rb") as file:
@@ -127,6 +129,15 @@ class Notes:
             except (OSError, msgspec.MsgspecError) as error:
                 log.warning("a note of the worker before can't be read: %s", error)
                 os.unlink(path)
+
+    def _names(self) -> list[str]:
+        """One that was not renamed yet is of a gate that let nobody go: what it replaces holds."""
+        os.makedirs(self._directory, mode=0o700, exist_ok=True)  # somebody tidied up
+        names = os.listdir(self._directory)
+        for name in names:
+            if name.endswith(_UNFINISHED):
+                os.unlink(os.path.join(self._directory, name))
+        return [name for name in names if not name.endswith(_UNFINISHED)]
 
     def _path(self, entry: Entry) -> str:
         """Named by the runtime process: each start has one of its own."""

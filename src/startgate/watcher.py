@@ -194,7 +194,7 @@ class Watcher:
 
     def _assemble(self, parts: ExitStack) -> None:
         """Build from the bottom up; `parts` closes from the top down."""
-        _raise_fd_limit()
+        raise_fd_limit()
         spawn.keep_gil_free()
         features.check_host_root(self._host_root)
         features.check_other_processes(self._host_root)
@@ -285,7 +285,7 @@ def _starting_limit() -> int:
     return min(STARTING_LIMIT, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)
 
 
-def _raise_fd_limit() -> None:
+def raise_fd_limit() -> None:
     """Each held task costs an fd, and when none is left the kernel denies accesses."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:

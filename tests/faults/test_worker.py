@@ -170,3 +170,29 @@ def test_upgraded(load: Load, tell: Tell) -> None:
         tell("upgraded while it runs (SIGUSR2)", load, agent, note=f"{agent.starts - 1} times")
         assert_nothing_missed(load, agent)
         assert agent.stop() == 0
+
+
+@pytest.mark.timeout(180)
+def test_signals_that_come_while_it_is_executed(load: Load) -> None:
+    """The supervisor executes itself anew: a signal then must not kill it."""
+    with running() as agent:
+        load.warm_up(agent)
+        for number in (signal.SIGUSR2, signal.SIGUSR2, signal.SIGHUP, signal.SIGUSR2, signal.SIGHUP):
+            os.kill(agent.process.pid, number)
+            pause(0.03)
+        load.start(3)
+        assert_nothing_missed(load, agent)
+        assert agent.process.poll() is None
+        assert agent.stop() == 0
+
+
+@pytest.mark.timeout(180)
+def test_a_worker_does_not_die_of_its_output(load: Load) -> None:
+    """Rules and hooks matter more than who reads of them."""
+    with running(limits=("sh", "-c", 'exec "$@" >/dev/full', "sh")) as agent:
+        worker = agent.worker
+        load.start(3)
+        assert not load.failed
+        assert eventually(lambda: sum("can't be printed" in line for line in list(agent.log)) >= 3)
+        assert (agent.starts, agent.worker) == (1, worker)
+        assert agent.stop() == 0

@@ -163,3 +163,20 @@ def test_a_container_that_stopped_leaves_no_note(group: FakeGroup, directory: Pa
     context.notes.drop(entry)
     context.note(entry)  # a gate that comes late
     assert not list(directory.iterdir())
+
+
+def test_a_note_that_was_not_renamed_yet_is_dropped(group: FakeGroup, directory: Path) -> None:
+    """Else it stays for ever, and its container is taken over again and again."""
+    context_of(group, directory).note(an_entry(State.RUNNING))
+    (note,) = directory.iterdir()
+    (directory / f"{note.name}.new").write_bytes(note.read_bytes())
+    (again,) = restored(context_of(group, directory))
+    assert again.state is State.RUNNING
+    assert list(directory.iterdir()) == [note], "the whole one is kept"
+
+
+def test_a_directory_that_somebody_removed(group: FakeGroup, directory: Path) -> None:
+    directory.rmdir()
+    assert restored(context_of(group, directory)) == []
+    context_of(group, directory).note(an_entry(State.RUNNING))
+    assert restored(context_of(group, directory))

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import select
+import shutil
 import signal
 import sys
 import time
@@ -23,7 +24,7 @@ from startgate.agent import systemd
 from startgate.agent.groups import Groups
 from startgate.agent.health import Health
 from startgate.agent.timers import Timers
-from startgate.agent.will import Will
+from startgate.agent.will import SIGNALS, Will
 
 START_LIMIT = 30.0
 """Seconds after which a worker that is not ready is given up."""
@@ -97,7 +98,9 @@ class Supervisor:
         os.set_inheritable(self._will.fds["ready"], True)
         self._read_ready()  # perhaps written by the one before, right before it died
         self._groups.forget_reader()
-        self._adopt(os.posix_spawn(sys.executable, self._will.command("worker"), os.environ, setsigmask=()))
+        # SIGHUP waits until the worker knows what to do at it: it would kill it before.
+        mask = (signal.SIGHUP,)
+        self._adopt(os.posix_spawn(sys.executable, self._will.command("worker"), os.environ, setsigmask=mask))
         self._timers.after(START_LIMIT, "start limit", lambda: self._kill("it was not ready in time"))
 
     def _adopt(self, pid: int) -> None:
@@ -142,7 +145,7 @@ class Supervisor:
         self._timers.drop("look", "start limit", "stop limit")
         code = os.waitstatus_to_exitcode(status)
         if self._stopping or not self._was_ready or code == 0:
-            self._exit = max(0, code) if self._was_ready else abs(code)
+            self._exit = max(0, code) if self._stopping or self._was_ready else abs(code)
             return
         self._recover(self._why or f"the worker died ({_cause(code)})")
         self._why = ""
@@ -226,7 +229,7 @@ class Supervisor:
     def _stop(self) -> None:
         systemd.notify("STOPPING=1")
         self._stopping = True
-        self._timers.drop("restart", "release")
+        self._timers.drop("restart")
         if not self._worker:
             self._exit = 0
             return
@@ -237,10 +240,11 @@ class Supervisor:
         """Become the supervisor that is installed now; fds and the worker stay ours."""
         if self._stopping:
             return
-        for fd in self._will.fds.values():
-            os.set_inheritable(fd, True)
-        will = self._will._replace(worker=self._worker)
-        os.execv(sys.executable, will.command("supervisor"))  # noqa: S606
+        try:
+            self._will._replace(worker=self._worker).become_supervisor()
+        except OSError as error:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+            _say(f"not upgraded: {sys.executable}: {error.strerror}")
 
 
 _wakeup = -1
@@ -251,9 +255,10 @@ def _signals() -> int:
     global _wakeup
     _wakeup, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2, signal.SIGHUP):
+    for number in SIGNALS:
         signal.signal(number, lambda *_: None)
     signal.signal(signal.SIGTSTP, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # see Will.become_supervisor
     return _wakeup
 
 
@@ -266,16 +271,15 @@ def _say(message: str) -> None:
     poll = select.poll()
     poll.register(2, select.POLLOUT)
     if any(mask == select.POLLOUT for _, mask in poll.poll(0)):
-        os.write(2, f"startgate: supervisor: {message}\n".encode())
+        with suppress(OSError):  # ENOSPC
+            os.write(2, f"startgate: supervisor: {message}\n".encode())
 
 
 def main() -> None:
     """Run with the will that is the only argument."""
     will = Will.from_json(sys.argv[1])
     status = Supervisor(will).run(will.worker)
-    for note in os.scandir(will.notes):
-        os.unlink(note)
-    os.rmdir(will.notes)
+    shutil.rmtree(will.notes, ignore_errors=True)
     raise SystemExit(status)
 
 

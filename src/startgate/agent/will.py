@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2, signal.SIGHUP)
+"""Those that the supervisor acts on."""
 
 
 class Will(NamedTuple):
@@ -30,6 +35,16 @@ class Will(NamedTuple):
         """Return the command line of a module of this package that reads it."""
         # -P: root may be called from a directory in which anyone can put modules.
         return [sys.executable, "-P", "-m", f"startgate.agent.{module}", json.dumps(self._asdict())]
+
+    def become_supervisor(self) -> NoReturn:
+        """Replace this process by the supervisor. Raises OSError.
+
+        Until that listens, signals wait: execve resets handlers, and SIGUSR2 would kill it.
+        """
+        for fd in self.fds.values():
+            os.set_inheritable(fd, True)
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        os.execv(sys.executable, self.command("supervisor"))  # noqa: S606
 
     @classmethod
     def from_json(cls, text: str) -> Will:

@@ -24,6 +24,7 @@ def run(will: Will) -> None:
     ready = fds.pop("ready")
     estate = Estate.inherit(will.source, fds)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # unless there are files to load again: `deciding`
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
     os.set_inheritable(ready, False)
     options = dict(will.watch)
     output, keep = options.pop("output"), options.pop("keep")
@@ -34,9 +35,13 @@ def run(will: Will) -> None:
         os.eventfd_write(ready, 1)
         if will.gap:
             watcher.publish(lost(will.gap))
+        if estate.unseen:
+            watcher.publish(lost(f"{estate.unseen} tasks that the worker before held were let go unseen"))
 
     with deciding(watcher, *decisions):
-        Watch(watcher, output, keep=keep, ready=begin).run(demo=False, end_with_demo=False)
+        # Rules and hooks matter more than who reads of them.
+        watch = Watch(watcher, output, keep=keep, ready=begin, needs_output=False)
+        watch.run(demo=False, end_with_demo=False)
 
 
 def main() -> None:
