@@ -196,3 +196,27 @@ def test_a_worker_does_not_die_of_its_output(load: Load) -> None:
         assert eventually(lambda: sum("can't be printed" in line for line in list(agent.log)) >= 3)
         assert (agent.starts, agent.worker) == (1, worker)
         assert agent.stop() == 0
+
+
+@pytest.mark.timeout(180)
+def test_no_worker_can_start(load: Load, tmp_path: Path) -> None:
+    """Nobody waits for one, and the first that can tells what was let go unseen."""
+    policy = tmp_path / "policy.toml"
+    rule = '[[rule]]\nname = "none"\nmatch = "false"\naction = "warn"\nmessage = "never"\n'
+    policy.write_text(rule)
+    with running("--policy", str(policy)) as agent:
+        policy.write_text("no rule")
+        agent.signal_worker(signal.SIGKILL)
+        assert eventually(lambda: any("no worker was ready" in line for line in list(agent.log)))
+        load.start(3)
+        assert not load.failed
+        assert load.longest_delay < agent.hang_limit
+        policy.write_text(rule)
+        agent.wait_ready(2)
+        assert eventually(lambda: any(e["type"] == "lost" for e in list(agent.events)))
+        lost = [event["reason"]["message"] for event in agent.events if event["type"] == "lost"]
+        assert lost == ["no worker was ready: what waited was let go unseen"]
+        load.start(1, "after")
+        load.wait_told(agent, 1)
+        assert "created" in agent.types(f"{load.prefix}-after0")
+        assert agent.stop() == 0

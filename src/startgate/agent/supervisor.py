@@ -11,6 +11,7 @@ wake it. Its states are those of its worker:
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import shutil
@@ -99,8 +100,13 @@ class Supervisor:
         self._read_ready()  # perhaps written by the one before, right before it died
         self._groups.forget_reader()
         # SIGHUP waits until the worker knows what to do at it: it would kill it before.
-        mask = (signal.SIGHUP,)
-        self._adopt(os.posix_spawn(sys.executable, self._will.command("worker"), os.environ, setsigmask=mask))
+        command, mask = self._will.command("worker"), (signal.SIGHUP,)
+        try:
+            self._adopt(os.posix_spawn(sys.executable, command, os.environ, setsigmask=mask))
+        except OSError as error:  # EAGAIN, ENOMEM; ENOENT while Python is being replaced
+            self._born = math.inf
+            self._recover(f"no worker can be started ({error.strerror})")
+            return
         self._timers.after(START_LIMIT, "start limit", lambda: self._kill("it was not ready in time"))
 
     def _adopt(self, pid: int) -> None:
@@ -155,6 +161,7 @@ class Supervisor:
         self._failures = 0 if time.monotonic() - self._born > SETTLED else self._failures + 1
         pause = min(_LONGEST_PAUSE, 0.1 * 2 ** (self._failures - 2)) if self._failures > 1 else 0.0
         _say(f"{why}; the next one starts" + (f" in {pause:.1f} s" if pause else ""))
+        systemd.notify(f"STATUS=no worker: {why}")
         if self._will.source == "procfs" or self._failures > 1:
             # Without BPF nobody can tell whose they are; or one of them is what kills workers.
             self._let_go(f"{why}, and what it was looking at was let go")
@@ -170,15 +177,16 @@ class Supervisor:
 
     def _release(self) -> None:
         """No worker for too long: until there is one, nobody is held."""
-        self._absent = True
         self._let_go("no worker was ready: what waited was let go unseen")
+        self._absent = True
         self._groups.release()
         self._on_events()
 
     def _let_go(self, message: str) -> None:
         """The next worker tells of it."""
-        self._will = self._will._replace(gap=message)
         _say(message)
+        if not self._absent:  # then it tells of more than this
+            self._will = self._will._replace(gap=message)
 
     # What wakes us
 
