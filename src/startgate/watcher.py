@@ -208,7 +208,6 @@ class Watcher:
         created = Created(context)
         self._binaries = RuntimeBinaries(estate.commands, self._runtimes, self._host_root)
         parts.callback(self._binaries.close)
-        context.exits.also(self._binaries.fileno(), self._binaries.update)
         self._events = estate.outbox or self._listeners.subscribe(self._backlog)
         if estate.outbox:
             self._listeners.attach(estate.outbox)
@@ -223,6 +222,7 @@ class Watcher:
         context.deadlines.start()
         context.exits.start()
         self._mark(self._binaries)
+        self._binaries.start()
         estate.source.expect(self._binaries.names)
         if self._existing:
             existing = Existing(context, created.ends)
