@@ -7,8 +7,11 @@ and follows what it followed. Written on workers only.
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
+import shutil
+import tempfile
 import threading
 from collections.abc import Iterator
 
@@ -24,7 +27,43 @@ from startgate.runtimes.commandline import Command, Invocation
 
 log = logging.getLogger(__name__)
 
+_PREFIX = "notes-"
 _UNFINISHED = ".new"
+
+
+def create(parent: str) -> tuple[str, int]:
+    """Make the directory of one daemon; return its path, and an fd whose lock lasts as the daemon does.
+
+    Those of daemons that were killed are removed: nobody holds their lock any more. Raises OSError.
+    """
+    os.makedirs(parent, mode=0o700, exist_ok=True)
+    lock = _open(parent)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # one at a time, or one's new directory may look abandoned
+        for entry in os.scandir(parent):
+            if entry.name.startswith(_PREFIX):
+                _remove_abandoned(entry.path)
+        path = tempfile.mkdtemp(prefix=_PREFIX, dir=parent)
+        fd = _open(path)
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        return path, fd
+    finally:
+        os.close(lock)
+
+
+def _remove_abandoned(path: str) -> None:
+    fd = _open(path)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(path, ignore_errors=True)
+    except BlockingIOError:
+        log.debug("another daemon keeps its notes in %s", path)
+    finally:
+        os.close(fd)
+
+
+def _open(directory: str) -> int:
+    return os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
 
 
 class Noted(msgspec.Struct, frozen=True):

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import pytest
 
+from startgate import notes
 from startgate.exits import Exits, Watch
 from startgate.gates.context import Context
 from startgate.gates.created import Created
@@ -180,3 +181,16 @@ def test_a_directory_that_somebody_removed(group: FakeGroup, directory: Path) ->
     assert restored(context_of(group, directory)) == []
     context_of(group, directory).note(an_entry(State.RUNNING))
     assert restored(context_of(group, directory))
+
+
+def test_notes_of_daemons_that_were_killed_are_removed(tmp_path: Path) -> None:
+    parent = tmp_path / "startgate"
+    living, lock = notes.create(str(parent))
+    killed, gone = notes.create(str(parent))
+    Path(killed, "1-2").touch()
+    (parent / "other").mkdir()
+    os.close(gone)
+    third, fd = notes.create(str(parent))
+    assert {str(path) for path in parent.iterdir()} == {living, third, str(parent / "other")}
+    os.close(lock)
+    os.close(fd)

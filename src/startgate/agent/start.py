@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from typing import Any, NoReturn
 
+from startgate import notes
 from startgate.agent.will import Will
 from startgate.estate import Estate
 from startgate.filters import compile_filter
@@ -27,6 +27,6 @@ def become_supervisor(*, exec_records: str, hang_limit: float, **watch: Any) -> 
     features.check_other_processes(watch["host_root"])
     raise_fd_limit()  # for all workers: the next one keeps the numbers that a dead one's events had
     estate = Estate.open(exec_records, Progress.shared())
-    fds = estate.fds() | {"ready": os.eventfd(0, os.EFD_NONBLOCK)}
-    notes = tempfile.mkdtemp(prefix="startgate-", dir=os.environ.get("RUNTIME_DIRECTORY", "/run"))
-    Will(fds, estate.source.name, watch, hang_limit, notes).become_supervisor()
+    place, lock = notes.create(os.environ.get("RUNTIME_DIRECTORY", "/run/startgate"))
+    fds = estate.fds() | {"ready": os.eventfd(0, os.EFD_NONBLOCK), "notes": lock}
+    Will(fds, estate.source.name, watch, hang_limit, place).become_supervisor()

@@ -16,7 +16,8 @@ class Will(NamedTuple):
     """Settings, and the numbers of inherited fds. It travels as JSON on a command line."""
 
     fds: dict[str, int]
-    """Those of `Estate.fds`, and ``ready``: an eventfd that the worker writes to."""
+    """Those of `Estate.fds`; ``ready``, an eventfd that the worker writes to; ``notes``, the lock of
+    the directory."""
     source: str
     """The name of the exec record source."""
     watch: dict[str, Any]
