@@ -10,9 +10,9 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
-from startgate.estate import COMMANDS, Estate
 from startgate.kernel.fanotify import FAN_OPEN_EXEC_PERM, Event
 from startgate.progress import Progress
+from startgate.resources import COMMANDS, Resources
 from tests.kernel.support import PATIENCE
 
 MANY = 600  # more than the BPF program looks through
@@ -20,19 +20,19 @@ MANY = 600  # more than the BPF program looks through
 
 TAKE_OVER = """
 import json, sys
-from startgate.estate import COMMANDS, Estate
+from startgate.resources import COMMANDS, Resources
 from startgate.kernel.fanotify import FAN_ALLOW
 
-estate = Estate.inherit("table", json.loads(sys.argv[1]))
-for event in estate.pending[COMMANDS]:
-    estate.commands.answer(event.fd, FAN_ALLOW)
-print(json.dumps([len(estate.pending[COMMANDS]), estate.unseen]))
+resources = Resources.inherit("table", json.loads(sys.argv[1]))
+for event in resources.pending[COMMANDS]:
+    resources.commands.answer(event.fd, FAN_ALLOW)
+print(json.dumps([len(resources.pending[COMMANDS]), resources.unseen]))
 """
 
 
-def _take_over(estate: Estate) -> tuple[int, int]:
+def _take_over(resources: Resources) -> tuple[int, int]:
     """Let the next process answer; return how many tasks it knew, and how many it did not."""
-    fds = estate.fds()
+    fds = resources.fds()
     command = [sys.executable, "-c", TAKE_OVER, json.dumps(fds)]
     told = subprocess.run(command, pass_fds=fds.values(), check=True, stdout=subprocess.PIPE).stdout
     os.close(fds["outbox"])
@@ -40,11 +40,11 @@ def _take_over(estate: Estate) -> tuple[int, int]:
     return known, unseen
 
 
-def _read(estate: Estate, count: int) -> list[Event]:
-    pulse, events = estate.progress.reader(COMMANDS), list[Event]()
+def _read(resources: Resources, count: int) -> list[Event]:
+    pulse, events = resources.progress.reader(COMMANDS), list[Event]()
     while len(events) < count:
-        assert select.select([estate.commands], [], [], PATIENCE)[0], f"{len(events)} of {count} are held"
-        if event := estate.commands.read():
+        assert select.select([resources.commands], [], [], PATIENCE)[0], f"{len(events)} of {count} are held"
+        if event := resources.commands.read():
             pulse.hold(event.fd)
             events.append(event)
     return events
@@ -55,13 +55,13 @@ def test_more_are_held_than_can_be_told(tmp_path: Path) -> None:
     program = tmp_path / "program"
     program.write_text("#!/bin/sh\nexit 0\n")
     program.chmod(0o755)
-    with closing(Estate.open("table", Progress.shared())) as estate:
-        estate.commands.mark(FAN_OPEN_EXEC_PERM, str(program))
+    with closing(Resources.open("table", Progress.shared())) as resources:
+        resources.commands.mark(FAN_OPEN_EXEC_PERM, str(program))
         command = ["sh", "-c", f"exec {program}"]
         shells = [os.posix_spawn("/bin/sh", command, os.environ) for _ in range(MANY)]
-        for event in _read(estate, MANY):
+        for event in _read(resources, MANY):
             os.close(event.fd)
-        known, unseen = _take_over(estate)
+        known, unseen = _take_over(resources)
     assert 0 < known < MANY
     assert known + unseen == MANY
     for shell in shells:

@@ -6,11 +6,11 @@ import os
 from typing import Any, NoReturn
 
 from startgate import notes
-from startgate.agent.will import Will
-from startgate.estate import Estate
+from startgate.agent.handover import Handover
 from startgate.filters import compile_filter
 from startgate.kernel import features
 from startgate.progress import Progress
+from startgate.resources import Resources
 from startgate.watcher import check_hold_timeout, raise_fd_limit
 
 
@@ -26,7 +26,7 @@ def become_supervisor(*, exec_records: str, hang_limit: float, **watch: Any) -> 
     features.check_host_root(watch["host_root"])
     features.check_other_processes(watch["host_root"])
     raise_fd_limit()  # for all workers: the next one keeps the numbers that a dead one's events had
-    estate = Estate.open(exec_records, Progress.shared())
+    resources = Resources.open(exec_records, Progress.shared())
     place, lock = notes.create(os.environ.get("RUNTIME_DIRECTORY", "/run/startgate"))
-    fds = estate.fds() | {"ready": os.eventfd(0, os.EFD_NONBLOCK), "notes": lock}
-    Will(fds, estate.source.name, watch, hang_limit, place).become_supervisor()
+    fds = resources.fds() | {"ready": os.eventfd(0, os.EFD_NONBLOCK), "notes": lock}
+    Handover(fds, resources.source.name, watch, hang_limit, place).become_supervisor()

@@ -12,11 +12,11 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2, signal.SIGHUP)
 """Those that the supervisor acts on."""
 
 
-class Will(NamedTuple):
+class Handover(NamedTuple):
     """Settings, and the numbers of inherited fds. It travels as JSON on a command line."""
 
     fds: dict[str, int]
-    """Those of `Estate.fds`; ``ready``, an eventfd that the worker writes to; ``notes``, the lock of
+    """Those of `Resources.fds`; ``ready``, an eventfd that the worker writes to; ``notes``, the lock of
     the directory."""
     source: str
     """The name of the exec record source."""
@@ -48,6 +48,6 @@ class Will(NamedTuple):
         os.execv(sys.executable, self.command("supervisor"))  # noqa: S606
 
     @classmethod
-    def from_json(cls, text: str) -> Will:
+    def from_json(cls, text: str) -> Handover:
         """Raises ValueError or TypeError for anything but what `command` wrote."""
         return cls(**json.loads(text))

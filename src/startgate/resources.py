@@ -25,7 +25,7 @@ Pending = tuple[Sequence[Event], Sequence[Event]]
 """Events of each group."""
 
 
-class Estate:
+class Resources:
     """Owns two groups, an exec record source, the readers' counters, and the events on their way out."""
 
     def __init__(
@@ -50,7 +50,7 @@ class Estate:
         containers.count = progress.answered(CONTAINERS)
 
     @classmethod
-    def open(cls, exec_records: str, progress: Progress | None = None) -> Estate:
+    def open(cls, exec_records: str, progress: Progress | None = None) -> Resources:
         """Open a new one. Raises KernelUnsupported, or UsageError for an unknown source."""
         commands = features.open_group(report_tid=True)
         containers = features.open_group(report_tid=False)
@@ -62,7 +62,7 @@ class Estate:
             raise
 
     @classmethod
-    def inherit(cls, source: str, fds: Mapping[str, int]) -> Estate:
+    def inherit(cls, source: str, fds: Mapping[str, int]) -> Resources:
         """Take over the fds that `fds` returned in another process; `source` is the source's name.
 
         Whoever used them before must be dead. Call it first of all: see `_claim_pending`.
@@ -73,9 +73,9 @@ class Estate:
         bpf = {name.removeprefix(_OF_BPF): fd for name, fd in fds.items() if name.startswith(_OF_BPF)}
         progress = Progress(fds["progress"], fds["ping"])
         box = Outbox(fds["outbox"])
-        estate = cls(commands, containers, records.inherit(source, commands, bpf), progress, box)
-        estate.pending = estate._claim_pending()
-        return estate
+        resources = cls(commands, containers, records.inherit(source, commands, bpf), progress, box)
+        resources.pending = resources._claim_pending()
+        return resources
 
     def fds(self) -> dict[str, int]:
         """Return the fds that keep all of it at work when this process is gone.
