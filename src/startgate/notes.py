@@ -7,8 +7,11 @@ and follows what it followed. Written on workers only.
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
+import shutil
+import tempfile
 import threading
 from collections.abc import Iterator
 
@@ -23,6 +26,44 @@ from startgate.runtimes import commandline
 from startgate.runtimes.commandline import Command, Invocation
 
 log = logging.getLogger(__name__)
+
+_PREFIX = "notes-"
+_UNFINISHED = ".new"
+
+
+def create(parent: str) -> tuple[str, int]:
+    """Make the directory of one daemon; return its path, and an fd whose lock lasts as the daemon does.
+
+    Those of daemons that were killed are removed: nobody holds their lock any more. Raises OSError.
+    """
+    os.makedirs(parent, mode=0o700, exist_ok=True)
+    lock = _open(parent)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # one at a time, or one's new directory may look abandoned
+        for entry in os.scandir(parent):
+            if entry.name.startswith(_PREFIX):
+                _remove_abandoned(entry.path)
+        path = tempfile.mkdtemp(prefix=_PREFIX, dir=parent)
+        fd = _open(path)
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        return path, fd
+    finally:
+        os.close(lock)
+
+
+def _remove_abandoned(path: str) -> None:
+    fd = _open(path)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(path, ignore_errors=True)
+    except BlockingIOError:
+        log.debug("another daemon keeps its notes in %s", path)
+    finally:
+        os.close(fd)
+
+
+def _open(directory: str) -> int:
+    return os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
 
 
 class Noted(msgspec.Struct, frozen=True):
@@ -101,9 +142,9 @@ class Notes:
         """Whole or not at all: we may die at any moment."""
         try:
             data = msgspec.json.encode(note)
-            with open(f"{path}.new", "wb") as file:
+            with open(path + _UNFINISHED, "wb") as file:
                 file.write(data)
-            os.rename(f"{path}.new", path)
+            os.rename(path + _UNFINISHED, path)
         except (OSError, UnicodeError) as error:
             log.warning("not noted, so a further worker would not know of it: %s", error)
 
@@ -118,8 +159,8 @@ class Notes:
 
     def __iter__(self) -> Iterator[Noted]:
         """Yield the notes of a worker before us, oldest first; those half written are dropped."""
-        names = os.listdir(self._directory) if self._directory else []
-        for name in sorted(names, key=lambda name: [int(part) for part in name.split(".")[0].split("-")]):
+        names = self._names() if self._directory else []
+        for name in sorted(names, key=lambda name: [int(part) for part in name.split("-")]):
             path = os.path.join(self._directory, name)
             try:
                 with open(path, "rb") as file:
@@ -127,6 +168,15 @@ class Notes:
             except (OSError, msgspec.MsgspecError) as error:
                 log.warning("a note of the worker before can't be read: %s", error)
                 os.unlink(path)
+
+    def _names(self) -> list[str]:
+        """One that was not renamed yet is of a gate that let nobody go: what it replaces holds."""
+        os.makedirs(self._directory, mode=0o700, exist_ok=True)  # somebody tidied up
+        names = os.listdir(self._directory)
+        for name in names:
+            if name.endswith(_UNFINISHED):
+                os.unlink(os.path.join(self._directory, name))
+        return [name for name in names if not name.endswith(_UNFINISHED)]
 
     def _path(self, entry: Entry) -> str:
         """Named by the runtime process: each start has one of its own."""

@@ -76,9 +76,9 @@ class Outbox(Subscription):
             if self._taken >= self._at[_HEAD]:
                 return None
             (length,) = _LENGTH.unpack(self._read(self._taken, _LENGTH.size))
-            event = _decoder.decode(self._read(self._taken + _LENGTH.size, length))
+            record = self._read(self._taken + _LENGTH.size, length)
             self._taken += _LENGTH.size + length
-            return event
+            return _decode(record)
 
     def _write(self, at: int, data: bytes) -> None:
         start = at % _ROOM
@@ -96,6 +96,14 @@ class Outbox(Subscription):
         with self._changed:
             self._closed = True
             self._changed.notify()
+
+
+def _decode(record: bytes) -> Event:
+    """A worker of another version may have written it: no reason to die, again and again."""
+    try:
+        return _decoder.decode(record)
+    except msgspec.MsgspecError as error:
+        return lost(f"an event of the worker before can't be read: {error}")
 
 
 def _record(event: Event) -> bytes:

@@ -9,7 +9,6 @@ from contextlib import ExitStack
 from typing import TypedDict, TypeVar, overload
 
 from startgate.errors import KernelUnsupported, StartgateError
-from startgate.estate import COMMANDS, CONTAINERS, Estate
 from startgate.events import Event, EventType
 from startgate.exits import exits_for
 from startgate.gates.command import CommandGate
@@ -26,6 +25,7 @@ from startgate.kernel.process import Proc
 from startgate.lifecycle import STARTING_LIMIT, Lifecycle
 from startgate.listeners import Callback, Listeners, Registration, Subscription
 from startgate.notes import Notes
+from startgate.resources import COMMANDS, CONTAINERS, Resources
 from startgate.runtimes.find import RuntimeBinaries
 from startgate.runtimes.oci import capability_names
 from startgate.workers import Workers
@@ -82,7 +82,7 @@ class Watcher:
         backlog: int = 10_000,
         host_root: str = "/",
         existing: bool = True,
-        inherited: Estate | None = None,
+        inherited: Resources | None = None,
         notes: str = "",
     ) -> None:
         """Prepare; nothing is watched before `start`.
@@ -94,7 +94,7 @@ class Watcher:
         root directory is mounted, its /proc included, for a watcher in a container.
         `existing`: tell of the containers that run already, and follow them.
         `inherited` is what a supervisor keeps; the watcher closes its copy of it. `notes` is the
-        directory where the watchers over that estate note, one after the other, what they know.
+        directory where the watchers that have these resources, one after the other, note what they know.
         """
         check_hold_timeout(hold_timeout)
         self._runtimes = tuple(runtimes)
@@ -194,52 +194,52 @@ class Watcher:
 
     def _assemble(self, parts: ExitStack) -> None:
         """Build from the bottom up; `parts` closes from the top down."""
-        _raise_fd_limit()
+        raise_fd_limit()
         spawn.keep_gil_free()
         features.check_host_root(self._host_root)
         features.check_other_processes(self._host_root)
         if self._host_root != "/":
             features.join_host_cgroup_namespace(self._host_root)
-        estate = self._inherited or Estate.open(self._exec_records)
-        parts.callback(estate.close)
-        self._source = estate.source.name
+        resources = self._inherited or Resources.open(self._exec_records)
+        parts.callback(resources.close)
+        self._source = resources.source.name
         proc = Proc(self._host_root)
-        context = self._context(parts, estate, proc)
+        context = self._context(parts, resources, proc)
         created = Created(context)
-        self._binaries = RuntimeBinaries(estate.commands, self._runtimes, self._host_root)
+        self._binaries = RuntimeBinaries(resources.commands, self._runtimes, self._host_root)
         parts.callback(self._binaries.close)
-        context.exits.also(self._binaries.fileno(), self._binaries.update)
-        self._events = estate.outbox or self._listeners.subscribe(self._backlog)
-        if estate.outbox:
-            self._listeners.attach(estate.outbox)
+        self._events = resources.outbox or self._listeners.subscribe(self._backlog)
+        if resources.outbox:
+            self._listeners.attach(resources.outbox)
         # Right after the readers end: from then on nobody would answer. (BPF takes its time.)
-        parts.callback(estate.containers.close)
-        parts.callback(estate.commands.close)
+        parts.callback(resources.containers.close)
+        parts.callback(resources.commands.close)
         parts.callback(context.deadlines.close)  # while the groups can still be answered
-        Restored(context, created).restore({event.pid for event in estate.pending[COMMANDS]})
-        for reader in _readers(estate, context, created):
+        Restored(context, created).restore({event.pid for event in resources.pending[COMMANDS]})
+        for reader in _readers(resources, context, created):
             reader.start()
             parts.callback(reader.close)
         context.deadlines.start()
         context.exits.start()
         self._mark(self._binaries)
-        estate.source.expect(self._binaries.names)
+        self._binaries.start()
+        resources.source.expect(self._binaries.names)
         if self._existing:
             existing = Existing(context, created.ends)
             parts.callback(existing.close)
             existing.start()
 
-    def _context(self, parts: ExitStack, estate: Estate, proc: Proc) -> Context:
+    def _context(self, parts: ExitStack, resources: Resources, proc: Proc) -> Context:
         context = Context(
             proc=proc,
             lifecycle=Lifecycle(_starting_limit()),
             listeners=self._listeners,
-            exits=exits_for(proc, estate.source.exits()),
+            exits=exits_for(proc, resources.source.exits()),
             workers=Workers(),
             housekeeping=Workers(limit=32, spare=2),
             deadlines=Deadlines(),
-            pid_files=PidFiles(estate.containers),
-            programs=Programs(estate.containers),
+            pid_files=PidFiles(resources.containers),
+            programs=Programs(resources.containers),
             capabilities=capability_names(int(proc.status(1)["CapBnd"], 16)),
             hold_timeout=self._hold_timeout,
             notes=Notes(self._notes),
@@ -260,11 +260,11 @@ class Watcher:
             log.warning("no runtime binary is installed yet: waiting for one to appear")
 
 
-def _readers(estate: Estate, context: Context, created: Created) -> Iterator[Reader]:
-    groups = estate.commands, estate.containers
+def _readers(resources: Resources, context: Context, created: Created) -> Iterator[Reader]:
+    groups = resources.commands, resources.containers
     gates = (
-        CommandGate(context, estate.commands, estate.source, created),
-        ContainerGate(context, estate.containers, estate.source, created),
+        CommandGate(context, resources.commands, resources.source, created),
+        ContainerGate(context, resources.containers, resources.source, created),
     )
     crews = Crew(in_turn=True), Crew()  # exec records come in the order of their events
     for number in range(_READERS):
@@ -274,9 +274,9 @@ def _readers(estate: Estate, context: Context, created: Created) -> Iterator[Rea
                 groups[which],
                 context,
                 gates[which].decide,
-                pulse=estate.progress.reader(which),
+                pulse=resources.progress.reader(which),
                 crew=crews[which],
-                again=() if number else estate.pending[which],
+                again=() if number else resources.pending[which],
             )
 
 
@@ -285,7 +285,7 @@ def _starting_limit() -> int:
     return min(STARTING_LIMIT, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)
 
 
-def _raise_fd_limit() -> None:
+def raise_fd_limit() -> None:
     """Each held task costs an fd, and when none is left the kernel denies accesses."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:

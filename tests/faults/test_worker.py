@@ -170,3 +170,53 @@ def test_upgraded(load: Load, tell: Tell) -> None:
         tell("upgraded while it runs (SIGUSR2)", load, agent, note=f"{agent.starts - 1} times")
         assert_nothing_missed(load, agent)
         assert agent.stop() == 0
+
+
+@pytest.mark.timeout(180)
+def test_signals_that_come_while_it_is_executed(load: Load) -> None:
+    """The supervisor executes itself anew: a signal then must not kill it."""
+    with running() as agent:
+        load.warm_up(agent)
+        for number in (signal.SIGUSR2, signal.SIGUSR2, signal.SIGHUP, signal.SIGUSR2, signal.SIGHUP):
+            os.kill(agent.process.pid, number)
+            pause(0.03)
+        load.start(3)
+        assert_nothing_missed(load, agent)
+        assert agent.process.poll() is None
+        assert agent.stop() == 0
+
+
+@pytest.mark.timeout(180)
+def test_a_worker_does_not_die_of_its_output(load: Load) -> None:
+    """Rules and hooks matter more than who reads of them."""
+    with running(limits=("sh", "-c", 'exec "$@" >/dev/full', "sh")) as agent:
+        worker = agent.worker
+        load.start(3)
+        assert not load.failed
+        assert eventually(lambda: sum("can't be printed" in line for line in list(agent.log)) >= 3)
+        assert (agent.starts, agent.worker) == (1, worker)
+        assert agent.stop() == 0
+
+
+@pytest.mark.timeout(180)
+def test_no_worker_can_start(load: Load, tmp_path: Path) -> None:
+    """Nobody waits for one, and the first that can tells what was let go unseen."""
+    policy = tmp_path / "policy.toml"
+    rule = '[[rule]]\nname = "none"\nmatch = "false"\naction = "warn"\nmessage = "never"\n'
+    policy.write_text(rule)
+    with running("--policy", str(policy)) as agent:
+        policy.write_text("no rule")
+        agent.signal_worker(signal.SIGKILL)
+        assert eventually(lambda: any("no worker was ready" in line for line in list(agent.log)))
+        load.start(3)
+        assert not load.failed
+        assert load.longest_delay < agent.hang_limit
+        policy.write_text(rule)
+        agent.wait_ready(2)
+        assert eventually(lambda: any(e["type"] == "lost" for e in list(agent.events)))
+        lost = [event["reason"]["message"] for event in agent.events if event["type"] == "lost"]
+        assert lost == ["no worker was ready: what waited was let go unseen"]
+        load.start(1, "after")
+        load.wait_told(agent, 1)
+        assert "created" in agent.types(f"{load.prefix}-after0")
+        assert agent.stop() == 0

@@ -83,3 +83,12 @@ def test_any_bytes(tmp_path: Path, data: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
     assert binaries(str(tmp_path)) == []
+
+
+@pytest.mark.parametrize("path", [r"/opt/a\u0000b", r"/opt/\ud800"])
+def test_what_can_be_no_path(tmp_path: Path, path: str) -> None:
+    """To open it raises ValueError: the watcher did not start."""
+    file = tmp_path / "etc/docker/daemon.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(f'{{"runtimes": {{"a": {{"path": "{path}"}}, "b": {{"path": "/opt/runc"}}}}}}')
+    assert binaries(str(tmp_path)) == ["/opt/runc"]

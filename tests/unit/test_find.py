@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -146,8 +146,38 @@ def test_a_directory_that_can_not_be_watched(
     assert f"appear in {bin_} are not noticed" in caplog.text
 
 
-def test_something_to_poll(binaries: RuntimeBinaries) -> None:
-    os.fstat(binaries.fileno())
+def test_what_appears_is_marked_on_a_thread_of_its_own(
+    group: FakeGroup, binaries: RuntimeBinaries, bin_: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    binaries.mark_all()
+    binaries.start()
+    marked = threading.Event()
+    monkeypatch.setattr(group, "mark", lambda mask, path: marked.set())
+    install(bin_ / "runc")
+    assert marked.wait(10)
+    binaries.close()
+    assert "startgate-binaries" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_a_directory_that_hangs_keeps_nobody_else(
+    binaries: RuntimeBinaries, bin_: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hangs, goes_on = threading.Event(), threading.Event()
+    monkeypatch.setattr(find, "_PATIENCE", 0.0)
+
+    def hang(path: str) -> bool:
+        hangs.set()
+        return goes_on.wait()
+
+    monkeypatch.setattr(binaries, "_mark", hang)
+    binaries.start()
+    binaries._watch()
+    install(bin_ / "runc")
+    assert hangs.wait(10)
+    binaries.close()
+    goes_on.set()
+    binaries._thread.join()
+    binaries.close()
 
 
 @pytest.mark.parametrize(

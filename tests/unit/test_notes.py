@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import pytest
 
+from startgate import notes
 from startgate.exits import Exits, Watch
 from startgate.gates.context import Context
 from startgate.gates.created import Created
@@ -163,3 +164,33 @@ def test_a_container_that_stopped_leaves_no_note(group: FakeGroup, directory: Pa
     context.notes.drop(entry)
     context.note(entry)  # a gate that comes late
     assert not list(directory.iterdir())
+
+
+def test_a_note_that_was_not_renamed_yet_is_dropped(group: FakeGroup, directory: Path) -> None:
+    """Else it stays for ever, and its container is taken over again and again."""
+    context_of(group, directory).note(an_entry(State.RUNNING))
+    (note,) = directory.iterdir()
+    (directory / f"{note.name}.new").write_bytes(note.read_bytes())
+    (again,) = restored(context_of(group, directory))
+    assert again.state is State.RUNNING
+    assert list(directory.iterdir()) == [note], "the whole one is kept"
+
+
+def test_a_directory_that_somebody_removed(group: FakeGroup, directory: Path) -> None:
+    directory.rmdir()
+    assert restored(context_of(group, directory)) == []
+    context_of(group, directory).note(an_entry(State.RUNNING))
+    assert restored(context_of(group, directory))
+
+
+def test_notes_of_daemons_that_were_killed_are_removed(tmp_path: Path) -> None:
+    parent = tmp_path / "startgate"
+    living, lock = notes.create(str(parent))
+    killed, gone = notes.create(str(parent))
+    Path(killed, "1-2").touch()
+    (parent / "other").mkdir()
+    os.close(gone)
+    third, fd = notes.create(str(parent))
+    assert {str(path) for path in parent.iterdir()} == {living, third, str(parent / "other")}
+    os.close(lock)
+    os.close(fd)

@@ -79,3 +79,14 @@ def test_it_ends(fd: int) -> None:
     box.put(numbered(1))
     box.close()
     assert ids(list(box)) == ["c1"]
+
+
+def test_an_event_that_nobody_understands_is_passed_over(fd: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another version wrote it: who takes over must not die of it, nor meet it again."""
+    dead = Outbox(fd)
+    monkeypatch.setattr(outbox, "_record", lambda event: outbox._LENGTH.pack(3) + b"{x}")
+    dead.put(numbered(0))
+    monkeypatch.undo()
+    dead.put(numbered(1))
+    assert [event.type for event in take(Outbox(fd))] == ["lost", "created"]
+    assert take(Outbox(fd)) == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 
-from startgate.agent.will import Will
+from startgate.agent.handover import Handover
 from startgate.kernel.fanotify import FAN_ALLOW, FAN_NOFD, Group
 from startgate.progress import MARGIN, Progress, Snapshot
 
@@ -13,10 +13,10 @@ from startgate.progress import MARGIN, Progress, Snapshot
 class Groups:
     """Owns the supervisor's copies of the groups, and of the counters of those who read them."""
 
-    def __init__(self, will: Will) -> None:
+    def __init__(self, handover: Handover) -> None:
         """Takes over the fds."""
-        self._progress = Progress(will.fds["progress"], will.fds["ping"])
-        self.groups = [Group(fd=will.fds[name]) for name in ("commands", "containers")]
+        self._progress = Progress(handover.fds["progress"], handover.fds["ping"])
+        self.groups = [Group(fd=handover.fds[name]) for name in ("commands", "containers")]
 
     def unread(self) -> int:
         """Return how many events wait to be read."""

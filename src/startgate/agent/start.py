@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-import sys
-import tempfile
 from typing import Any, NoReturn
 
-from startgate.agent.will import Will
-from startgate.estate import Estate
+from startgate import notes
+from startgate.agent.handover import Handover
 from startgate.filters import compile_filter
 from startgate.kernel import features
 from startgate.progress import Progress
-from startgate.watcher import check_hold_timeout
+from startgate.resources import Resources
+from startgate.watcher import check_hold_timeout, raise_fd_limit
 
 
 def become_supervisor(*, exec_records: str, hang_limit: float, **watch: Any) -> NoReturn:
@@ -26,10 +25,8 @@ def become_supervisor(*, exec_records: str, hang_limit: float, **watch: Any) -> 
         compile_filter(watch["keep"])
     features.check_host_root(watch["host_root"])
     features.check_other_processes(watch["host_root"])
-    estate = Estate.open(exec_records, Progress.shared())
-    fds = estate.fds() | {"ready": os.eventfd(0, os.EFD_NONBLOCK)}
-    for fd in fds.values():
-        os.set_inheritable(fd, True)
-    notes = tempfile.mkdtemp(prefix="startgate-", dir=os.environ.get("RUNTIME_DIRECTORY", "/run"))
-    will = Will(fds, estate.source.name, watch, hang_limit, notes)
-    os.execv(sys.executable, will.command("supervisor"))  # noqa: S606
+    raise_fd_limit()  # for all workers: the next one keeps the numbers that a dead one's events had
+    resources = Resources.open(exec_records, Progress.shared())
+    place, lock = notes.create(os.environ.get("RUNTIME_DIRECTORY", "/run/startgate"))
+    fds = resources.fds() | {"ready": os.eventfd(0, os.EFD_NONBLOCK), "notes": lock}
+    Handover(fds, resources.source.name, watch, hang_limit, place).become_supervisor()

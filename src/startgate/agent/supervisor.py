@@ -11,8 +11,10 @@ wake it. Its states are those of its worker:
 
 from __future__ import annotations
 
+import math
 import os
 import select
+import shutil
 import signal
 import sys
 import time
@@ -21,9 +23,9 @@ from contextlib import suppress
 
 from startgate.agent import systemd
 from startgate.agent.groups import Groups
+from startgate.agent.handover import SIGNALS, Handover
 from startgate.agent.health import Health
 from startgate.agent.timers import Timers
-from startgate.agent.will import Will
 
 START_LIMIT = 30.0
 """Seconds after which a worker that is not ready is given up."""
@@ -41,10 +43,10 @@ _ONCE = select.EPOLLIN | select.EPOLLET | select.EPOLLONESHOT
 class Supervisor:
     """Owns the worker, and a copy of everything that the next one will need."""
 
-    def __init__(self, will: Will) -> None:
-        self._will = will._replace(supervisor=os.getpid(), worker=0)
-        self._groups = Groups(will)
-        self._health = Health(will.hang_limit, will.watch["hold_timeout"])
+    def __init__(self, handover: Handover) -> None:
+        self._handover = handover._replace(supervisor=os.getpid(), worker=0)
+        self._groups = Groups(handover)
+        self._health = Health(handover.hang_limit, handover.watch["hold_timeout"])
         self._timers = Timers()
         self._epoll = select.epoll()
         self._handlers: dict[int, Callable[[], None]] = {}
@@ -80,7 +82,7 @@ class Supervisor:
 
     def _listen(self) -> None:
         self._on(_signals(), self._on_signal)
-        self._on(self._will.fds["ready"], self._on_ready)
+        self._on(self._handover.fds["ready"], self._on_ready)
         for group in self._groups.groups:
             self._handlers[group.fileno()] = self._on_events
             self._epoll.register(group, 0)
@@ -94,10 +96,17 @@ class Supervisor:
     # The worker's life
 
     def _start_worker(self) -> None:
-        os.set_inheritable(self._will.fds["ready"], True)
+        os.set_inheritable(self._handover.fds["ready"], True)
         self._read_ready()  # perhaps written by the one before, right before it died
         self._groups.forget_reader()
-        self._adopt(os.posix_spawn(sys.executable, self._will.command("worker"), os.environ, setsigmask=()))
+        # SIGHUP waits until the worker knows what to do at it: it would kill it before.
+        command, mask = self._handover.command("worker"), (signal.SIGHUP,)
+        try:
+            self._adopt(os.posix_spawn(sys.executable, command, os.environ, setsigmask=mask))
+        except OSError as error:  # EAGAIN, ENOMEM; ENOENT while Python is being replaced
+            self._born = math.inf
+            self._recover(f"no worker can be started ({error.strerror})")
+            return
         self._timers.after(START_LIMIT, "start limit", lambda: self._kill("it was not ready in time"))
 
     def _adopt(self, pid: int) -> None:
@@ -110,7 +119,7 @@ class Supervisor:
         if not self._worker:
             return  # it died right then
         self._ready = self._was_ready = True
-        self._will = self._will._replace(gap="")
+        self._handover = self._handover._replace(gap="")
         self._born = time.monotonic()
         self._absent = False
         self._timers.drop("start limit", "release")
@@ -119,18 +128,18 @@ class Supervisor:
 
     def _read_ready(self) -> None:
         with suppress(BlockingIOError):
-            os.eventfd_read(self._will.fds["ready"])
+            os.eventfd_read(self._handover.fds["ready"])
 
     def _kill(self, why: str) -> None:
         """The worker is no use any more."""
-        self._expect_worker(self._will.hang_limit * GRACE)
+        self._expect_worker(self._handover.hang_limit * GRACE)
         self._end_worker(f"the worker was killed: {why}")
 
     def _end_worker(self, why: str) -> None:
         if not self._worker:
             return
         self._why = why
-        self._expect_worker(self._will.hang_limit * 2 * GRACE)
+        self._expect_worker(self._handover.hang_limit * 2 * GRACE)
         os.kill(self._worker, signal.SIGKILL)  # our child, not yet waited for: the pid is its
 
     def _on_death(self) -> None:
@@ -142,7 +151,7 @@ class Supervisor:
         self._timers.drop("look", "start limit", "stop limit")
         code = os.waitstatus_to_exitcode(status)
         if self._stopping or not self._was_ready or code == 0:
-            self._exit = max(0, code) if self._was_ready else abs(code)
+            self._exit = max(0, code) if self._stopping or self._was_ready else abs(code)
             return
         self._recover(self._why or f"the worker died ({_cause(code)})")
         self._why = ""
@@ -152,11 +161,12 @@ class Supervisor:
         self._failures = 0 if time.monotonic() - self._born > SETTLED else self._failures + 1
         pause = min(_LONGEST_PAUSE, 0.1 * 2 ** (self._failures - 2)) if self._failures > 1 else 0.0
         _say(f"{why}; the next one starts" + (f" in {pause:.1f} s" if pause else ""))
-        if self._will.source == "procfs" or self._failures > 1:
+        systemd.notify(f"STATUS=no worker: {why}")
+        if self._handover.source == "procfs" or self._failures > 1:
             # Without BPF nobody can tell whose they are; or one of them is what kills workers.
             self._let_go(f"{why}, and what it was looking at was let go")
             self._groups.release()
-        self._expect_worker(self._will.hang_limit * 2 * GRACE)
+        self._expect_worker(self._handover.hang_limit * 2 * GRACE)
         self._timers.after(pause, "restart", self._start_worker)
 
     def _expect_worker(self, patience: float) -> None:
@@ -167,15 +177,16 @@ class Supervisor:
 
     def _release(self) -> None:
         """No worker for too long: until there is one, nobody is held."""
-        self._absent = True
         self._let_go("no worker was ready: what waited was let go unseen")
+        self._absent = True
         self._groups.release()
         self._on_events()
 
     def _let_go(self, message: str) -> None:
         """The next worker tells of it."""
-        self._will = self._will._replace(gap=message)
         _say(message)
+        if not self._absent:  # then it tells of more than this
+            self._handover = self._handover._replace(gap=message)
 
     # What wakes us
 
@@ -226,7 +237,7 @@ class Supervisor:
     def _stop(self) -> None:
         systemd.notify("STOPPING=1")
         self._stopping = True
-        self._timers.drop("restart", "release")
+        self._timers.drop("restart")
         if not self._worker:
             self._exit = 0
             return
@@ -237,10 +248,11 @@ class Supervisor:
         """Become the supervisor that is installed now; fds and the worker stay ours."""
         if self._stopping:
             return
-        for fd in self._will.fds.values():
-            os.set_inheritable(fd, True)
-        will = self._will._replace(worker=self._worker)
-        os.execv(sys.executable, will.command("supervisor"))  # noqa: S606
+        try:
+            self._handover._replace(worker=self._worker).become_supervisor()
+        except OSError as error:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+            _say(f"not upgraded: {sys.executable}: {error.strerror}")
 
 
 _wakeup = -1
@@ -251,9 +263,10 @@ def _signals() -> int:
     global _wakeup
     _wakeup, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2, signal.SIGHUP):
+    for number in SIGNALS:
         signal.signal(number, lambda *_: None)
     signal.signal(signal.SIGTSTP, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # see Handover.become_supervisor
     return _wakeup
 
 
@@ -266,16 +279,15 @@ def _say(message: str) -> None:
     poll = select.poll()
     poll.register(2, select.POLLOUT)
     if any(mask == select.POLLOUT for _, mask in poll.poll(0)):
-        os.write(2, f"startgate: supervisor: {message}\n".encode())
+        with suppress(OSError):  # ENOSPC
+            os.write(2, f"startgate: supervisor: {message}\n".encode())
 
 
 def main() -> None:
-    """Run with the will that is the only argument."""
-    will = Will.from_json(sys.argv[1])
-    status = Supervisor(will).run(will.worker)
-    for note in os.scandir(will.notes):
-        os.unlink(note)
-    os.rmdir(will.notes)
+    """Run with the handover that is the only argument."""
+    handover = Handover.from_json(sys.argv[1])
+    status = Supervisor(handover).run(handover.worker)
+    shutil.rmtree(handover.notes, ignore_errors=True)
     raise SystemExit(status)
 
 

@@ -8,42 +8,47 @@ import signal
 import sys
 
 from startgate import cli
-from startgate.agent.will import Will
+from startgate.agent.handover import Handover
 from startgate.cli import log
 from startgate.cli.watch import Watch, deciding
-from startgate.estate import Estate
 from startgate.kernel import parent
 from startgate.listeners import lost
+from startgate.resources import Resources
 from startgate.watcher import Watcher
 
 
-def run(will: Will) -> None:
+def run(handover: Handover) -> None:
     """Watch until a signal asks for the end. Raises what `Watcher.start` raises."""
-    parent.end_with(will.supervisor)
-    fds = dict(will.fds)
+    parent.end_with(handover.supervisor)
+    fds = dict(handover.fds)
     ready = fds.pop("ready")
-    estate = Estate.inherit(will.source, fds)
+    resources = Resources.inherit(handover.source, fds)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # unless there are files to load again: `deciding`
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
     os.set_inheritable(ready, False)
-    options = dict(will.watch)
+    options = dict(handover.watch)
     output, keep = options.pop("output"), options.pop("keep")
     decisions = options.pop("config_path"), options.pop("policies"), options.pop("commands")
-    watcher = Watcher(**options, inherited=estate, notes=will.notes)
+    watcher = Watcher(**options, inherited=resources, notes=handover.notes)
 
     def begin() -> None:
         os.eventfd_write(ready, 1)
-        if will.gap:
-            watcher.publish(lost(will.gap))
+        if handover.gap:
+            watcher.publish(lost(handover.gap))
+        if resources.unseen:
+            watcher.publish(lost(f"{resources.unseen} tasks that the worker before held were let go unseen"))
 
     with deciding(watcher, *decisions):
-        Watch(watcher, output, keep=keep, ready=begin).run(demo=False, end_with_demo=False)
+        # Rules and hooks matter more than who reads of them.
+        watch = Watch(watcher, output, keep=keep, ready=begin, needs_output=False)
+        watch.run(demo=False, end_with_demo=False)
 
 
 def main() -> None:
-    """Run with the will that is the only argument."""
+    """Run with the handover that is the only argument."""
     log.configure(logging.WARNING)
     with cli.told_errors():
-        run(Will.from_json(sys.argv[1]))
+        run(Handover.from_json(sys.argv[1]))
 
 
 if __name__ == "__main__":

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, TextIO
 
 from startgate.cli.demo import DemoContainer
@@ -19,6 +20,8 @@ from startgate.watcher import Watcher
 
 if TYPE_CHECKING:
     from startgate.active import Active
+
+log = logging.getLogger(__name__)
 
 _FOREVER = 10**8
 
@@ -109,8 +112,12 @@ class Watch:
         count: int | None = None,
         seconds: float | None = None,
         ready: Callable[[], object] = lambda: None,
+        needs_output: bool = True,
     ) -> None:
-        """`ready` is called once, when it holds. Raises UsageError when the filter does not compile."""
+        """`ready` is called once, when it holds. Not `needs_output`: go on where nothing can be printed.
+
+        Raises UsageError when the filter does not compile.
+        """
         if seconds is not None and not 0 <= seconds <= _FOREVER:
             raise UsageError(f"--for {seconds}: it must be 0 to {_FOREVER} seconds")
         self._watcher = watcher
@@ -119,6 +126,7 @@ class Watch:
         self._seconds = seconds
         self._ready = ready
         self._print = _print_json if output == "json" else Table(sys.stdout).row
+        self._needs_output = needs_output
 
     def run(self, *, demo: bool, end_with_demo: bool) -> None:
         """Watch until a signal, the count, the time, or the demo's end."""
@@ -139,17 +147,26 @@ class Watch:
         binaries = self._watcher.binaries
         names = ", ".join(binaries) or "none installed yet"
         records = self._watcher.exec_records
-        stream.write(f"watching {len(binaries)} runtime binaries ({names}); exec records: {records}\n")
-        stream.flush()
+        with suppress(OSError):  # a full disk
+            stream.write(f"watching {len(binaries)} runtime binaries ({names}); exec records: {records}\n")
+            stream.flush()
 
     def _show(self, until: float | None, last: str | None) -> None:
         shown = 0
         for event in self._events(until):
             if self._keep(event):
-                self._print(event)
+                self._tell(event)
                 shown += 1
             if shown == self._count or _ends(event, last):
                 return
+
+    def _tell(self, event: Event) -> None:
+        try:
+            self._print(event)
+        except OSError as error:  # EPIPE, ENOSPC
+            if self._needs_output:
+                raise
+            log.error("a %s event is lost, it can't be printed: %s", event.type, error)
 
     def _events(self, until: float | None) -> Iterator[Event]:
         while True:

@@ -45,7 +45,12 @@ def binaries(host: str) -> list[str]:
     Those that are named without a directory are found where all others are. Never raises.
     """
     found = [*_of_docker(host), *_of_containerd(host), *_of_podman(host), *_of_crio(host)]
-    return list(dict.fromkeys(path for path in found if isinstance(path, str) and path.startswith("/")))
+    return list(dict.fromkeys(path for path in found if isinstance(path, str) and _is_path(path)))
+
+
+def _is_path(text: str) -> bool:
+    """JSON may hold a NUL, or half a surrogate pair: no path can."""
+    return text.startswith("/") and text.isprintable()
 
 
 def _of_docker(host: str) -> Iterator[Any]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import glob
 import logging
 import os
+import select
+import threading
 from collections.abc import Iterator, Sequence
 
 from startgate.kernel import files
@@ -13,6 +15,8 @@ from startgate.kernel.inotify import Inotify
 from startgate.runtimes import configured
 
 log = logging.getLogger(__name__)
+
+_PATIENCE = 1.0
 
 NAMES = ("runc", "crun", "conmon", "youki", "runsc", "sysbox-runc", "docker-runc", "buildkit-runc")
 
@@ -45,7 +49,7 @@ DIRECTORIES = (
 
 
 class RuntimeBinaries:
-    """Marks the runtime binaries in a fanotify group; owns an inotify instance.
+    """Marks the runtime binaries in a fanotify group; owns an inotify instance, and a thread.
 
     Marks belong to inodes: a package upgrade renames a new file over the old one. Files
     whose name holds a runtime's name are marked as soon as they appear in one of the
@@ -64,6 +68,9 @@ class RuntimeBinaries:
         self._names = (*NAMES, *(os.path.basename(path) for path in self._extra))
         self._inotify = Inotify()
         self._marked: dict[tuple[int, int], str] = {}
+        self._stop = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        # Its own: a directory of PATH may be on a server that hangs, and nobody else is to wait then.
+        self._thread = threading.Thread(target=self._run, name="startgate-binaries", daemon=True)
 
     @property
     def paths(self) -> list[str]:
@@ -75,9 +82,9 @@ class RuntimeBinaries:
         """The names by which they are executed, as far as known: of those that may appear, too."""
         return {*self._names, *map(os.path.basename, self._marked.values())}
 
-    def fileno(self) -> int:
-        """Return an fd that polls readable when something may have appeared."""
-        return self._inotify.fileno()
+    def start(self) -> None:
+        """Begin to mark what appears. Call it after `mark_all`."""
+        self._thread.start()
 
     def mark_all(self) -> None:
         """Mark what is there, and watch for what is not. Raises OSError if marking fails."""
@@ -87,7 +94,7 @@ class RuntimeBinaries:
                 log.warning("%s is not a file that can be watched (yet)", path)
 
     def update(self) -> None:
-        """Mark what appeared. Call it when `fileno` polls readable; never raises."""
+        """Mark what appeared, if anything did; never raises."""
         try:
             appeared = list(self._inotify.read())
             if any(os.path.isdir(path) for path in appeared):
@@ -99,8 +106,23 @@ class RuntimeBinaries:
             log.error("a runtime binary that appeared is not watched: %s", error)
 
     def close(self) -> None:
-        """Stop watching for binaries; the marks go with the group."""
-        self._inotify.close()
+        """Stop watching for binaries; the marks go with the group. Safe to call twice."""
+        if self._stop < 0:
+            return
+        os.eventfd_write(self._stop, 1)
+        if self._thread.ident is not None:
+            self._thread.join(_PATIENCE)
+        if not self._thread.is_alive():
+            self._inotify.close()
+            os.close(self._stop)
+            self._stop = -1
+
+    def _run(self) -> None:
+        poll = select.poll()
+        poll.register(self._stop, select.POLLIN)
+        poll.register(self._inotify.fileno(), select.POLLIN)
+        while self._stop not in [fd for fd, _ in poll.poll()]:
+            self.update()
 
     def _candidates(self) -> Iterator[str]:
         yield from self._extra

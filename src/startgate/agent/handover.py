@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2, signal.SIGHUP)
+"""Those that the supervisor acts on."""
 
 
-class Will(NamedTuple):
+class Handover(NamedTuple):
     """Settings, and the numbers of inherited fds. It travels as JSON on a command line."""
 
     fds: dict[str, int]
-    """Those of `Estate.fds`, and ``ready``: an eventfd that the worker writes to."""
+    """Those of `Resources.fds`; ``ready``, an eventfd that the worker writes to; ``notes``, the lock of
+    the directory."""
     source: str
     """The name of the exec record source."""
     watch: dict[str, Any]
@@ -31,7 +37,17 @@ class Will(NamedTuple):
         # -P: root may be called from a directory in which anyone can put modules.
         return [sys.executable, "-P", "-m", f"startgate.agent.{module}", json.dumps(self._asdict())]
 
+    def become_supervisor(self) -> NoReturn:
+        """Replace this process by the supervisor. Raises OSError.
+
+        Until that listens, signals wait: execve resets handlers, and SIGUSR2 would kill it.
+        """
+        for fd in self.fds.values():
+            os.set_inheritable(fd, True)
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        os.execv(sys.executable, self.command("supervisor"))  # noqa: S606
+
     @classmethod
-    def from_json(cls, text: str) -> Will:
+    def from_json(cls, text: str) -> Handover:
         """Raises ValueError or TypeError for anything but what `command` wrote."""
         return cls(**json.loads(text))

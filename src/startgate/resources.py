@@ -25,7 +25,7 @@ Pending = tuple[Sequence[Event], Sequence[Event]]
 """Events of each group."""
 
 
-class Estate:
+class Resources:
     """Owns two groups, an exec record source, the readers' counters, and the events on their way out."""
 
     def __init__(
@@ -44,11 +44,13 @@ class Estate:
         """Only where it is shared with a supervisor."""
         self.pending: Pending = ((), ())
         """For each group, the events that a dead process had read and not answered."""
+        self.unseen = 0
+        """How many more there were, which were let go: nobody could tell whose they are."""
         commands.count = progress.answered(COMMANDS)
         containers.count = progress.answered(CONTAINERS)
 
     @classmethod
-    def open(cls, exec_records: str, progress: Progress | None = None) -> Estate:
+    def open(cls, exec_records: str, progress: Progress | None = None) -> Resources:
         """Open a new one. Raises KernelUnsupported, or UsageError for an unknown source."""
         commands = features.open_group(report_tid=True)
         containers = features.open_group(report_tid=False)
@@ -60,7 +62,7 @@ class Estate:
             raise
 
     @classmethod
-    def inherit(cls, source: str, fds: Mapping[str, int]) -> Estate:
+    def inherit(cls, source: str, fds: Mapping[str, int]) -> Resources:
         """Take over the fds that `fds` returned in another process; `source` is the source's name.
 
         Whoever used them before must be dead. Call it first of all: see `_claim_pending`.
@@ -71,9 +73,9 @@ class Estate:
         bpf = {name.removeprefix(_OF_BPF): fd for name, fd in fds.items() if name.startswith(_OF_BPF)}
         progress = Progress(fds["progress"], fds["ping"])
         box = Outbox(fds["outbox"])
-        estate = cls(commands, containers, records.inherit(source, commands, bpf), progress, box)
-        estate.pending = estate._claim_pending()
-        return estate
+        resources = cls(commands, containers, records.inherit(source, commands, bpf), progress, box)
+        resources.pending = resources._claim_pending()
+        return resources
 
     def fds(self) -> dict[str, int]:
         """Return the fds that keep all of it at work when this process is gone.
@@ -99,12 +101,11 @@ class Estate:
         found: tuple[list[Event], list[Event]] = ([], [])
         for number in range(self.progress.top + MARGIN):
             for group, events in zip((self.commands, self.containers), found, strict=True):
-                if not (pid := self.source.pending(number, group)):
-                    continue
-                if _reserve(number):
+                pid = self.source.pending(number, group)
+                if pid and _reserve(number):
                     events.append(Event(0, number, pid, again=True))
                 else:
-                    group.answer(number, FAN_ALLOW)
+                    self.unseen += _let_go(group, number)
         return found
 
     def close(self) -> None:
@@ -113,6 +114,15 @@ class Estate:
         self.commands.close()
         self.source.close()
         self.progress.close()
+
+
+def _let_go(group: Group, number: int) -> bool:
+    """Answer the event of this number, if there is one."""
+    try:
+        group.answer(number, FAN_ALLOW)
+    except OSError:  # ENOENT
+        return False
+    return True
 
 
 def _reserve(number: int) -> bool:
