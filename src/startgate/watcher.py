@@ -20,6 +20,7 @@ from startgate.gates.existing import Existing
 from startgate.gates.marks import PidFiles, Programs
 from startgate.gates.reader import Crew, Reader
 from startgate.gates.restored import Restored
+from startgate.gates.rootless import Rootless
 from startgate.hold import Deadlines
 from startgate.kernel import features, spawn
 from startgate.kernel.process import Proc
@@ -217,7 +218,9 @@ class Watcher:
         parts.callback(estate.commands.close)
         parts.callback(context.deadlines.close)  # while the groups can still be answered
         Restored(context, created).restore({event.pid for event in estate.pending[COMMANDS]})
-        for reader in _readers(estate, context, created):
+        rootless = Rootless(context)
+        parts.callback(rootless.close)
+        for reader in _readers(estate, context, created, rootless):
             reader.start()
             parts.callback(reader.close)
         context.deadlines.start()
@@ -260,10 +263,10 @@ class Watcher:
             log.warning("no runtime binary is installed yet: waiting for one to appear")
 
 
-def _readers(estate: Estate, context: Context, created: Created) -> Iterator[Reader]:
+def _readers(estate: Estate, context: Context, created: Created, rootless: Rootless) -> Iterator[Reader]:
     groups = estate.commands, estate.containers
     gates = (
-        CommandGate(context, estate.commands, estate.source, created),
+        CommandGate(context, estate.commands, estate.source, created, rootless),
         ContainerGate(context, estate.containers, estate.source, created),
     )
     crews = Crew(in_turn=True), Crew()  # exec records come in the order of their events
