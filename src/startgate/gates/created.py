@@ -154,7 +154,7 @@ class Created:
         """Somebody is about to kill or delete a container: watch its init before it is gone."""
         if entry.state is not State.CREATING or entry.invocation.command is not Command.CREATE:
             return
-        if (pid := inits.by_state(self._context.proc, entry)) is not None:
+        if (pid := self._by_state(self._context.proc, entry)) is not None:
             self._expect_gate(entry, pid)
 
     def _expect_gate(self, entry: Entry, pid: int) -> None:

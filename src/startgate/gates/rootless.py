@@ -81,9 +81,8 @@ class Rootless:
         if call.command is Command.OTHER:
             return None
         path = runtime_path(self._context.proc, record, hold)
-        if call.command is Command.KILL:
-            self._context.lifecycle.signal(key_of(call, path, record.uid), signal_number(call.signal))
-            return None
+        if call.command in (Command.KILL, Command.DELETE):
+            return self._on_end(call, path, record, hold)
         if call.command is Command.START:
             return self._on_start(call, path, record, hold)
         if os.path.basename(path) == "conmon" or self._repeats.seen(record, hold):
@@ -92,6 +91,26 @@ class Rootless:
         work = self._executing if executing else self._creating
         owed = self._context.listeners.fails_closed("exec" if executing else "creating")
         return self._turn(record.uid, hold, lambda: work(call, path, record, hold), owed=owed)
+
+    def _on_end(self, call: Invocation, path: str, record: ExecRecord, hold: Hold) -> Job | None:
+        """As `CommandGate` does it."""
+        key = key_of(call, path, record.uid)
+
+        def note() -> None:
+            if call.command is Command.KILL:
+                self._context.lifecycle.signal(key, signal_number(call.signal))
+
+        def work() -> None:
+            with hold:
+                if entry:
+                    self._created.expect_end(entry)
+                note()
+
+        entry = self._context.lifecycle.without_init(key)
+        if entry:
+            return self._turn(record.uid, hold, work)
+        note()
+        return None
 
     def _on_start(self, call: Invocation, path: str, record: ExecRecord, hold: Hold) -> Job | None:
         key = key_of(call, path, record.uid)

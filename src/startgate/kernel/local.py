@@ -19,6 +19,7 @@ from startgate.kernel.layers import find_mount, mount_id
 _LOCAL = frozenset("bcachefs btrfs ext2 ext3 ext4 f2fs jfs ramfs reiserfs tmpfs xfs zfs".split())
 _STEP = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _CHUNK = 1 << 16
+_MOUNTS = "/proc/self/mountinfo"
 
 
 class LocalFiles:
@@ -75,11 +76,27 @@ class LocalFiles:
                 below = os.open(name, _STEP, dir_fd=at)
                 os.close(at)
                 at = below
-                mount = _expect_local(at, mount, path)
+                mount = self._expect_local(at, mount, path)
         except BaseException:
             os.close(at)
             raise
         return at
+
+    def _expect_local(self, fd: int, before: int, path: str) -> int:
+        """Return the mount of an fd: `before`, or a local one. Raises OSError (EXDEV)."""
+        mount = mount_id(fd)
+        if mount and mount == before:
+            return mount
+        found = find_mount(_MOUNTS, id=mount)
+        if found is None or (found.kind not in _LOCAL and found.device != self._device()):
+            kind = found.kind if found else "unknown"
+            raise OSError(errno.EXDEV, f"on a file system that may not answer ({kind})", path)
+        return mount
+
+    def _device(self) -> str | None:
+        """The root directory's file system, be it what it may: all depends on it anyway."""
+        root = find_mount(_MOUNTS, id=mount_id(self._root))
+        return root.device if root else None
 
     def close(self) -> None:
         """Close the root directory."""
@@ -90,15 +107,3 @@ class LocalFiles:
 
     def __exit__(self, *error: object) -> None:
         self.close()
-
-
-def _expect_local(fd: int, before: int, path: str) -> int:
-    """Return the mount of an fd: `before`, or a local one. Raises OSError (EXDEV)."""
-    mount = mount_id(fd)
-    if mount and mount == before:
-        return mount
-    found = find_mount("/proc/self/mountinfo", id=mount)
-    if found is None or found.kind not in _LOCAL:
-        kind = found.kind if found else "unknown"
-        raise OSError(errno.EXDEV, f"on a file system that may not answer ({kind})", path)
-    return mount
