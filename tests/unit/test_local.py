@@ -18,7 +18,7 @@ def files(tmp_path: Path) -> Iterator[LocalFiles]:
 
 
 def code(call: Callable[[], object]) -> int | None:
-    with pytest.raises(OSError, match="") as raised:
+    with pytest.raises(OSError) as raised:
         call()
     return raised.value.errno
 
@@ -80,6 +80,6 @@ def test_nothing_is_left_open(tmp_path: Path) -> None:
     with LocalFiles(str(tmp_path), os.getuid()) as files:
         files.read("/file", 1)
         for path in ("/none", "/file/none", "/", "/..", "/file\0"):
-            with pytest.raises(OSError, match=""):
+            with pytest.raises(OSError):
                 files.read(path, 1)
     assert len(os.listdir("/proc/self/fd")) == before
