@@ -225,6 +225,22 @@ def test_a_process_of_others_is_nobodys_init(user: User, name: str, watching: Wa
     asleep.wait()
 
 
+def test_a_younger_process_of_the_user_is_no_init(user: User, name: str, watching: Watching) -> None:
+    """It is in no user namespace that this user made."""
+    fake = "while :; do sleep 5 & echo $! >new; mv new pid; sleep 0.01; done"
+    forger = user.popen("setpriv", "--pdeathsig", "KILL", "sh", "-c", fake)
+    assert eventually((user.home / "pid").exists)
+    with watching() as watched:
+        for number in range(5):
+            told = f"{name}-{number}"
+            user("create", "-b", "/nonexistent", "--pid-file", "pid", told)
+            stopped = watched.wait_for("stopped", told)
+            assert stopped.reason and "before a container was seen" in stopped.reason.message
+            assert stopped.container and stopped.container.pid is None
+    forger.kill()
+    forger.wait()
+
+
 def test_a_config_on_a_file_system_that_never_answers(
     user: User, runc: Runtime, bundle: Path, name: str, watching: Watching
 ) -> None:
@@ -339,6 +355,7 @@ def test_a_flood(user: User, runc: Runtime, bundle: Path, name: str, watching: W
         lost = sum(int(e.reason.message.split()[0]) for e in watched.events if e.type == "lost" and e.reason)
         assert eventually(lambda: _count(watched, "creating") == _count(watched, "stopped"))
     told = _count(watched, "creating")
+    print(f"root's start: {alone:.2f} s alone, {beside:.2f} s beside the flood; {told} told, {lost} lost")
     assert told > COMMANDS
     assert told + lost <= 500 + 4
     assert beside < alone + 3 * max(1, SLOWNESS)

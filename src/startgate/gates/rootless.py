@@ -44,7 +44,7 @@ FILE_LIMIT = 1 << 20
 """Bytes of a user's file."""
 CONTAINERS, CONTAINERS_OF_ONE = 1000, 500
 """Containers that are followed at once."""
-_THREADS = 4
+_THREADS = 8
 
 
 class Rootless:

@@ -14,7 +14,7 @@ from startgate.listeners import Listeners, lost
 
 log = logging.getLogger(__name__)
 
-COMMANDS, COMMANDS_OF_ONE = 16, 8
+COMMANDS, COMMANDS_OF_ONE = 64, 32
 """Commands that are held at once: of all users, of one uid. Others are let go."""
 _LOST_EVERY = 1.0
 
