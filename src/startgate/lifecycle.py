@@ -34,10 +34,12 @@ class State(Enum):
 
 
 class Key(NamedTuple):
-    """A container's identity on a host: ids are unique within one state directory only."""
+    """A container's identity on a host: ids are unique within one state directory only,
+    and the default one differs from user to user."""
 
     root: str
     id: str
+    uid: int = 0
 
 
 class End(NamedTuple):

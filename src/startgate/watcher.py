@@ -19,6 +19,7 @@ from startgate.gates.existing import Existing
 from startgate.gates.marks import PidFiles, Programs
 from startgate.gates.reader import Crew, Reader
 from startgate.gates.restored import Restored
+from startgate.gates.rootless import Rootless
 from startgate.hold import Deadlines
 from startgate.kernel import features, spawn
 from startgate.kernel.process import Proc
@@ -216,7 +217,9 @@ class Watcher:
         parts.callback(resources.commands.close)
         parts.callback(context.deadlines.close)  # while the groups can still be answered
         Restored(context, created).restore({event.pid for event in resources.pending[COMMANDS]})
-        for reader in _readers(resources, context, created):
+        rootless = Rootless(context)
+        parts.callback(rootless.close)
+        for reader in _readers(resources, context, created, rootless):
             reader.start()
             parts.callback(reader.close)
         context.deadlines.start()
@@ -260,10 +263,12 @@ class Watcher:
             log.warning("no runtime binary is installed yet: waiting for one to appear")
 
 
-def _readers(resources: Resources, context: Context, created: Created) -> Iterator[Reader]:
+def _readers(
+    resources: Resources, context: Context, created: Created, rootless: Rootless
+) -> Iterator[Reader]:
     groups = resources.commands, resources.containers
     gates = (
-        CommandGate(context, resources.commands, resources.source, created),
+        CommandGate(context, resources.commands, resources.source, created, rootless),
         ContainerGate(context, resources.containers, resources.source, created),
     )
     crews = Crew(in_turn=True), Crew()  # exec records come in the order of their events

@@ -41,6 +41,11 @@ class Workers:
         """Run `job` soon, on some thread. Never waits; after `close` nothing is run."""
         self._jobs.put(job)
 
+    @property
+    def closed(self) -> bool:
+        """Was it closed: should a job that takes long come to its end?"""
+        return self._closed
+
     def close(self) -> None:
         """Let idle threads end; those that are stuck in a job are left behind."""
         with self._lock:

@@ -1,7 +1,8 @@
 """A FUSE server that shows a directory, read-only, and stops answering when told: no library needed.
 
 ``python fuse_server.py SOURCE MOUNTPOINT``: prints "ready" when mounted; after SIGUSR1 no file can
-be opened any more, for ever; its end unmounts. Structures: <linux/fuse.h>, protocol 7.31.
+be opened any more, for ever, after SIGUSR2 nothing at all is answered; its end unmounts.
+Structures: <linux/fuse.h>, protocol 7.31.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ paths = {1: ""}
 nodes = {"": 1}
 source = sys.argv[1] if len(sys.argv) > 1 else ""
 hanging = False
+mute = False
 
 
 def real(node: int) -> str:
@@ -115,7 +117,7 @@ def serve(fd: int) -> None:
         except OSError:  # unmounted
             return
         _, operation, unique, node, *_ = HEADER.unpack_from(request)
-        if operation in UNANSWERED or (hanging and operation == OPEN):
+        if operation in UNANSWERED or mute or (hanging and operation == OPEN):
             continue
         error, answer = 0, b""
         try:
@@ -131,11 +133,12 @@ def serve(fd: int) -> None:
 
 def main() -> None:
     def hang(number: int, frame: object) -> None:
-        global hanging
-        hanging = True
+        global hanging, mute
+        hanging, mute = True, number == signal.SIGUSR2
         print("hanging", flush=True)
 
     signal.signal(signal.SIGUSR1, hang)
+    signal.signal(signal.SIGUSR2, hang)
     fd = os.open("/dev/fuse", os.O_RDWR)
     options = f"ro,allow_other,fd={fd},rootmode=40000,user_id=0,group_id=0"
     subprocess.run(

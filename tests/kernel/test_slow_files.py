@@ -51,8 +51,8 @@ def overlay(lower: Path, rootfs: Path, scratch: Path) -> Iterator[None]:
         subprocess.run(["umount", "-l", rootfs], check=True)
 
 
-def hang(server: subprocess.Popen[str]) -> None:
-    server.send_signal(signal.SIGUSR1)
+def hang(server: subprocess.Popen[str], how: signal.Signals = signal.SIGUSR1) -> None:
+    server.send_signal(how)
     assert server.stdout and server.stdout.readline() == "hanging\n"
 
 

@@ -11,11 +11,13 @@ from msgspec.structs import replace
 
 from startgate.errors import NotReadable
 from startgate.events import Container
-from startgate.gates.command import CommandGate, Repeats
+from startgate.gates.command import CommandGate
 from startgate.gates.context import Context
 from startgate.gates.created import Created
 from startgate.gates.creating import Creating
 from startgate.gates.executing import Executing
+from startgate.gates.repeats import Repeats
+from startgate.gates.rootless import Rootless
 from startgate.hold import Hold
 from startgate.kernel.fanotify import FAN_OPEN_EXEC_PERM, Event
 from startgate.kernel.process import ProcessId
@@ -46,6 +48,9 @@ class Work:
         self.calls.append(f"{self.name} {call.command.value} {call.id} {os.path.basename(path)}")
         self.path = path
 
+    def decide(self, record: ExecRecord, hold: Hold) -> None:
+        self.calls.append(f"{self.name} decides")
+
     def at_start(self, entry: Any, hold: Hold) -> None:
         self.calls.append(f"{self.name} start {entry.key.id}")
 
@@ -67,7 +72,8 @@ class Scene:
         self.listeners = Listeners()
         parts = {"proc": host.proc, "lifecycle": self.lifecycle, "listeners": self.listeners}
         context = cast(Context, type("Parts", (), parts))
-        self.gate = CommandGate(context, group, self.source, cast(Created, Work("created", self.calls)))
+        created, rootless = Work("created", self.calls), Work("rootless", self.calls)
+        self.gate = CommandGate(context, group, self.source, cast(Created, created), cast(Rootless, rootless))
         self.gate._creating = cast(Creating, Work("creating", self.calls))
         self.gate._executing = cast(Executing, Work("executing", self.calls))
 
@@ -129,6 +135,7 @@ def test_a_binary_on_the_hosts_mounted_root_is_named_as_on_the_host(scene: Scene
 def test_only_root_makes_us_work(scene: Scene) -> None:
     assert scene.decide(record("runc create c1", trusted=False)) is None
     assert scene.decide(record("runc create c1", trusted=False, complete=False)) is None
+    assert scene.calls == ["rootless decides"] * 2
 
 
 def test_conmon_executes_the_runtime_which_is_held(scene: Scene) -> None:

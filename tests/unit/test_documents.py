@@ -9,6 +9,8 @@ import pytest
 
 from startgate import foreign
 from startgate.cli.log import RateLimit
+from startgate.gates.rootless import CONTAINERS, CONTAINERS_OF_ONE
+from startgate.gates.turns import COMMANDS, COMMANDS_OF_ONE
 from startgate.lifecycle import STARTING_LIMIT
 from startgate.runtimes import oci
 
@@ -32,4 +34,5 @@ def test_the_limits_are_those_of_the_code() -> None:
     assert f"{foreign.TEXT:,} characters" in SECURITY
     assert f"{foreign.SIZE >> 10} Ki characters each ({foreign.OVERHEAD} more" in SECURITY
     assert f"{STARTING_LIMIT:,}, or a quarter" in SECURITY
+    assert f"| {COMMANDS}, {COMMANDS_OF_ONE} of one uid; {CONTAINERS:,}, {CONTAINERS_OF_ONE} of" in SECURITY
     assert f"{RateLimit()._burst} in {RateLimit()._period:g} s" in SECURITY

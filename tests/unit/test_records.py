@@ -57,7 +57,7 @@ def test_procfs_is_of_no_use_where_pids_are_not_the_hosts(monkeypatch: pytest.Mo
 def test_who_is_held(host: FakeHost, uid: int, user_namespace: int) -> None:
     host.process(42, ppid=41, uid=uid, namespaces={"user": user_namespace})
     trusted = uid == 0 and user_namespace == OWN_USER_NAMESPACE
-    assert procfs.identify(host.proc, 42) == ExecRecord(42, 42, 41, trusted, [], complete=False)
+    assert procfs.identify(host.proc, 42) == ExecRecord(42, 42, 41, trusted, [], complete=False, uid=uid)
 
 
 def test_root_of_a_container_is_not_trusted(host: FakeHost) -> None:

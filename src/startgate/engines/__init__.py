@@ -7,7 +7,7 @@ knows the container tells.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from msgspec.structs import replace
@@ -17,7 +17,7 @@ from startgate.engines.facts import Facts, Known
 from startgate.events import Container, Kubernetes, printable
 from startgate.foreign import Fitting
 
-__all__ = ["Engine", "Facts", "identify"]
+__all__ = ["OF_USERS", "Engine", "Facts", "identify"]
 
 
 class Engine(Protocol):
@@ -29,6 +29,8 @@ class Engine(Protocol):
 
 # Podman before CRI-O, whose annotations it borrows for the containers of its pods.
 ENGINES: tuple[Engine, ...] = (docker.describe, podman.describe, containerd.describe, buildah.describe)
+OF_USERS: tuple[Engine, ...] = (podman.describe, buildah.describe)
+"""Those that a user runs without being root, and that keep what they know in files of that user."""
 
 
 def identify(
@@ -37,6 +39,8 @@ def identify(
     read: Callable[[str], bytes],
     caller: Callable[[], list[str]],
     read_at: Callable[[str, int, int], bytes] | None = None,
+    *,
+    among: Sequence[Engine] = ENGINES,
 ) -> Container:
     """Return the container with what its engine knows.
 
@@ -46,7 +50,7 @@ def identify(
     """
     part = read_at or (lambda path, offset, size: read(path)[offset : offset + size])
     facts = Facts(container, state_root, read, part, caller)
-    for engine in ENGINES:
+    for engine in among:
         if known := engine(facts):
             fitting = Fitting()
             return replace(

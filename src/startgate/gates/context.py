@@ -16,6 +16,7 @@ from startgate.kernel.process import Proc
 from startgate.lifecycle import Entry, Key, Lifecycle
 from startgate.listeners import Listeners, lost
 from startgate.notes import Notes
+from startgate.records import ExecRecord
 from startgate.runtimes import state
 from startgate.runtimes.commandline import Invocation
 from startgate.workers import Workers
@@ -82,9 +83,25 @@ class Context:
             raise
 
 
-def key_of(call: Invocation, path: str) -> Key:
-    """Return the identity of the container that a runtime's command line names."""
-    return Key(state.canonical(call.root or state.flavour(os.path.basename(path)).root), call.id)
+def key_of(call: Invocation, path: str, uid: int = 0) -> Key:
+    """Return the identity of the container that a runtime's command line names, executed by `uid`."""
+    return Key(state.canonical(call.root or state.flavour(os.path.basename(path)).root), call.id, uid)
+
+
+def runtime_path(proc: Proc, record: ExecRecord, hold: Hold) -> str:
+    """Return the binary's path on the host; argv[0] where it has none, or it is not known.
+
+    A file on a detached mount reads as `/`: crun's clone of itself.
+    """
+    try:
+        with hold.fd() as fd:
+            path = os.readlink(f"/proc/self/fd/{fd}")
+    except NotReadable:
+        path = "/"
+    if path == "/":
+        return os.fsdecode(record.arguments[0])
+    host = proc.host.rstrip("/")
+    return path.removeprefix(host) if path.startswith(host + "/") else path
 
 
 def event(event_type: EventType, gate: Gate, container: Container) -> Event:

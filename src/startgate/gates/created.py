@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Callable
 
 from msgspec.structs import replace
 
@@ -16,7 +17,7 @@ from startgate.gates import inits, view
 from startgate.gates.context import Context, event
 from startgate.gates.ends import Ends
 from startgate.hold import Hold
-from startgate.kernel.process import ProcessId
+from startgate.kernel.process import Proc, ProcessId
 from startgate.lifecycle import End, Entry, State
 from startgate.listeners import Deny, lost
 from startgate.passage import Passage, denied
@@ -31,8 +32,18 @@ _POLL_LIMIT = 10.0
 class Created:
     """The gates at which a container's pid is known. All methods run on workers."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(
+        self,
+        context: Context,
+        by_state: Callable[[Proc, Entry], int | None] = inits.by_state,
+        *,
+        marks: bool = True,
+    ) -> None:
+        """`by_state` looks for a container's init where no gate tells it. Without `marks` nothing
+        is held but runtime commands: then a refusal at `start` fails that."""
         self._context = context
+        self._by_state = by_state
+        self._marks = marks
         self.ends = Ends(context)
 
     def at_pid_file(self, entry: Entry, hold: Hold) -> None:
@@ -46,10 +57,10 @@ class Created:
 
     def at_start(self, entry: Entry, hold: Hold) -> None:
         """`start` of a container whose gate nobody has passed, or somebody just passes."""
-        pid = inits.by_state(self._context.proc, entry)
+        pid = self._by_state(self._context.proc, entry)
         container = self._adopt(entry, pid) if pid is not None else None
         if container:
-            self._pass(entry, hold, [event("created", "start", container)], deniable=False)
+            self._pass(entry, hold, [event("created", "start", container)], deniable=not self._marks)
         elif not self._context.lifecycle.wait(entry, hold):
             hold.allow()
 
@@ -90,7 +101,7 @@ class Created:
             for entry in starting:
                 caller = entry.container.started_by
                 if entry.state is State.CREATING and caller and caller.pid == pid:
-                    self._at_pid_file(entry, inits.by_state(self._context.proc, entry), hold)
+                    self._at_pid_file(entry, self._by_state(self._context.proc, entry), hold)
 
     def late(self, entry: Entry, pid: int) -> None:
         """No gate held the container, but the runtime says that it is there."""
@@ -104,17 +115,32 @@ class Created:
 
     def look_for(self, entry: Entry) -> None:
         """Ask the runtime's state again and again: for a container that no gate will hold."""
-        until = time.monotonic() + _POLL_LIMIT
-        while entry.state is State.CREATING and time.monotonic() < until:
-            if (pid := inits.by_state(self._context.proc, entry)) is not None:
+        until, workers = time.monotonic() + _POLL_LIMIT, self._context.workers
+        while entry.state is State.CREATING and time.monotonic() < until and not workers.closed:
+            if (pid := self._by_state(self._context.proc, entry)) is not None:
                 self.late(entry, pid)
             time.sleep(_POLL)
+
+    def watch_runtime(self, entry: Entry) -> None:
+        """Its end tells of starts that fail, and of `create`s whose pid file nobody reads."""
+
+        def ended(status: int | None) -> None:
+            def tell() -> None:
+                self._context.housekeeping.submit(lambda: self.runtime_ended(entry, status))
+
+            if status == 0 and entry.invocation.command is Command.CREATE:
+                # Somebody reads the pid file right now, most likely: then there is nothing to do.
+                self._context.exits.later(tell)
+            else:
+                tell()
+
+        entry.runtime_watch = self._context.exits.watch(entry.runtime, ended)
 
     def runtime_ended(self, entry: Entry, status: int | None) -> None:
         """The runtime process ended before any gate told the pid."""
         if entry.state is not State.CREATING:
             return
-        pid = inits.by_state(self._context.proc, entry)
+        pid = self._by_state(self._context.proc, entry)
         if pid is None:
             told = "" if status is None else f" with wait status {status}"
             message = f"the runtime ended{told} before a container was seen"
@@ -128,7 +154,7 @@ class Created:
         """Somebody is about to kill or delete a container: watch its init before it is gone."""
         if entry.state is not State.CREATING or entry.invocation.command is not Command.CREATE:
             return
-        if (pid := inits.by_state(self._context.proc, entry)) is not None:
+        if (pid := self._by_state(self._context.proc, entry)) is not None:
             self._expect_gate(entry, pid)
 
     def _expect_gate(self, entry: Entry, pid: int) -> None:
@@ -156,6 +182,7 @@ class Created:
             self._refuse_first_exec(entry, Deny("the deadline passed before it was decided"))
         verdict = passage.run(events, deniable=deniable)
         if deniable:
+            entry.verdict = None if self._marks else verdict
             self._context.note(entry)
             return
         if verdict and not self._refuse_first_exec(entry, verdict) and events[-1].gate == "pidfile":

@@ -95,7 +95,7 @@ class Creating:
 
     def _arm(self, entry: Entry, record: ExecRecord) -> bool:
         """Complete the record, arm the gates. False: no gate is left that could tell the pid."""
-        self._watch_runtime(entry)
+        self._created.watch_runtime(entry)
         with View(self._context.proc, record.tid, record.ppid) as view:
             bundle = view.absolute(entry.invocation.bundle or ".")
             self._describe(entry, view, bundle)
@@ -127,21 +127,6 @@ class Creating:
         """Return the container with what a config.json says. Raises NotReadable."""
         container = oci.describe(container, config, self._context.capabilities)
         return host.describe(container, config, view, self._context.proc, entry.runtime.pid)
-
-    def _watch_runtime(self, entry: Entry) -> None:
-        """Its end tells of starts that fail, and of `create`s whose pid file nobody reads."""
-
-        def ended(status: int | None) -> None:
-            def tell() -> None:
-                self._context.housekeeping.submit(lambda: self._created.runtime_ended(entry, status))
-
-            if status == 0 and entry.invocation.command is Command.CREATE:
-                # Somebody reads the pid file right now, most likely: then there is nothing to do.
-                self._context.exits.later(tell)
-            else:
-                tell()
-
-        entry.runtime_watch = self._context.exits.watch(entry.runtime, ended)
 
     def _arm_pid_file(self, entry: Entry, view: View, bundle: str) -> bool:
         call = entry.invocation

@@ -30,7 +30,7 @@ class Executing:
     def at_command(self, call: Invocation, path: str, record: ExecRecord, hold: Hold) -> None:
         """Pass the exec command gate."""
         with hold:
-            process = None if call.process else _process_of(call)
+            process = None if call.process else process_of(call)
             draft = replace(event("exec", "exec", self._container(call, path)), process=process)
             passage = Passage(
                 hold,
@@ -57,7 +57,7 @@ class Executing:
                 return None
 
 
-def _process_of(call: Invocation) -> Process:
+def process_of(call: Invocation) -> Process:
     """What the command line says, where there is no --process file."""
     options = dict(call.options)
     fitting = Fitting()

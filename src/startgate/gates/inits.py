@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+import posixpath
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from startgate.errors import NotReadable
+from startgate.foreign import UNDECODABLE
 from startgate.hold import Hold
+from startgate.kernel import namespaces
+from startgate.kernel.local import LocalFiles
 from startgate.kernel.process import Proc
 from startgate.lifecycle import Entry
 from startgate.runtimes import state
@@ -16,6 +20,7 @@ from startgate.runtimes import state
 log = logging.getLogger(__name__)
 
 _PID_FILE_LIMIT = 32
+_USERS_FILE_LIMIT = 1 << 20
 _GENERATIONS = 3
 # `crun run --detach` may have left by the time of the first exec, and its child not have
 # written the state yet: it does while the init is held.
@@ -37,6 +42,42 @@ def by_state(proc: Proc, entry: Entry) -> int | None:
     finally:
         os.close(root)
     return None
+
+
+def by_users_files(proc: Proc, entry: Entry) -> int | None:
+    """Return the pid of a user's container's init, as the user's files name it.
+
+    It must be younger than its runtime, and in a user namespace that the same user made.
+    """
+    with LocalFiles(proc.host, entry.key.uid) as files:
+        for pid, start in _named(files, entry):
+            try:
+                seen = proc.identify(pid).start_time
+                owner = namespaces.owner_of_user_namespace(f"{proc.root}/{pid}/ns/user")
+            except (NotReadable, OSError):
+                continue
+            if owner == entry.key.uid and start in (0, seen) and seen >= entry.runtime.start_time:
+                return pid
+    return None
+
+
+def _named(files: LocalFiles, entry: Entry) -> Iterator[tuple[int, int]]:
+    """Yield (pid, start time or 0) that the pid file and the runtime's state name."""
+    call, kind = entry.invocation, state.flavour(entry.container.runtime or "")
+    try:
+        data = files.read(call.pid_file, _PID_FILE_LIMIT).strip() if call.pid_file else b""
+        if data.isdigit():
+            yield int(data), 0
+    except OSError:
+        pass
+    root = call.root or f"/run/user/{entry.key.uid}/{kind.name}"
+    try:
+        if "/" not in call.id:
+            path = posixpath.join(root, call.id, kind.file)
+            found = state.decode(files.read(path, _USERS_FILE_LIMIT), kind)
+            yield found.pid, found.start
+    except (OSError, *UNDECODABLE):
+        pass
 
 
 def _is_newer(proc: Proc, pid: int, entry: Entry) -> bool:

@@ -79,9 +79,9 @@ class Hooks:
 
     def _run(self, hooks: Sequence[_Hook], event: Event) -> list[Deny | Note]:
         """The callback: run the hooks that match; the first that denies ends it."""
-        container = event.container.id if event.container else ""
+        container, uid = (event.container.id, event.container.uid) if event.container else ("", 0)
         # No turns at `exec`: a hook may itself execute something in its container.
-        turn = nullcontext() if event.type == "exec" else self._turns.of(container)
+        turn = nullcontext() if event.type == "exec" else self._turns.of(f"{uid} {container}")
         said: list[Deny | Note] = []
         with turn:
             for hook in hooks:

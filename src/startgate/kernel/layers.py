@@ -25,6 +25,8 @@ class Mount(NamedTuple):
     point: str
     options: str
     """Of the super block."""
+    kind: str
+    """Of the file system: ``ext4``, ``fuse.sshfs``."""
 
 
 def is_remote(fd: int, process: str, host: str) -> bool:
@@ -36,19 +38,20 @@ def is_remote(fd: int, process: str, host: str) -> bool:
     kind = files.type_of(fd)
     if kind != _OVERLAY:
         return kind in files.FOREIGN
-    mount = _find(f"{process}/mountinfo", id=_mount_id(fd))
-    root = _find("/proc/self/mountinfo", point=host)
+    mount = find_mount(f"{process}/mountinfo", id=mount_id(fd))
+    root = find_mount("/proc/self/mountinfo", point=host)
     if mount is None or (root and root.device == mount.device):
         return False
     return any(_is_foreign(host, layer) for layer in overlay_layers(mount.options))
 
 
-def _mount_id(fd: int) -> int:
+def mount_id(fd: int) -> int:
+    """Return the id of the mount that an fd is on, 0 where it is not told."""
     found = re.search(r"^mnt_id:\s*(\d+)$", Path(f"/proc/self/fdinfo/{fd}").read_text(), re.MULTILINE)
     return int(found[1]) if found else 0
 
 
-def _find(path: str, *, id: int | None = None, point: str | None = None) -> Mount | None:
+def find_mount(path: str, *, id: int | None = None, point: str | None = None) -> Mount | None:
     """Return the mount of that id, or the topmost at that mount point."""
     for line in reversed(Path(path).read_text(errors="surrogateescape").splitlines()):
         if id is not None and not line.startswith(f"{id} "):
@@ -63,7 +66,7 @@ def parse_mount(line: str) -> Mount | None:
     fields, right = line.partition(" - ")[0].split(" "), line.partition(" - ")[2].split(" ")
     if len(fields) < 6 or len(right) < 3 or not fields[0].isascii() or not fields[0].isdigit():
         return None
-    return Mount(int(fields[0]), fields[2], _unescape(fields[4]), right[2])
+    return Mount(int(fields[0]), fields[2], _unescape(fields[4]), right[2], right[0])
 
 
 def overlay_layers(options: str) -> list[str]:

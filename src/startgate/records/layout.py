@@ -37,6 +37,7 @@ def decode(data: bytes | bytearray | memoryview) -> ExecRecord | None:
         arguments=strings,
         complete=not flags & (TRUNCATED | INCOMPLETE),
         argv=argv,
+        uid=euid,
     )
 
 

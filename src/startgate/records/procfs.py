@@ -9,6 +9,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 
+from msgspec.structs import replace
+
 from startgate.errors import KernelUnsupported, NotReadable
 from startgate.kernel import features
 from startgate.kernel.fanotify import Event, Group
@@ -71,15 +73,14 @@ def identify(proc: Proc, tid: int) -> ExecRecord:
     except (KeyError, ValueError, IndexError) as error:
         raise NotReadable(f"the status of thread {tid} has an unknown format") from error
     trusted = euid == 0 and bool(able) and proc.is_initial_user_namespace(tid)
-    return ExecRecord(tid, tgid, ppid, trusted, [], complete=False)
+    return ExecRecord(tid, tgid, ppid, trusted, [], complete=False, uid=euid)
 
 
 def complete(proc: Proc, record: ExecRecord) -> ExecRecord:
     """Return the record with all arguments, read from the held task. Raises NotReadable."""
     if record.complete:
         return record
-    arguments = _read_arguments(proc, record)
-    return ExecRecord(record.tid, record.tgid, record.ppid, record.trusted, arguments, True, record.argv)
+    return replace(record, arguments=_read_arguments(proc, record), complete=True)
 
 
 def _read_arguments(proc: Proc, record: ExecRecord) -> list[bytes]:

@@ -24,6 +24,8 @@ class ExecRecord(msgspec.Struct, frozen=True):
     """False: arguments are missing or cut; `procfs.complete` reads them from the task."""
     argv: int = 0
     """Address of the argv array in the caller's memory, 0 where unknown."""
+    uid: int = 0
+    """The caller's effective uid, as the initial user namespace counts."""
 
 
 class ExecRecordSource(Protocol):

@@ -1,0 +1,274 @@
+"""Runtime commands of users who are not root: held and told of, and nothing more.
+
+Whatever a user says may be a lie, made to harm others. So all of it is apart from what is root's:
+the containers that are known, the threads, the limits. Nothing is marked for a user, no file is
+written, and read are only files that the user owns, on local file systems. No memory of theirs is
+read either, and so no command line but from the exec record: a page may be as slow as a file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import posixpath
+from collections.abc import Sequence
+
+from msgspec.structs import replace
+
+from startgate import engines
+from startgate.errors import BundleError, NotReadable, Overloaded
+from startgate.events import Caller, Container, Deny, Event, Process, printable
+from startgate.gates import host, inits
+from startgate.gates.context import Context, Job, event, key_of, runtime_path
+from startgate.gates.created import Created
+from startgate.gates.executing import process_of
+from startgate.gates.repeats import Repeats
+from startgate.gates.turns import Turns
+from startgate.hold import Hold
+from startgate.kernel.local import LocalFiles
+from startgate.kernel.process import Proc
+from startgate.lifecycle import Entry, Lifecycle, State
+from startgate.notes import Notes
+from startgate.passage import Passage, failed
+from startgate.policy.patch import Patch
+from startgate.records import ExecRecord
+from startgate.runtimes import commandline, oci, state
+from startgate.runtimes.commandline import Command, Invocation
+from startgate.runtimes.signals import signal_number
+from startgate.workers import Workers
+
+log = logging.getLogger(__name__)
+
+FILE_LIMIT = 1 << 20
+"""Bytes of a user's file."""
+CONTAINERS, CONTAINERS_OF_ONE = 1000, 500
+"""Containers that are followed at once."""
+_THREADS = 8
+
+
+class Rootless:
+    """Decides on the commands of users, as `CommandGate` does on root's."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = dataclasses.replace(
+            context,
+            lifecycle=Lifecycle(CONTAINERS),
+            workers=Workers(limit=_THREADS, spare=1),
+            housekeeping=Workers(limit=_THREADS, spare=1),
+            notes=Notes(),
+        )
+        self._seekers = Workers(limit=_THREADS, spare=1)
+        self._created = Created(self._context, inits.by_users_files, marks=False)
+        self._repeats = Repeats(context.proc)
+        self._turns = Turns(context.listeners)
+        for workers in self._pools():
+            workers.start()
+
+    def _pools(self) -> tuple[Workers, ...]:
+        return self._context.workers, self._context.housekeeping, self._seekers
+
+    def close(self) -> None:
+        """Let the threads end."""
+        for workers in self._pools():
+            workers.close()
+
+    def decide(self, record: ExecRecord, hold: Hold) -> Job | None:
+        """Return what is to be done while the task is held; None: nothing. Never waits."""
+        if not record.uid or not record.complete:
+            return None  # uid 0 here is root of a container, or of a user namespace: nobody of the host
+        call = commandline.parse(record.arguments)
+        if call.command is Command.OTHER:
+            return None
+        path = runtime_path(self._context.proc, record, hold)
+        if call.command in (Command.KILL, Command.DELETE):
+            return self._on_end(call, path, record, hold)
+        if call.command is Command.START:
+            return self._on_start(call, path, record, hold)
+        if os.path.basename(path) == "conmon" or self._repeats.seen(record, hold):
+            return None
+        executing = call.command is Command.EXEC
+        work = self._executing if executing else self._creating
+        owed = self._context.listeners.fails_closed("exec" if executing else "creating")
+        return self._turn(record.uid, hold, lambda: work(call, path, record, hold), owed=owed)
+
+    def _on_end(self, call: Invocation, path: str, record: ExecRecord, hold: Hold) -> Job | None:
+        """As `CommandGate` does it."""
+        key = key_of(call, path, record.uid)
+
+        def note() -> None:
+            if call.command is Command.KILL:
+                self._context.lifecycle.signal(key, signal_number(call.signal))
+
+        def work() -> None:
+            with hold:
+                if entry:
+                    self._created.expect_end(entry)
+                note()
+
+        entry = self._context.lifecycle.without_init(key)
+        if entry:
+            return self._turn(record.uid, hold, work)
+        note()
+        return None
+
+    def _on_start(self, call: Invocation, path: str, record: ExecRecord, hold: Hold) -> Job | None:
+        key = key_of(call, path, record.uid)
+        if (entry := self._context.lifecycle.find(key)) and entry.verdict:
+            hold.deny()  # it was before: there is no later gate at which it could be
+            return None
+        entry = self._context.lifecycle.to_start(key)
+        if entry is None or entry.state is State.STOPPED:
+            return None
+        return self._turn(record.uid, hold, lambda: self._created.at_start(entry, hold))
+
+    def _turn(self, uid: int, hold: Hold, work: Job, *, owed: bool = False) -> Job | None:
+        """Have the work done by the threads that are for users: never by the reader itself."""
+        if not self._turns.take(uid):
+            return None
+        hold.fail_closed = owed
+        return lambda: self._context.workers.submit(lambda: self._turns.do(uid, hold, work))
+
+    def _creating(self, call: Invocation, path: str, record: ExecRecord, hold: Hold) -> None:
+        """Pass the command gate. On a worker. Raises NotReadable, Overloaded."""
+        with hold:
+            entry = self._begin(call, path, record, hold)
+            draft = event("creating", "command", entry.container)
+            passage = Passage(
+                hold,
+                self._context.listeners,
+                [draft],
+                lambda: self._told(entry),
+                patching=_not_changed,
+            )
+            try:
+                self._created.watch_runtime(entry)
+                self._describe(entry)
+            except BaseException:
+                self._context.lifecycle.told(entry)
+                self._created.ends.forget(entry)
+                raise
+            if entry.state is State.STOPPED:
+                self._created.ends.disarm(entry)
+            verdict = passage.run([event("creating", "command", entry.container)])
+        if verdict:
+            self._created.ends.forget(entry)
+        elif call.command is not Command.CREATE:  # which comes to `start`
+            self._seekers.submit(lambda: self._created.look_for(entry))
+
+    def _told(self, entry: Entry) -> None:
+        if end := self._context.lifecycle.told(entry):
+            self._created.ends.ended(entry, end)
+
+    def _begin(self, call: Invocation, path: str, record: ExecRecord, hold: Hold) -> Entry:
+        uids = [entry.key.uid for entry in self._context.lifecycle.containers()]
+        if len(uids) >= CONTAINERS or uids.count(record.uid) >= CONTAINERS_OF_ONE:
+            raise Overloaded(f"{uids.count(record.uid)} containers of uid {record.uid} are followed already")
+        entry = Entry(
+            key=key_of(call, path, record.uid),
+            invocation=_absolute(call, path, _directory(self._context.proc, record.tid)),
+            runtime=self._context.proc.identify(record.tgid),
+            container=self._outline(call, path, record),
+            command=hold,
+            arguments=record.arguments,
+        )
+        self._context.lifecycle.begin(entry)
+        return entry
+
+    def _outline(self, call: Invocation, path: str, record: ExecRecord) -> Container:
+        try:
+            caller = Caller(record.ppid, printable(self._context.proc.stat(record.ppid).comm))
+        except NotReadable:
+            caller = None
+        return Container(
+            id=printable(call.id),
+            runtime=printable(posixpath.basename(path)),
+            runtime_path=printable(path),
+            rootless=True,
+            uid=record.uid,
+            started_by=caller,
+        )
+
+    def _describe(self, entry: Entry) -> None:
+        call, container = entry.invocation, entry.container
+        container = replace(container, bundle=printable(call.bundle or ""))
+        try:
+            with LocalFiles(self._context.proc.host, entry.key.uid) as files:
+                config = oci.decode_config(files.read(call.config or "", FILE_LIMIT))
+                container = oci.describe(container, config, self._context.capabilities)
+                container = replace(container, host_namespaces=self._shared(entry, config))
+                container = engines.identify(
+                    container,
+                    entry.key.root,
+                    lambda path: files.read(path, FILE_LIMIT),
+                    list,  # the caller's command line is in a user's memory
+                    files.read_part,
+                    among=engines.OF_USERS,
+                )
+        except (OSError, BundleError, NotReadable) as error:
+            log.warning(
+                "rootless container %s of uid %d is told without details: %s",
+                container.id,
+                entry.key.uid,
+                printable(str(error)),
+            )
+        self._context.lifecycle.describe(entry, container)
+
+    def _shared(self, entry: Entry, config: oci.Config) -> tuple[str, ...]:
+        """No user may join the host's own namespaces: a path leads to others."""
+        proc = self._context.proc
+        asked, ours = oci.namespace_paths(config), proc.host_namespaces()
+        inherited = {kind: proc.namespace(entry.runtime.pid, kind) for kind in ours if kind not in asked}
+        return host.shared_namespaces(asked, inherited, ours, lambda path: None)
+
+    def _executing(self, call: Invocation, path: str, record: ExecRecord, hold: Hold) -> None:
+        """Pass the exec command gate. On a worker."""
+        with hold:
+            entry = self._context.lifecycle.find(key_of(call, path, record.uid))
+            container = entry.container if entry else self._outline(call, path, record)
+            draft = replace(event("exec", "exec", container), process=process_of(call))
+            passage = Passage(hold, self._context.listeners, [draft])
+            if call.process:
+                draft = replace(draft, process=self._read_process(call, record) or draft.process)
+            passage.run([draft])
+
+    def _read_process(self, call: Invocation, record: ExecRecord) -> Process | None:
+        path = posixpath.join(_directory(self._context.proc, record.tid), call.process or "")
+        try:
+            with LocalFiles(self._context.proc.host, record.uid) as files:
+                data = files.read(posixpath.normpath(path), FILE_LIMIT)
+            return oci.describe_process(oci.decode_process(data))
+        except (OSError, BundleError) as error:
+            log.warning("exec of uid %d in %s: %s", record.uid, printable(call.id), printable(str(error)))
+            return None
+
+
+def _directory(proc: Proc, tid: int) -> str:
+    """Return a caller's working directory, as the host names it. Raises NotReadable."""
+    try:
+        path = os.readlink(f"{proc.root}/{tid}/cwd")
+    except OSError as error:
+        raise NotReadable(f"the caller {tid} is gone") from error
+    ours = proc.host.rstrip("/")
+    return (path.removeprefix(ours) or "/") if f"{path}/".startswith(f"{ours}/") else path
+
+
+def _absolute(call: Invocation, path: str, directory: str) -> Invocation:
+    """Return the command with its paths resolved, by the letters only."""
+
+    def resolve(given: str, base: str = directory) -> str:
+        return state.canonical(posixpath.join(base, given))
+
+    bundle = resolve(call.bundle or ".")
+    crun = state.flavour(posixpath.basename(path)) is state.CRUN  # relative to the bundle
+    return replace(
+        call,
+        bundle=bundle,
+        config=resolve(call.config or oci.CONFIG, bundle),
+        pid_file=resolve(call.pid_file, bundle if crun else directory) if call.pid_file else None,
+        root=resolve(call.root) if call.root else None,
+    )
+
+
+def _not_changed(told: Event, patches: Sequence[Patch]) -> tuple[Event, Deny | None]:
+    return failed(told, patches, "a container of a user who is not root is not changed")
