@@ -88,12 +88,20 @@ class Hold:
         """Let the task go. False: it was answered before."""
         return self._claim() and self._answer(FAN_ALLOW)
 
-    def deny(self) -> bool:
-        """Fail the task's access with EPERM. False: it was answered before."""
+    def deny(self, tell: Callable[[], None] | None = None) -> bool:
+        """Fail the task's access with EPERM. False: it was answered before.
+
+        `tell` is called right before the answer, which ends the container; it must not wait.
+        """
         if not self._claim():
             return False
         self.denied = True
-        return self._answer(FAN_DENY)
+        try:
+            if tell:
+                tell()
+        finally:
+            self._answer(FAN_DENY)
+        return True
 
     def release(self) -> bool:
         """Answer without a verdict: allow, unless one was owed. False: it was answered before."""

@@ -130,14 +130,16 @@ class Passage:
             return verdict
         if not self._hold.answered:
             self._refusing(verdict)
-        if not self._hold.deny():
+        if not self._hold.deny(lambda: self._tell_refusal(event, verdict)):
             log.warning("a callback for %r denied too late: %s", event.type, verdict.message)
             return None
+        self.finish()
+        return verdict
+
+    def _tell_refusal(self, event: Event, verdict: Deny) -> None:
         with self._lock:
             self._drafts.clear()
             self._listeners.publish(denied(event, verdict, self._hold.held_us))
-        self.finish()
-        return verdict
 
     def _expire(self) -> None:
         with self._lock:

@@ -205,8 +205,8 @@ class Created:
             self.ends.ended(entry, end)
 
     def _refuse(self, started: Event, verdict: Deny, hold: Hold) -> None:
-        if hold.deny():
-            self._context.listeners.publish(denied(started, verdict, hold.held_us))
+        publish = self._context.listeners.publish
+        hold.deny(lambda: publish(denied(started, verdict, hold.held_us)))
 
     def _refuse_first_exec(self, entry: Entry, verdict: Deny) -> bool:
         """Engines leak a container whose `start` is refused: refuse its program instead."""
