@@ -111,8 +111,8 @@ def test_a_deny_is_answered_and_told_instead(scene: Scene) -> None:
     assert scene.journal == [
         ("callback", "created"),
         ("refusing", "not here"),
-        ("answer", FAN_DENY),
         ("publish", "denied"),
+        ("answer", FAN_DENY),
         ("passed", None),
     ]
     (event,) = scene.listeners.published
