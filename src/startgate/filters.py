@@ -9,6 +9,7 @@ from collections.abc import Callable
 from startgate.errors import UsageError
 from startgate.events import Container, Event, Exit, Process, Reason, timestamp
 from startgate.policy import cost
+from startgate.policy.cel import LONGEST
 from startgate.policy.names import references
 
 log = logging.getLogger(__name__)
@@ -40,6 +41,8 @@ def compile_filter(expression: str) -> Callable[[Event], bool]:
         import cel  # noqa: PLC0415  (0.2 s: only for those who filter)
     except ImportError as error:
         raise UsageError("filters need the CEL library: pip install 'startgate[filter]'") from error
+    if len(expression) > LONGEST:
+        raise UsageError(f"the filter is longer than {LONGEST} characters")
     try:
         program = cel.compile(expression)
     except Exception as error:  # the library raises ValueError and its own

@@ -123,7 +123,10 @@ def read(path: str, *, trusted: bool = False) -> TomlFile:
     `trusted`: nobody but root may write it, or put another in its place; else UsageError.
     """
     try:
-        with open(path, "rb") as file:
+        # O_NONBLOCK: a FIFO would wait for its writer
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise UsageError(f"{path}: not a regular file")
             if trusted:
                 check_trusted(path, file.fileno())
             data = file.read(_LIMIT + 1)

@@ -110,6 +110,9 @@ def test_files_that_can_not_be_read(tmp_path: Path) -> None:
         config.load(str(tmp_path / "none"))
     with pytest.raises(UsageError, match="Is a directory"):
         config.load(str(tmp_path))
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(UsageError, match="not a regular file"):
+        config.load(str(tmp_path / "fifo"))
     (tmp_path / "bytes").write_bytes(b"a = '\xff'")
     with pytest.raises(UsageError, match="not UTF-8, at byte 5"):
         tomlfile.read(str(tmp_path / "bytes"))

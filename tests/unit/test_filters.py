@@ -136,3 +136,9 @@ def test_any_text_is_a_filter_or_a_usage_error(expression: str) -> None:
     except UsageError:
         return
     assert matches(CREATED) in (True, False)
+
+
+def test_one_that_is_too_long() -> None:
+    """The library's parser recurses, to the end of the stack."""
+    with pytest.raises(UsageError, match="longer than 4096 characters"):
+        compile_filter("container" + ".b" * 20_000)

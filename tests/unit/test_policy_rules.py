@@ -39,6 +39,11 @@ def error(text: str) -> str:
     return str(caught.value)
 
 
+def test_an_expression_that_is_too_long() -> None:
+    """The library's parser recurses, to the end of the stack."""
+    assert "longer than 4096 characters" in error(rule("container" + ".b" * 20_000))
+
+
 # What is said
 
 

@@ -29,6 +29,10 @@ _FUNCTIONS = frozenset(
 )
 
 
+LONGEST = 4096
+"""Characters of an expression. The library's parser recurses: 40,000 end the process (a segfault)."""
+
+
 class ExpressionError(UsageError):
     """An expression does not compile: `line` and `column` within it, both from 1."""
 
@@ -44,6 +48,8 @@ class Expression:
     def __init__(self, source: str) -> None:
         """Raises ExpressionError, or UsageError where the CEL library is missing."""
         self.source = source
+        if len(source) > LONGEST:
+            raise ExpressionError(f"longer than {LONGEST} characters")
         try:
             self._program = _library().compile(source)
         except ValueError as error:
