@@ -38,7 +38,7 @@ def test_restart(rootless: Rootless, name: str, record_property: Record) -> None
     with observing(rootless) as observed:
         start(rootless, name, WAITS)
         rootless("restart", "-t", "10", name)
-        rootless("kill", name)
+        rootless("stop", "-t", "10", name)
         check(rootless, observed, name, "restart", record_property, runs=2)
 
 
