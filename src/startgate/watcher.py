@@ -228,7 +228,7 @@ class Watcher:
         self._binaries.start()
         resources.source.expect(self._binaries.names)
         if self._existing:
-            existing = Existing(context, created.ends)
+            existing = Existing(context, created.ends, self._binaries.add)
             parts.callback(existing.close)
             existing.start()
 

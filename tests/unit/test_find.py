@@ -10,6 +10,7 @@ from startgate.kernel import files
 from startgate.kernel.fanotify import FAN_OPEN_EXEC_PERM
 from startgate.runtimes import find
 from startgate.runtimes.find import RuntimeBinaries
+from tests.kernel.support import eventually
 from tests.unit.fakes import FakeGroup, inode_of
 
 
@@ -186,3 +187,27 @@ def test_a_directory_that_hangs_keeps_nobody_else(
 )
 def test_the_deepest_directory_that_exists(bin_: Path, pattern: str, existing: str) -> None:
     assert find._existing_part(pattern.format(bin_)) == existing.format(bin_)
+
+
+def test_one_that_is_in_use(group: FakeGroup, binaries: RuntimeBinaries, bin_: Path, tmp_path: Path) -> None:
+    """Whatever its name, and wherever it is; and marked again when it is replaced."""
+    strange = install(tmp_path / "opt/strange")
+    known = install(bin_ / "runc")
+    binaries.mark_all()
+    binaries.start()
+    for path in (strange, known, strange):
+        binaries.add(str(path))
+    assert eventually(lambda: binaries.paths == sorted([str(strange), str(known)]))
+    assert group.marks[inode_of(strange)] == FAN_OPEN_EXEC_PERM
+    before = inode_of(strange)
+    install(tmp_path / "opt/strange.new").rename(strange)
+    assert eventually(lambda: inode_of(strange) in group.marks) and inode_of(strange) != before
+
+
+def test_one_in_use_that_is_gone(group: FakeGroup, binaries: RuntimeBinaries, tmp_path: Path) -> None:
+    binaries.mark_all()
+    binaries.start()
+    binaries.add(str(tmp_path / "none"))
+    strange = install(tmp_path / "strange")
+    binaries.add(str(strange))
+    assert eventually(lambda: binaries.paths == [str(strange)])

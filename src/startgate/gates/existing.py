@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from startgate.errors import NotReadable
@@ -41,8 +42,10 @@ class Existing:
     is waited for. So none falls in between, and `Lifecycle.adopt` tells each once.
     """
 
-    def __init__(self, context: Context, ends: Ends) -> None:
+    def __init__(self, context: Context, ends: Ends, runtime: Callable[[str], None]) -> None:
+        """`runtime` is told the path of each runtime binary that shims and conmons execute."""
         self._context = context
+        self._runtime = runtime
         self._ends = ends
         self._scan = Scan(context.proc, context.capabilities)
         self._closed = threading.Event()
@@ -66,12 +69,18 @@ class Existing:
                 if self._closed.is_set():
                     return
                 self._adopt(running)
+                self._tell_runtime(running.container.runtime_path)
             self._follow(starts)
         except OSError as error:
             self._context.listeners.publish(lost(f"containers that run already are not all known: {error}"))
             log.error("looking for containers that run already: %s", error)
         finally:
             self._done.set()
+
+    def _tell_runtime(self, path: str | None) -> None:
+        """The next container of that engine will be made by the same binary."""
+        if path and path.startswith("/"):
+            self._runtime(path)
 
     def _starts(self) -> list[_Start]:
         """Those that were executed after the marks are the lifecycle's: it knows their processes."""

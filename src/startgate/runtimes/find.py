@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import logging
 import os
+import queue
 import select
 import threading
 from collections.abc import Iterator, Sequence
@@ -68,7 +69,9 @@ class RuntimeBinaries:
         self._names = (*NAMES, *(os.path.basename(path) for path in self._extra))
         self._inotify = Inotify()
         self._marked: dict[tuple[int, int], str] = {}
-        self._stop = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._found: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._closed = False
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         # Its own: a directory of PATH may be on a server that hangs, and nobody else is to wait then.
         self._thread = threading.Thread(target=self._run, name="startgate-binaries", daemon=True)
 
@@ -105,24 +108,46 @@ class RuntimeBinaries:
         except OSError as error:
             log.error("a runtime binary that appeared is not watched: %s", error)
 
+    def add(self, path: str) -> None:
+        """Something executes this binary, a path on the host, as a runtime: mark it soon. Never waits."""
+        self._found.put(path)
+        os.eventfd_write(self._wake, 1)
+
     def close(self) -> None:
         """Stop watching for binaries; the marks go with the group. Safe to call twice."""
-        if self._stop < 0:
+        if self._wake < 0:
             return
-        os.eventfd_write(self._stop, 1)
+        self._closed = True
+        os.eventfd_write(self._wake, 1)
         if self._thread.ident is not None:
             self._thread.join(_PATIENCE)
         if not self._thread.is_alive():
             self._inotify.close()
-            os.close(self._stop)
-            self._stop = -1
+            os.close(self._wake)
+            self._wake = -1
 
     def _run(self) -> None:
         poll = select.poll()
-        poll.register(self._stop, select.POLLIN)
+        poll.register(self._wake, select.POLLIN)
         poll.register(self._inotify.fileno(), select.POLLIN)
-        while self._stop not in [fd for fd, _ in poll.poll()]:
+        while not self._closed:
+            if self._wake in [fd for fd, _ in poll.poll()]:
+                os.eventfd_read(self._wake)
+                self._take_found()
             self.update()
+
+    def _take_found(self) -> None:
+        while not self._found.empty():
+            path = self._of_host(self._found.get())
+            if path in self._extra or path in self._marked.values():
+                continue
+            self._extra += (path,)
+            self._names += (os.path.basename(path),)
+            try:
+                self._watch()
+                self._mark(path)
+            except OSError as error:
+                log.error("%s, which executes containers, is not watched: %s", path, error)
 
     def _candidates(self) -> Iterator[str]:
         yield from self._extra
