@@ -35,8 +35,9 @@ ROOT = Path(__file__).resolve().parent.parent
 class Bench:
     """The chapters, and what they share."""
 
-    def __init__(self, quick: bool, directory: Path) -> None:
+    def __init__(self, quick: bool, share: float, directory: Path) -> None:
         self._quick = quick
+        self._share = share
         self._directory = directory
         self._bundle = tools.Bundle(directory)
         available = sides.sources()
@@ -52,7 +53,7 @@ class Bench:
             return None
 
     def _effort(self, rounds: int, commands: int, quick: tuple[int, int]) -> Effort:
-        return Effort(*quick) if self._quick else Effort(rounds, commands)
+        return Effort(*quick) if self._quick else Effort(max(3, round(rounds * self._share)), commands)
 
     def _sides(self) -> list[sides.Side]:
         floor = sides.Floor([tools.runtime(), self._bundle.program], [self._bundle.pids])
@@ -150,12 +151,13 @@ def main() -> int:
     """Parse the command line, measure, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few rounds: under three minutes, noisy")
+    parser.add_argument("--share", type=float, default=1.0, help="of the rounds: 0.5 takes half the time")
     parser.add_argument("--document", type=Path, help="write the tables into this file too")
     parser.add_argument("chapters", nargs="*", metavar="CHAPTER", help=", ".join(CHAPTERS) + "; default: all")
     given = parser.parse_args()
     about, began = machine.describe(), time.monotonic()
     with tempfile.TemporaryDirectory(prefix="startgate-bench-") as directory:
-        bench = Bench(given.quick, Path(directory))
+        bench = Bench(given.quick, given.share, Path(directory))
         chapters = [c for name in given.chapters or CHAPTERS for c in CHAPTERS[name](bench)]
     about |= {f"not measured: {name}": reason for name, reason in bench.missing.items()}
     about["took"] = f"{time.monotonic() - began:.0f} s"
