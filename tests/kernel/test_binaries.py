@@ -63,8 +63,10 @@ def test_a_binary_that_is_installed_later(
     binary = tmp_path / "late-runtime"
     with watching(runtimes=[str(binary)]) as watched:
         assert str(binary) not in watched.watcher.binaries
-        shutil.copy(runc.prefix[-1], tmp_path / "late-runtime.new")
-        os.rename(tmp_path / "late-runtime.new", binary)
+        new = tmp_path / "late-runtime.new"
+        shutil.copy(runc.prefix[-1], new)
+        assert eventually(lambda: str(new) in watched.watcher.binaries)
+        os.rename(new, binary)
         subprocess.run([binary, "run", "-b", bundle, name], check=False)
         watched.wait_for("stopped", name)
     assert types(watched.of(name)) == ["creating", "created", "started", "stopped"]
