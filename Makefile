@@ -5,6 +5,7 @@ VENV   := .venv
 PY     := $(VENV)/bin/python
 ARCH   := $(shell uname -m)
 BPF    := src/startgate/_bpf
+NATIVE := src/startgate/_native/turnstile.$(ARCH).so
 APT    := runc crun busybox-static clang llvm libbpf1 libbpf-dev linux-libc-dev gcc libc6-dev python3-venv strace
 CLANG  ?= clang
 
@@ -25,7 +26,7 @@ INSTALL  = @missing=$$($(call MISSING,$(1))); if [ -n "$$missing" ]; then \
 run: setup ## a live view of this host's containers, with a demo container
 	@$(VENV)/bin/startgate watch --demo
 
-setup: apt $(VENV)/.ready bpf ## install what is needed and build the BPF object
+setup: apt $(VENV)/.ready bpf $(NATIVE) ## install what is needed, build the BPF object and the turnstile
 
 check: setup lint types unit ## lint, types and unit tests: seconds
 
@@ -51,6 +52,10 @@ $(BPF)/exec_record.%.bpf.o: bpf/exec_record.bpf.c bpf/exec_record.h bpf/vmlinux.
 	@mkdir -p $(BPF)
 	$(CLANG) -O2 -g -target bpf -D__TARGET_ARCH_$(TARGET) -I/usr/include/$(ARCH)-linux-gnu -Wall -Wextra -Werror -Wno-unused-parameter -c $< -o $@
 	llvm-strip -g $@
+
+$(NATIVE): native/turnstile.c bpf/exec_record.h | apt
+	@mkdir -p $(@D)
+	$(CC) -O2 -fPIC -shared -pthread -Wall -Wextra -Werror -o $@ $<
 
 lint:
 	$(VENV)/bin/ruff check .

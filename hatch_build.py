@@ -1,4 +1,4 @@
-"""Build hook: compile the BPF programs into the package (`python -m build`, `pip install .`)."""
+"""Build hook: compile what is not Python into the package (`python -m build`, `pip install .`)."""
 
 from __future__ import annotations
 
@@ -14,18 +14,21 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 ARCHITECTURES = {"x86_64": "x86", "aarch64": "arm64"}
 
 
-class CompileBpf(BuildHookInterface):  # type: ignore[type-arg]
-    """Runs clang for each architecture: one wheel serves all of them."""
+class Compile(BuildHookInterface):  # type: ignore[type-arg]
+    """Runs clang for each architecture, and cc for this one: elsewhere the wheel has no turnstile."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Compile what is missing or older than its source."""
         root = Path(self.root)
-        sources = sorted((root / "bpf").iterdir())
+        sources = [*(root / "bpf").iterdir(), *(root / "native").iterdir()]
         newest = max(source.stat().st_mtime for source in sources)
         for machine, target in ARCHITECTURES.items():
             output = root / "src/startgate/_bpf" / f"exec_record.{machine}.bpf.o"
             if not output.exists() or output.stat().st_mtime < newest:
                 compile_bpf(root / "bpf/exec_record.bpf.c", output, target)
+        output = root / "src/startgate/_native" / f"turnstile.{platform.machine()}.so"
+        if not output.exists() or output.stat().st_mtime < newest:
+            compile_turnstile(root / "native/turnstile.c", output)
 
 
 def compile_bpf(source: Path, output: Path, target: str) -> None:
@@ -37,3 +40,11 @@ def compile_bpf(source: Path, output: Path, target: str) -> None:
     subprocess.run([clang, *options, "-c", str(source), "-o", str(output)], check=True)
     if strip := shutil.which("llvm-strip"):
         subprocess.run([strip, "-g", str(output)], check=True)
+
+
+def compile_turnstile(source: Path, output: Path) -> None:
+    """Compile the shared library."""
+    output.parent.mkdir(exist_ok=True)
+    compiler = os.environ.get("CC", "cc")
+    options = ["-O2", "-fPIC", "-shared", "-pthread"]
+    subprocess.run([compiler, *options, "-o", str(output), str(source)], check=True)

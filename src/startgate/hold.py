@@ -170,7 +170,6 @@ class Hold:
         except OSError as error:  # ENOENT: the task was killed; EBADF: the group is closed
             log.debug("answering a permission event: %s", error)
         self.before_expiry = None  # and what it refers to: holds are kept until their deadline
-        self.before_expiry = None  # holds are remembered for a while, all that it refers to need not be
         with self._lock:
             self._answered = True
             self._close_if_done()

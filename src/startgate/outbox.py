@@ -44,6 +44,7 @@ class Outbox(Subscription):
         self._fd = fd
         self._memory = mmap.mmap(fd, SIZE)
         self._at = memoryview(self._memory)[:_FIRST].cast("Q")
+        self._at[_HEAD] = max(self._at[_HEAD], self._at[_TAIL])  # who rewound it died on the way
         self._changed = threading.Condition()
         self._taken = self._at[_TAIL]
         self._dropped = 0
@@ -53,12 +54,19 @@ class Outbox(Subscription):
         """Add an event, or drop it when the consumer is too far behind. Never waits."""
         record = _record(event)
         with self._changed:
+            self._rewind()
             if self._dropped:
                 loss = lost(f"{self._dropped} events were dropped: the output is slow")
                 self._dropped = 0 if self._add(_record(loss)) else self._dropped
             if self._dropped or not self._add(record):
                 self._dropped += 1
             self._changed.notify()
+
+    def _rewind(self) -> None:
+        """Use the first pages again while the consumer keeps up: the others are never touched."""
+        head = self._at[_HEAD]
+        if self._at[_TAIL] == head and head % _ROOM:
+            self._taken = self._at[_TAIL] = self._at[_HEAD] = head - head % _ROOM + _ROOM
 
     def _add(self, record: bytes) -> bool:
         head = self._at[_HEAD]

@@ -71,7 +71,7 @@ class Resources:
             os.set_inheritable(fd, False)
         commands, containers = Group(fd=fds["commands"]), Group(fd=fds["containers"])
         bpf = {name.removeprefix(_OF_BPF): fd for name, fd in fds.items() if name.startswith(_OF_BPF)}
-        progress = Progress(fds["progress"], fds["ping"])
+        progress = Progress(fds["progress"], fds["ping"], fds["alert"])
         box = Outbox(fds["outbox"])
         resources = cls(commands, containers, records.inherit(source, commands, bpf), progress, box)
         resources.pending = resources._claim_pending()
@@ -88,6 +88,7 @@ class Resources:
             "containers": self.containers.fileno(),
             "progress": self.progress.page,
             "ping": self.progress.ping,
+            "alert": self.progress.alert,
             "outbox": outbox.create(),
         }
         return fds | {_OF_BPF + name: fd for name, fd in self.source.fds().items()}

@@ -17,7 +17,7 @@ from startgate.gates.context import Context
 from startgate.gates.created import Created
 from startgate.gates.existing import Existing
 from startgate.gates.marks import PidFiles, Programs
-from startgate.gates.reader import Crew, Reader
+from startgate.gates.readers import reading
 from startgate.gates.restored import Restored
 from startgate.gates.rootless import Rootless
 from startgate.hold import Deadlines
@@ -26,16 +26,12 @@ from startgate.kernel.process import Proc
 from startgate.lifecycle import STARTING_LIMIT, Lifecycle
 from startgate.listeners import Callback, Listeners, Registration, Subscription
 from startgate.notes import Notes
-from startgate.resources import COMMANDS, CONTAINERS, Resources
+from startgate.resources import COMMANDS, Resources
 from startgate.runtimes.find import RuntimeBinaries
 from startgate.runtimes.oci import capability_names
 from startgate.workers import Workers
 
 log = logging.getLogger(__name__)
-
-_READERS = 4
-"""For each group. All but one may be at work on what they read, or hang: read(2) opens the file,
-on overlayfs above a FUSE server that hangs it waits."""
 
 HOLD_TIMEOUT_LIMIT = 3600
 """Seconds: the longest `hold_timeout`."""
@@ -219,9 +215,11 @@ class Watcher:
         Restored(context, created).restore({event.pid for event in resources.pending[COMMANDS]})
         rootless = Rootless(context)
         parts.callback(rootless.close)
-        for reader in _readers(resources, context, created, rootless):
-            reader.start()
-            parts.callback(reader.close)
+        gates = (
+            CommandGate(context, resources.commands, resources.source, created, rootless),
+            ContainerGate(context, resources.containers, resources.source, created),
+        )
+        parts.enter_context(reading(resources, context, gates))
         context.deadlines.start()
         context.exits.start()
         self._mark(self._binaries)
@@ -261,28 +259,6 @@ class Watcher:
             raise KernelUnsupported(f"fanotify can't mark {error.filename}: {error.strerror}") from error
         if not binaries.paths:
             log.warning("no runtime binary is installed yet: waiting for one to appear")
-
-
-def _readers(
-    resources: Resources, context: Context, created: Created, rootless: Rootless
-) -> Iterator[Reader]:
-    groups = resources.commands, resources.containers
-    gates = (
-        CommandGate(context, resources.commands, resources.source, created, rootless),
-        ContainerGate(context, resources.containers, resources.source, created),
-    )
-    crews = Crew(in_turn=True), Crew()  # exec records come in the order of their events
-    for number in range(_READERS):
-        for which, name in ((CONTAINERS, "pid files"), (COMMANDS, "commands")):
-            yield Reader(
-                name,
-                groups[which],
-                context,
-                gates[which].decide,
-                pulse=resources.progress.reader(which),
-                crew=crews[which],
-                again=() if number else resources.pending[which],
-            )
 
 
 def _starting_limit() -> int:

@@ -185,6 +185,9 @@ class FakeSource:
     def take(self, event: Event) -> ExecRecord | None:
         return self.record
 
+    def table(self) -> None:
+        return None
+
     def expect(self, names: Iterable[str]) -> None:
         pass
 

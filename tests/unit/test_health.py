@@ -14,12 +14,12 @@ class Worker:
     def __init__(self) -> None:
         self.health = Health(HANG, HOLD)
         self.now = 100.0
-        self.turns = [5, 7]
+        self.turns = [5, 7, 11]
         self.answers = 3
         self.held = 0
 
     def look(self) -> str | None:
-        return self.health.look(self.now, Snapshot((self.turns[0], self.turns[1]), self.held, self.answers))
+        return self.health.look(self.now, Snapshot(tuple(self.turns), self.held, self.answers))
 
     def silent_for(self, seconds: float) -> str | None:
         """Look again and again while nothing moves; return what is found."""
@@ -52,12 +52,12 @@ def test_a_worker_that_moves_does_not(worker: Worker) -> None:
         assert worker.look() is None
 
 
-@pytest.mark.parametrize("silent", [0, 1])
-def test_each_group_needs_a_reader(worker: Worker, silent: int) -> None:
+@pytest.mark.parametrize("silent", [0, 1, 2])
+def test_each_of_them_must_move(worker: Worker, silent: int) -> None:
     verdict = None
     for _ in range(100):
         worker.now += worker.health.period
-        worker.turns[1 - silent] += 1
+        worker.turns = [turns + (at != silent) for at, turns in enumerate(worker.turns)]
         verdict = verdict or worker.look()
     assert verdict and "reading threads" in verdict
 

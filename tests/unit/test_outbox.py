@@ -90,3 +90,22 @@ def test_an_event_that_nobody_understands_is_passed_over(fd: int, monkeypatch: p
     dead.put(numbered(1))
     assert [event.type for event in take(Outbox(fd))] == ["lost", "created"]
     assert take(Outbox(fd)) == []
+
+
+def test_a_consumer_that_keeps_up_costs_a_few_pages(fd: int) -> None:
+    box = Outbox(fd)
+    for number in range(2000):
+        box.put(numbered(number))
+        if number % 3 == 2:
+            assert ids(take(box)) == [f"c{number - 2}", f"c{number - 1}", f"c{number}"]
+    assert os.fstat(fd).st_blocks * 512 <= 16384
+
+
+def test_who_died_on_the_way_back_to_the_first_page(fd: int) -> None:
+    dead = Outbox(fd)
+    dead.put(numbered(0))
+    assert take(dead)
+    dead._at[1] += 1 << 20  # the tail goes first
+    following = Outbox(fd)
+    following.put(numbered(1))
+    assert ids(take(following)) == ["c1"]

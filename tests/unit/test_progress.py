@@ -35,7 +35,7 @@ def test_turns_are_counted_for_each_group(progress: Progress) -> None:
     readers = [progress.reader(0), progress.reader(1), progress.reader(1)]
     for reader in readers:
         reader.turn()
-    assert progress.snapshot().turns == (1, 2)
+    assert progress.snapshot().turns == (1, 2, 1), "no turnstile: its part is the first group's readers'"
 
 
 def test_the_next_worker_begins_anew(progress: Progress) -> None:
@@ -43,8 +43,22 @@ def test_the_next_worker_begins_anew(progress: Progress) -> None:
     reader.hold(40)
     reader.turn()
     progress.reset()
-    assert progress.snapshot() == ((0, 0), 0, 0)
+    assert progress.snapshot() == ((0, 0, 0), 0, 0)
     assert progress.top == 40, "what the dead one had read is looked for below that number"
+
+
+def test_the_turnstile_is_counted_too(progress: Progress) -> None:
+    turns, holds, top = range(3)
+    reader, counters = progress.reader(0), progress.turnstile().counters
+    reader.turn()
+    counters[turns] = 7
+    counters[holds] += 2
+    counters[top] = 99
+    reader.hold(17)
+    assert progress.snapshot() == ((1, 0, 7), 3, 0)
+    assert progress.top == 99
+    progress.reset()
+    assert (progress.snapshot(), progress.top) == (((0, 0, 0), 0, 0), 99)
 
 
 def test_readers_are_limited(progress: Progress) -> None:
@@ -71,3 +85,17 @@ def test_a_ping_wakes_each_reader_once(progress: Progress) -> None:
             os.eventfd_write(progress.ping, 1)
             assert one.poll(0) and other.poll(0)
             assert not one.poll(0) and not other.poll(0)
+
+
+def test_who_takes_an_event_wakes_a_supervisor_that_rests(progress: Progress) -> None:
+    reader = progress.reader(1)
+    reader.hold(5)
+    with pytest.raises(BlockingIOError):
+        os.eventfd_read(progress.alert)
+    progress.rest(True)
+    reader.hold(6)
+    assert os.eventfd_read(progress.alert) == 1
+    progress.rest(False)
+    reader.hold(7)
+    with pytest.raises(BlockingIOError):
+        os.eventfd_read(progress.alert)

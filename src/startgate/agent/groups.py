@@ -15,12 +15,20 @@ class Groups:
 
     def __init__(self, handover: Handover) -> None:
         """Takes over the fds."""
-        self._progress = Progress(handover.fds["progress"], handover.fds["ping"])
+        self._progress = Progress(*(handover.fds[name] for name in ("progress", "ping", "alert")))
         self.groups = [Group(fd=handover.fds[name]) for name in ("commands", "containers")]
 
     def unread(self) -> int:
         """Return how many events wait to be read."""
         return sum(group.unread() for group in self.groups)
+
+    def is_quiet(self) -> bool:
+        """Is nothing held, nor unread? If so, whoever takes an event from now on alerts us."""
+        self._progress.rest(True)  # before we look: who takes one right now sees it, or we see that
+        if not self.unread() and not self.seen().held:
+            return True
+        self._progress.rest(False)
+        return False
 
     def ping(self) -> None:
         """Ask each reading thread for a move."""

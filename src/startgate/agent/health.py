@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from startgate.progress import GROUPS, Snapshot
+from startgate.progress import MOVERS, Snapshot
 
 LOOKS = 16
 """Looks within the hang limit."""
@@ -20,7 +20,7 @@ class Health:
     def __init__(self, hang_limit: float, hold_limit: float) -> None:
         """Seconds: the silence after which a worker hangs; the longest that a hold may take."""
         self.period = hang_limit / LOOKS
-        self._limits = [hang_limit * SILENCE - self.period] * GROUPS + [hold_limit + hang_limit / 2]
+        self._limits = [hang_limit * SILENCE - self.period] * MOVERS + [hold_limit + hang_limit / 2]
         self._seen: Snapshot | None = None
         self._moved = [0.0] * len(self._limits)
         self._looked = 0.0
@@ -49,14 +49,14 @@ class Health:
 
     def _verdict(self, silences: list[float], held: int) -> str | None:
         over = [silence >= limit for silence, limit in zip(silences, self._limits, strict=True)]
-        if any(over[:GROUPS]):
-            return f"its reading threads made no move for {max(silences[:GROUPS]):.1f} s"
-        if over[GROUPS]:
-            return f"it gave no answer for {silences[GROUPS]:.1f} s, though {held} tasks are held"
+        if any(over[:MOVERS]):
+            return f"its reading threads made no move for {max(silences[:MOVERS]):.1f} s"
+        if over[MOVERS]:
+            return f"it gave no answer for {silences[MOVERS]:.1f} s, though {held} tasks are held"
         return None
 
 
 def _moves(before: Snapshot, seen: Snapshot) -> list[bool]:
-    """Which of what is waited for has moved: the readers of each group, the answers."""
+    """Which of what is waited for has moved: the readers of each group, the turnstile, the answers."""
     turns = [old != new for old, new in zip(before.turns, seen.turns, strict=True)]
     return [*turns, not seen.held or seen.answers != before.answers]

@@ -83,6 +83,7 @@ class Supervisor:
     def _listen(self) -> None:
         self._on(_signals(), self._on_signal)
         self._on(self._handover.fds["ready"], self._on_ready)
+        self._on(self._handover.fds["alert"], self._on_alert)
         for group in self._groups.groups:
             self._handlers[group.fileno()] = self._on_events
             self._epoll.register(group, 0)
@@ -124,7 +125,8 @@ class Supervisor:
         self._absent = False
         self._timers.drop("start limit", "release")
         systemd.notify(f"READY=1\nMAINPID={os.getpid()}\nSTATUS=worker {self._worker}")
-        self._rest()
+        self._health.rest()
+        self._look()
 
     def _read_ready(self) -> None:
         with suppress(BlockingIOError):
@@ -198,20 +200,20 @@ class Supervisor:
         elif self._ready:
             self._look()
 
+    def _on_alert(self) -> None:
+        os.eventfd_read(self._handover.fds["alert"])
+        self._on_events()
+
     def _look(self) -> None:
-        seen = self._groups.seen()
-        if not seen.held and not self._groups.unread():
-            self._rest()
+        if self._groups.is_quiet():
+            self._health.rest()
+            self._arm()
             return
-        if wrong := self._health.look(time.monotonic(), seen):
+        if wrong := self._health.look(time.monotonic(), self._groups.seen()):
             self._kill(wrong)
             return
         self._groups.ping()
         self._timers.after(self._health.period, "look", self._look)
-
-    def _rest(self) -> None:
-        self._health.rest()
-        self._arm()
 
     def _arm(self) -> None:
         for group in self._groups.groups:  # tells at once if something is there already
@@ -286,6 +288,8 @@ def _say(message: str) -> None:
 def main() -> None:
     """Run with the handover that is the only argument."""
     handover = Handover.from_json(sys.argv[1])
+    if "alert" not in handover.fds:  # we were upgraded from a version without
+        handover.fds["alert"] = os.eventfd(0, os.EFD_NONBLOCK)
     status = Supervisor(handover).run(handover.worker)
     shutil.rmtree(handover.notes, ignore_errors=True)
     raise SystemExit(status)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import msgspec
 
 from startgate.errors import KernelUnsupported, NotReadable
-from startgate.kernel import features
+from startgate.kernel import features, turnstile
 from startgate.kernel.process import Proc
 from startgate.records import SOURCES, procfs
 from startgate.runtimes.find import RuntimeBinaries
@@ -60,6 +60,7 @@ def _probes(host: str) -> Iterator[Probe]:
     yield from sources
     if not any(source.works for source in sources):
         yield Probe("an exec record source", False, True, "none works", "command lines can't be learnt")
+    yield _probe("turnstile", _turnstile, missing="commands that need no hold take some 60 us longer")
     yield _probe(
         "exit codes of reaped processes",
         _exit_info,
@@ -124,6 +125,11 @@ def _records(name: str, host: str) -> str:
     if record.arguments[-1:] != [b"argument"]:
         raise KernelUnsupported(f"a held command line was read wrongly: {record.arguments!r}")
     return "a held command line was read"
+
+
+def _turnstile() -> str:
+    turnstile.library()
+    return "runtime commands that need no hold are let go without any Python"
 
 
 def _exit_info() -> str:

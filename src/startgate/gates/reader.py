@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import resource
 import select
 import threading
 import time
@@ -14,14 +13,14 @@ from contextlib import AbstractContextManager, nullcontext
 from startgate.errors import NotReadable
 from startgate.gates.context import Context, Job
 from startgate.hold import Hold
-from startgate.kernel.fanotify import FAN_NOFD, Event, Group
+from startgate.kernel.fanotify import FAN_NOFD, Event, Group, scarce_from
+from startgate.kernel.turnstile import Turnstile
 from startgate.listeners import lost
 from startgate.progress import Pulse
 
 log = logging.getLogger(__name__)
 
 _PATIENCE = 1.0
-_RESERVE = 12
 _BREATH = 0.002
 _BREATHS = 200
 
@@ -67,11 +66,15 @@ class Reader:
         *,
         pulse: Pulse,
         crew: Crew | None = None,
+        turnstile: Turnstile | None = None,
         again: Sequence[Event] = (),
     ) -> None:
-        """`again` are events that another reader of the group took, which died."""
+        """`turnstile` reads the group in our place, and passes on what concerns us; it stays the
+        caller's. `again` are events that another reader of the group took, which died.
+        """
         self._name = name
         self._group = group
+        self._inlet = turnstile or group
         self._context = context
         self._decide = decide
         self._crew = crew or Crew()
@@ -79,8 +82,7 @@ class Reader:
         self._working = False
         self._pulse = pulse
         self._again = again
-        # From this number on few fds are left; workers need some, for files they look at.
-        self._scarce = max(0, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _RESERVE)
+        self._scarce = scarce_from()
         self._stop = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._thread = threading.Thread(target=self._run, name=f"startgate-{name}", daemon=True)
 
@@ -100,13 +102,13 @@ class Reader:
     def _run(self) -> None:
         with select.epoll() as poll:
             # Of several readers of a group, an event wakes one that waits (epoll_ctl(2)).
-            poll.register(self._group, select.EPOLLIN | select.EPOLLEXCLUSIVE)
+            poll.register(self._inlet, select.EPOLLIN | select.EPOLLEXCLUSIVE)
             poll.register(self._stop, select.EPOLLIN)
             poll.register(self._pulse.ping, select.EPOLLIN | select.EPOLLET)
             for event in self._again:
                 self._handle(event)
             while self._stop not in (ready := [fd for fd, _ in poll.poll()]):
-                if self._group.fileno() in ready:
+                if self._inlet.fileno() in ready:
                     self._await_fds()
                     self._read()
                 self._pulse.turn()
@@ -132,7 +134,7 @@ class Reader:
     def _read(self) -> None:
         with self._crew.turn:
             try:
-                event = self._group.read()
+                event = self._inlet.read()
             except OSError as error:  # EMFILE: the kernel denied that access (fanotify_read())
                 self._lost(f"an access was denied by the kernel, its event can't be read: {error}")
                 return
@@ -150,7 +152,8 @@ class Reader:
         if event.fd == FAN_NOFD:
             self._lost("the kernel's event queue overflowed: starts were let go unseen")
             return None
-        self._pulse.hold(event.fd)
+        if event.record is None:  # else the turnstile has counted it
+            self._pulse.hold(event.fd)
         hold = Hold(self._group, event.fd, file=not event.again)
         try:
             if job := self._decide(event, hold):

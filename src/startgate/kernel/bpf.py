@@ -97,7 +97,7 @@ class Map:
     """A BPF map, with keys of 4 bytes but for `insert`. Not for use by two threads at once."""
 
     def __init__(self, library: Library, fd: int) -> None:
-        self._fd = fd
+        self.fd = fd
         self._key = ctypes.c_uint32()
         self._value = ctypes.create_string_buffer(_value_size(library, fd))
         self._lookup = library.so.bpf_map_lookup_elem
@@ -110,36 +110,36 @@ class Map:
     def get(self, key: int) -> ctypes.Array[ctypes.c_char] | None:
         """Return the value of `key`, None if there is none. The next call overwrites it."""
         self._key.value = key
-        if self._lookup(self._fd, ctypes.byref(self._key), self._value):
+        if self._lookup(self.fd, ctypes.byref(self._key), self._value):
             return None
         return self._value
 
     def pop(self) -> ctypes.Array[ctypes.c_char] | None:
         """Take the oldest element of a queue map, None if it is empty."""
-        if self._pop(self._fd, None, self._value):
+        if self._pop(self.fd, None, self._value):
             return None
         return self._value
 
     def set(self, key: int, value: bytes) -> None:
         """Insert or replace. Raises OSError: E2BIG when the map is full."""
         self._key.value = key
-        if self._update(self._fd, ctypes.byref(self._key), value, 0):
+        if self._update(self.fd, ctypes.byref(self._key), value, 0):
             raise libc.error()
 
     def insert(self, key: bytes, value: bytes) -> None:
         """Insert or replace, in a map with keys of another size. Raises OSError: E2BIG when it is full."""
-        if self._update(self._fd, key, value, 0):
+        if self._update(self.fd, key, value, 0):
             raise libc.error()
 
     def delete(self, key: int) -> None:
         """Remove `key`; nothing happens if it is not there."""
         self._key.value = key
-        self._delete(self._fd, ctypes.byref(self._key))
+        self._delete(self.fd, ctypes.byref(self._key))
 
     def keys(self) -> list[int]:
         """Return the keys of a hash map: a snapshot, for tests and counters."""
         found, key, after = [], ctypes.c_uint32(), None
-        while not self._next(self._fd, after, ctypes.byref(key)):
+        while not self._next(self.fd, after, ctypes.byref(key)):
             found.append(key.value)
             after = ctypes.byref(ctypes.c_uint32(key.value))
         return found

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import os
+import resource
 import struct
 import sys
 import termios
@@ -40,9 +41,12 @@ _FAN_MARK_FLUSH = 0x80
 
 # struct fanotify_event_metadata: event_len, vers, reserved, metadata_len, mask, fd, pid
 _METADATA = struct.Struct("=IBBHQii")
+EVENT_SIZE = _METADATA.size
 _METADATA_VERSION = 3
 # struct fanotify_response: fd, response
 _RESPONSE = struct.Struct("=iI")
+
+_RESERVE = 12
 
 _fanotify_init = libc.function("fanotify_init", ctypes.c_int, ctypes.c_uint, ctypes.c_uint)
 _fanotify_mark = libc.function(
@@ -69,6 +73,8 @@ class Event(NamedTuple):
     pid: int
     again: bool = False
     """Another process read it, and died before it answered: `fd` is but a number, `mask` unknown."""
+    record: bytes | None = None
+    """Came through the turnstile, with the exec record that it found (empty: none)."""
 
     @property
     def overflow(self) -> bool:
@@ -81,12 +87,17 @@ def decode(record: bytes) -> Event:
 
     Raises ValueError on a short record or another version of the format.
     """
-    if len(record) < _METADATA.size:
-        raise ValueError(f"fanotify record of {len(record)} bytes, expected {_METADATA.size}")
+    if len(record) < EVENT_SIZE:
+        raise ValueError(f"fanotify record of {len(record)} bytes, expected {EVENT_SIZE}")
     _, version, _, _, mask, fd, pid = _METADATA.unpack_from(record)
     if version != _METADATA_VERSION:
         raise ValueError(f"fanotify metadata version {version}, expected {_METADATA_VERSION}")
     return Event(mask, fd, pid)
+
+
+def scarce_from() -> int:
+    """Return the fd number from which on few are left for others: they look at files, too."""
+    return max(0, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _RESERVE)
 
 
 _open_groups: weakref.WeakSet[Group] = weakref.WeakSet()
@@ -127,7 +138,8 @@ class Group:
         Closing such a copy leaves the group as it is.
         """
         self._closing = threading.Lock()
-        self._shared = fd is not None
+        self.shared = fd is not None
+        """Others keep it, too."""
         self._fd = _open(report_tid) if fd is None else fd
         self.count: Callable[[], None] = _nothing
         """Called at each answer, by one thread at a time."""
@@ -144,14 +156,14 @@ class Group:
         Raises OSError: EMFILE when no fd is left (the kernel denied the access then).
         """
         try:
-            return decode(os.read(self._fd, _METADATA.size))
+            return decode(os.read(self._fd, EVENT_SIZE))
         except BlockingIOError:
             return None
 
     def unread(self) -> int:
         """Return the number of events that wait to be read."""
         size = fcntl.ioctl(self._fd, termios.FIONREAD, bytes(4))
-        return int.from_bytes(size, sys.byteorder) // _METADATA.size
+        return int.from_bytes(size, sys.byteorder) // EVENT_SIZE
 
     def answer(self, event_fd: int, response: int) -> None:
         """Let the held task go (FAN_ALLOW) or fail its access with EPERM (FAN_DENY).
@@ -179,7 +191,7 @@ class Group:
         with self._closing:
             fd, self._fd = self._fd, -1
             if fd >= 0:
-                if not self._shared:
+                if not self.shared:
                     self._let_all_go(fd)
                 os.close(fd)
 
@@ -194,7 +206,7 @@ class Group:
         try:
             _fanotify_mark(fd, _FAN_MARK_FLUSH, 0, -1, None)
             while True:
-                event = decode(os.read(fd, _METADATA.size))
+                event = decode(os.read(fd, EVENT_SIZE))
                 if event.fd != FAN_NOFD:
                     os.write(fd, _RESPONSE.pack(event.fd, FAN_ALLOW))
                     os.close(event.fd)

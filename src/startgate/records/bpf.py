@@ -48,7 +48,7 @@ class ExecBpf:
         Or take over what `fds` of another process's returned, for the same group. Raises
         KernelUnsupported, which says what the kernel lacks.
         """
-        self._initial = features.in_initial_pid_namespace()
+        self.sees_host_pids = features.in_initial_pid_namespace()
         self.object = InheritedObject(inherited) if inherited else _load(group, kprobes=kprobes)
 
     def fds(self) -> dict[str, int]:
@@ -61,7 +61,7 @@ class ExecBpf:
         In a child pid namespace the event's own is 0, for tasks that have none there. Call it
         on the thread that read the event, before it is answered.
         """
-        if self._initial:
+        if self.sees_host_pids:
             return event.pid
         for _ in range(_ATTEMPTS):  # answers of other threads may change the list under the walk
             if pid := self.pending(event.fd, group):

@@ -41,6 +41,9 @@ class Procfs:
         """See ExecRecordSource."""
         return None
 
+    def table(self) -> None:
+        """See ExecRecordSource."""
+
     def expect(self, names: Iterable[str]) -> None:
         """See ExecRecordSource."""
 

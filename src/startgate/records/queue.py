@@ -34,6 +34,9 @@ class Queue(BpfSource):
         while inherited and self._records.pop() is not None:
             pass  # of events that a dead worker read: the next record is to be the next event's
 
+    def table(self) -> None:
+        """See ExecRecordSource: for each event a record must be popped."""
+
     def take(self, event: Event) -> ExecRecord | None:
         """See ExecRecordSource.
 

@@ -39,6 +39,12 @@ class ExecRecordSource(Protocol):
         Never waits. None: this source can't tell without waiting.
         """
 
+    def table(self) -> int | None:
+        """Return the fd of the BPF map in which the record of an event is found by its thread id.
+
+        None: only `take` knows where it is.
+        """
+
     def expect(self, names: Iterable[str]) -> None:
         """Be quick where files of these names are executed; others are no less safe, but slower."""
 

@@ -6,6 +6,7 @@ The task is blocked in its execve, so its record is there and stable. No kprobes
 from __future__ import annotations
 
 from startgate.kernel.fanotify import Event
+from startgate.records import layout
 from startgate.records.bpf import BpfSource
 from startgate.records.record import ExecRecord
 
@@ -17,4 +18,8 @@ class Table(BpfSource):
 
     def take(self, event: Event) -> ExecRecord | None:
         """See ExecRecordSource."""
-        return self._look_up(event)
+        return layout.decode(event.record) if event.record else self._look_up(event)
+
+    def table(self) -> int | None:
+        """See ExecRecordSource: in a child pid namespace the event's thread id is another."""
+        return self._exec_args.fd if self.bpf.sees_host_pids else None

@@ -99,7 +99,8 @@ class Command(Enum):
 
 _STARTING = frozenset({Command.CREATE, Command.RUN, Command.RESTORE})
 _COMMANDS = {command.value: command for command in Command if command is not Command.OTHER}
-_WORDS = frozenset(map(os.fsencode, _COMMANDS))
+WORDS = frozenset(map(os.fsencode, _COMMANDS))
+"""One of these is in each command line that is not OTHER."""
 _KNOWN = frozenset(_COMMANDS) | frozenset(
     "checkpoint do events features help info init list pause ps resume spec state "
     "tar update version wait".split()
@@ -139,7 +140,7 @@ def parse(argv: list[bytes]) -> Invocation:
 
     A command line that names no container (``runc create --help``) is OTHER.
     """
-    if _WORDS.isdisjoint(argv):
+    if WORDS.isdisjoint(argv):
         return OTHER  # most are: seen at once
     words = [os.fsdecode(word) for word in argv]
     flags, at = _global_options(words)
