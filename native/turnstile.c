@@ -40,6 +40,7 @@ struct counters {
 	uint64_t holds;	  /* events that were passed on, each owed an answer */
 	uint64_t top;	  /* the highest number that an event's fd had */
 	uint64_t resting; /* the supervisor sleeps, and wants to be told of a hold */
+	uint64_t unsettled; /* containers whose `start` or `delete` may have to be held */
 };
 
 struct turnstile_setup {
@@ -53,6 +54,7 @@ struct turnstile_setup {
 	int32_t unused;
 	volatile struct counters *counters;
 	const char *words; /* each ends with a NUL, the last with two */
+	const char *settling_words; /* the same; they matter while a container is unsettled */
 };
 
 struct packet {
@@ -87,8 +89,14 @@ static int is_word(const char *words, const char *argument)
 	return 0;
 }
 
+static int matters(const struct turnstile_setup *setup, const char *argument)
+{
+	return is_word(setup->words, argument) ||
+	       (setup->counters->unsettled && is_word(setup->settling_words, argument));
+}
+
 /* Are the arguments all there, and none of them a word that matters? */
-static int needs_no_hold(const struct exec_record *record, const char *words)
+static int needs_no_hold(const struct exec_record *record, const struct turnstile_setup *setup)
 {
 	const char *at = record->args, *end = at + record->args_size;
 
@@ -97,7 +105,7 @@ static int needs_no_hold(const struct exec_record *record, const char *words)
 	if (record->args_size > sizeof(record->args) || (at < end && end[-1]))
 		return 0;
 	for (; at < end; at += strlen(at) + 1)
-		if (is_word(words, at))
+		if (matters(setup, at))
 			return 0;
 	return 1;
 }
@@ -202,7 +210,7 @@ static void read_event(struct turnstile *t)
 	if (t->setup.counters->top < (uint64_t)event->fd)
 		t->setup.counters->top = event->fd;
 	size = record_of(t);
-	if (size && needs_no_hold(&t->packet.record, t->setup.words)) {
+	if (size && needs_no_hold(&t->packet.record, &t->setup)) {
 		let_go(t);
 		return;
 	}

@@ -8,6 +8,7 @@ runs: the runtime will refuse it.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import NamedTuple
@@ -87,12 +88,20 @@ class Entry:
 class Lifecycle:
     """All containers that are known and have not ended. Any thread may use it."""
 
-    def __init__(self, limit: int = STARTING_LIMIT) -> None:
-        """`limit` is how many may be starting at once: each costs fds, and its config.json."""
+    def __init__(
+        self, limit: int = STARTING_LIMIT, unsettled: Callable[[int], object] = lambda containers: None
+    ) -> None:
+        """`limit` is how many may be starting at once: each costs fds, and its config.json.
+
+        `unsettled` is told, whenever it changes, for how many containers a `start` or a `delete`
+        may have to be held; it must not wait.
+        """
         self._limit = limit
         self._lock = threading.Lock()
         self._starting: dict[ProcessId, Entry] = {}
         self._containers: dict[Key, Entry] = {}
+        self._unsettled: set[Entry] = set()
+        self._tell_unsettled = unsettled
 
     def begin(self, entry: Entry) -> None:
         """A runtime command starts a container: `creating`. Raises Overloaded."""
@@ -100,6 +109,7 @@ class Lifecycle:
             if len(self._starting) >= self._limit and entry.runtime not in self._starting:
                 raise Overloaded(f"{self._limit} containers are being created already")
             self._starting[entry.runtime] = entry
+            self._unsettle(entry)
 
     def adopt(self, entry: Entry) -> bool:
         """A container is there that no gate has seen. False: one has."""
@@ -113,6 +123,8 @@ class Lifecycle:
                 self._starting[entry.runtime] = entry
             else:
                 self._containers[entry.key] = entry
+            if not entry.passed:
+                self._unsettle(entry)
             return True
 
     def find(self, key: Key) -> Entry | None:
@@ -163,6 +175,8 @@ class Lifecycle:
         """The created gate is passed; return the holds that waited, and an end that came early."""
         with self._lock:
             entry.passed = True
+            if not entry.key.uid:  # a user's, if it was refused, is refused at each `start`
+                self._settle(entry)
             entry.config = None  # large, and not needed any more
             waiting, entry.waiting = entry.waiting, []
             end, entry.end = entry.end, None
@@ -197,10 +211,19 @@ class Lifecycle:
                 entry.end = end
                 return False
             entry.state = State.STOPPED
+            self._settle(entry)
             self._drop_starting(entry)
             if self._containers.get(entry.key) is entry:
                 del self._containers[entry.key]
             return True
+
+    def _unsettle(self, entry: Entry) -> None:
+        self._unsettled.add(entry)
+        self._tell_unsettled(len(self._unsettled))
+
+    def _settle(self, entry: Entry) -> None:
+        self._unsettled.discard(entry)
+        self._tell_unsettled(len(self._unsettled))
 
     def _drop_starting(self, entry: Entry) -> None:
         if self._starting.get(entry.runtime) is entry:  # a denied process may have tried again

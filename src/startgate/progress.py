@@ -27,13 +27,14 @@ MARGIN = 64
 _SIZE = 4096
 _READERS = 32
 # The words of the page: answers of each group, the highest event fd, the turnstile's (its turns, its
-# holds, its highest event fd, and whether the supervisor rests: `struct counters` of
-# native/turnstile.c), then each reader's two.
+# holds, its highest event fd, whether the supervisor rests, how many containers are not settled: `struct
+# counters` of native/turnstile.c), then each reader's two.
 _TOP = GROUPS
 _TURNSTILE = 3
 _TURNSTILE_HOLDS = _TURNSTILE + 1
 _TURNSTILE_TOP = _TURNSTILE + 2
 _RESTING = _TURNSTILE + 3
+_UNSETTLED = _TURNSTILE + 4
 _FIRST = 8
 _WORDS = 2 * _READERS
 
@@ -110,6 +111,10 @@ class Progress:
     def turnstile(self) -> Watched:
         """Return what the turnstile needs of this."""
         return Watched(self._words[_TURNSTILE:_FIRST], self.ping, self.alert)
+
+    def unsettled(self, containers: int) -> None:
+        """For so many containers a `start` or a `delete` may have to be held: see `Lifecycle`."""
+        self._words[_UNSETTLED] = containers
 
     def rest(self, resting: bool) -> None:
         """The supervisor wants to be alerted of the next hold, or needs it no more."""

@@ -233,7 +233,7 @@ class Watcher:
     def _context(self, parts: ExitStack, resources: Resources, proc: Proc) -> Context:
         context = Context(
             proc=proc,
-            lifecycle=Lifecycle(_starting_limit()),
+            lifecycle=Lifecycle(_starting_limit(), resources.progress.unsettled),
             listeners=self._listeners,
             exits=exits_for(proc, resources.source.exits()),
             workers=Workers(),

@@ -16,12 +16,12 @@ from pathlib import Path
 import pytest
 
 from startgate.kernel.fanotify import FAN_ALLOW, FAN_OPEN_EXEC_PERM, Event
-from startgate.kernel.turnstile import Turnstile
+from startgate.kernel.turnstile import Turnstile, Words
 from startgate.records.table import Table
 from startgate.resources import Resources
 from tests.kernel.support import PATIENCE, eventually
 
-WORDS = (b"create", b"start")
+WORDS = Words((b"create", b"start"), (b"delete",))
 SMALL = 4 * 4096  # room for four packets
 
 
@@ -80,6 +80,16 @@ def test_without_a_word_it_is_let_go(gate: Gate) -> None:
             assert gate.execute(*arguments).wait(PATIENCE) == 0
         assert turnstile.read() is None
         assert gate.resources.progress.snapshot().held == 0
+
+
+def test_some_words_matter_only_while_a_container_is_not_settled(gate: Gate) -> None:
+    with closing(gate.turnstile()) as turnstile:
+        assert gate.execute("delete", "x").wait(PATIENCE) == 0
+        gate.resources.progress.unsettled(1)
+        gate.execute("delete", "x")
+        gate.allow(gate.next(turnstile))
+        gate.resources.progress.unsettled(0)
+        assert gate.execute("delete", "x").wait(PATIENCE) == 0
 
 
 def test_with_a_word_it_is_passed_on_with_its_record(gate: Gate) -> None:

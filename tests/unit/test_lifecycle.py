@@ -292,6 +292,27 @@ def test_a_process_that_tries_again_is_not_forgotten_with_its_first_try(
     assert lifecycle.find(KEY) is (again if end else entry)
 
 
+def test_a_users_container_is_never_settled() -> None:
+    """If its `start` was refused, the next one is, too."""
+    told: list[int] = []
+    lifecycle, entry = Lifecycle(unsettled=told.append), make_entry("c1")
+    entry.key = entry.key._replace(uid=1000)
+    lifecycle.begin(entry)
+    claim(lifecycle, entry)
+    lifecycle.passed(entry)
+    assert told[-1] == 1
+    lifecycle.stopped(entry, EXIT_3)
+    assert told[-1] == 0
+
+
+@pytest.mark.parametrize("started", [True, False])
+def test_one_that_was_there_before_is_settled_once_it_runs(started: bool) -> None:
+    told = [0]
+    lifecycle = Lifecycle(unsettled=told.append)
+    lifecycle.adopt(existing(started=started))
+    assert told[-1] == (not started)
+
+
 class LifecycleMachine(RuleBasedStateMachine):
     """Any order of calls, with few ids: compared with what each entry went through."""
 
@@ -299,9 +320,13 @@ class LifecycleMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.lifecycle = Lifecycle()
+        self.lifecycle = Lifecycle(unsettled=self._tell_unsettled)
+        self.unsettled = 0
         self.known: list[Entry] = []
         self.told: list[Entry] = []
+
+    def _tell_unsettled(self, count: int) -> None:
+        self.unsettled = count
 
     @rule(target=entries, identity=st.sampled_from("ab"))
     def begin(self, identity: str) -> Entry:
@@ -362,6 +387,14 @@ class LifecycleMachine(RuleBasedStateMachine):
         assert not any(e.state is State.STOPPED for e in listed)
         starting = [e for e in self.known if e.state is State.CREATING]
         assert [e for e in listed if e.state is State.CREATING] == starting
+
+    @invariant()
+    def no_start_or_delete_is_let_go_that_matters(self) -> None:
+        assert self.unsettled == sum(e.state is not State.STOPPED and not e.passed for e in self.known)
+        for identity in "ab":
+            key = Key("/run/runc", identity)
+            if self.lifecycle.to_start(key) or self.lifecycle.without_init(key):
+                assert self.unsettled
 
     @invariant()
     def a_created_container_is_found_before_a_start(self) -> None:

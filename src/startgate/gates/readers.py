@@ -10,7 +10,7 @@ from startgate.gates.command import CommandGate
 from startgate.gates.container import ContainerGate
 from startgate.gates.context import Context
 from startgate.gates.reader import Crew, Reader
-from startgate.kernel.turnstile import Turnstile
+from startgate.kernel.turnstile import Turnstile, Words
 from startgate.resources import COMMANDS, CONTAINERS, Resources
 from startgate.runtimes import commandline
 
@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 _READERS = 4
 """For each group. All but one may be at work on what they read, or hang: read(2) opens the file,
 on overlayfs above a FUSE server that hangs it waits."""
+
+_WORDS = Words(commandline.WORDS - commandline.SETTLING_WORDS, commandline.SETTLING_WORDS)
 
 Gates = tuple[CommandGate, ContainerGate]
 """What decides on the events of each group."""
@@ -43,7 +45,7 @@ def _turnstile(resources: Resources) -> Turnstile | None:
     if table is None:
         return None
     try:
-        return Turnstile(resources.commands, table, commandline.WORDS, progress.turnstile())
+        return Turnstile(resources.commands, table, _WORDS, progress.turnstile())
     except OSError as error:
         log.info("no turnstile, so commands that need no hold take longer: %s", error)
         return None

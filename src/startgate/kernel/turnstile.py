@@ -33,6 +33,7 @@ class _Setup(ctypes.Structure):
         ("unused", ctypes.c_int32),
         ("counters", ctypes.c_void_p),
         ("words", ctypes.c_char_p),
+        ("settling_words", ctypes.c_char_p),
     )
 
 
@@ -49,11 +50,19 @@ def library() -> ctypes.CDLL:
     return so
 
 
+class Words(NamedTuple):
+    """The words for which an execve is passed on."""
+
+    always: Iterable[bytes]
+    settling: Iterable[bytes]
+    """While some container is not settled."""
+
+
 class Watched(NamedTuple):
-    """How a supervisor sees that the thread lives."""
+    """How a supervisor sees that the thread lives, and the thread whether all containers are settled."""
 
     counters: memoryview
-    """Four words, see ``struct counters``."""
+    """Five words, see ``struct counters``."""
     ping: int
     """An eventfd of which each write is worth one turn."""
     alert: int
@@ -70,16 +79,16 @@ class Turnstile:
         self,
         group: Group,
         table: int,
-        words: Iterable[bytes],
+        words: Words,
         watched: Watched,
         *,
         room: int = _ROOM,
     ) -> None:
         """Start the thread.
 
-        `table` is the fd of the map of exec records by thread id; an execve without any of
-        `words` in its arguments is let go. Raises OSError where the library can't be used, or
-        the thread not be started.
+        `table` is the fd of the map of exec records by thread id; an execve whose arguments have
+        none of `words` is let go. Raises OSError where the library can't be used, or the thread
+        not be started.
         """
         self._group = group
         self._library = library()
@@ -95,7 +104,8 @@ class Turnstile:
             alert=watched.alert,
             scarce=fanotify.scarce_from(),
             counters=ctypes.addressof(ctypes.c_uint64.from_buffer(watched.counters)),
-            words=b"".join(word + b"\0" for word in words) + b"\0",
+            words=_joined(words.always),
+            settling_words=_joined(words.settling),
         )
         self._kept = setup, watched  # the thread uses them
         self._thread: int | None = self._library.turnstile_start(ctypes.byref(setup))
@@ -159,6 +169,10 @@ class Turnstile:
     def _close_fds(self) -> None:
         for fd in (self._pipe, self._out, self._stop):
             os.close(fd)
+
+
+def _joined(words: Iterable[bytes]) -> bytes:
+    return b"".join(word + b"\0" for word in words) + b"\0"
 
 
 def _size(pipe: int, room: int) -> None:

@@ -101,6 +101,8 @@ _STARTING = frozenset({Command.CREATE, Command.RUN, Command.RESTORE})
 _COMMANDS = {command.value: command for command in Command if command is not Command.OTHER}
 WORDS = frozenset(map(os.fsencode, _COMMANDS))
 """One of these is in each command line that is not OTHER."""
+SETTLING_WORDS = frozenset({b"start", b"delete"})
+"""Of these, those that concern containers which are being created only."""
 _KNOWN = frozenset(_COMMANDS) | frozenset(
     "checkpoint do events features help info init list pause ps resume spec state "
     "tar update version wait".split()
