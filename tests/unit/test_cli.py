@@ -60,7 +60,7 @@ def run_main(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int | str | No
     ("expression", "said"),
     [
         ("type ==", "startgate: the filter does not compile"),
-        ("nope", "startgate: the filter uses an unknown"),
+        ("nope", "startgate: the filter does not compile, at 1:1: unknown name"),
     ],
 )
 def test_a_filter_that_is_none(
