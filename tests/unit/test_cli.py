@@ -65,6 +65,7 @@ COMMANDS = {
     "--config": ["watch", "daemon"],
     "--container": ["policy test /dev/null"],
     "--bundle": ["policy test /dev/null"],
+    "--image": ["policy test /dev/null"],
 }
 USES = [(option, command) for option, commands in COMMANDS.items() for command in commands]
 
@@ -184,6 +185,12 @@ def test_help(command: str, option: str) -> None:
     assert result.exit_code == 0
     assert "Usage:" in result.stdout
     assert max(map(len, result.stdout.splitlines())) <= 100
+
+
+@pytest.mark.parametrize("group", ["", "policy", "config"])
+def test_what_a_command_does_is_said_in_full(group: str) -> None:
+    _, commands = CliRunner().invoke(app, [*group.split(), "--help"]).stdout.split("Commands:\n")
+    assert commands.strip() and "..." not in commands
 
 
 def test_version() -> None:

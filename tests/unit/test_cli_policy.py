@@ -122,9 +122,13 @@ def test_annotations_and_an_image_may_be_given(rules: str, bundle: str) -> None:
     ]
     told = json.loads(run(*words).output)
     assert [each["result"] for each in told["rules"] if each["rule"] == "by-label"] == ["warn"]
-    assert isinstance(
-        run("policy", "test", rules, "--bundle", bundle, "--annotation", "x").exception, Exception
-    )
+
+
+@pytest.mark.parametrize("text", ["", "x", "=x"])
+def test_an_annotation_that_is_none(rules: str, bundle: str, text: str) -> None:
+    result = run("policy", "test", rules, "--bundle", bundle, "--annotation", text)
+    assert isinstance(result.exception, UsageError)
+    assert "it is written KEY=VALUE" in str(result.exception)
 
 
 def test_an_exec(rules: str, bundle: str) -> None:

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 _CONFIG = "/etc/startgate/config.toml"
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 fine, 1 failure, 2 usage, 3 this host can't (startgate doctor tells why).",
+)
 @click.version_option(package_name="startgate")
 @click.option("--verbose", "-v", is_flag=True, help="Tell more on stderr.")
 def app(verbose: bool) -> None:
@@ -86,7 +89,7 @@ def watch(
     help="Replace the worker when it is silent for about this long while something waits for it.",
 )
 def daemon(*, hang_limit: float, config_path: str | None, **watch: Any) -> None:
-    """Watch as the node's agent: a supervisor replaces the worker that dies or hangs.
+    """Watch as the node's agent. A supervisor replaces the worker that dies or hangs.
 
     SIGTERM ends it. SIGUSR2 replaces both by what is installed now; no start is missed meanwhile.
     """
@@ -140,7 +143,7 @@ def ps(output: str, keep: str | None, host_root: str) -> None:
 @click.option("--oci", is_flag=True, help="Also the whole config.json, as key `oci`.")
 @options.host_root
 def inspect(container: str, output: str, oci: bool, host_root: str) -> None:
-    """Tell everything about one container, given its id, a unique beginning of it, or its name."""
+    """Tell everything about one container. CONTAINER is its id, a unique beginning of it, or its name."""
     from startgate.cli.containers import choose, scan, tell  # noqa: PLC0415
 
     looked = scan(host_root)
@@ -152,7 +155,7 @@ def inspect(container: str, output: str, oci: bool, host_root: str) -> None:
 @options.output
 @options.exec_records
 def demo(output: str, exec_records: str) -> None:
-    """Run a small container with the host's runtime, no engine needed, and show its events."""
+    """Run a small container and show its events. It needs a runtime only, no engine."""
     from startgate.cli.watch import Watch  # noqa: PLC0415
     from startgate.watcher import Watcher  # noqa: PLC0415
 
@@ -163,7 +166,7 @@ def demo(output: str, exec_records: str) -> None:
 @options.output
 @options.host_root
 def doctor(output: str, host_root: str) -> None:
-    """Tell what this host offers and what is missing; exit 0 only if containers can be held."""
+    """Tell what this host offers and what is missing. Exit code 0 only if containers can be held, else 3."""
     from startgate.cli.doctor import examine, show  # noqa: PLC0415
 
     probes = examine(host_root)

@@ -68,7 +68,7 @@ _WATCHING = (
         multiple=True,
         type=text,
         metavar="PATH",
-        help="A further runtime binary; may be given several times.",
+        help="A further runtime binary. Repeatable.",
     ),
     exec_records,
     host_root,
@@ -85,7 +85,7 @@ _WATCHING = (
         "commands",
         multiple=True,
         metavar="TYPE=CMD",
-        help="Run a command at each event of a type: created='logger hello' (docs/hooks.md).",
+        help="Run a command at each event of a type: created='logger hello' (docs/hooks.md). Repeatable.",
     ),
     click.option(
         "--policy",
@@ -93,7 +93,7 @@ _WATCHING = (
         multiple=True,
         type=FILE,
         metavar="FILE",
-        help="Rules that refuse, warn or change (docs/policy.md).",
+        help="Rules that refuse, warn or change (docs/policy.md). Repeatable.",
     ),
     click.option(
         "--config",

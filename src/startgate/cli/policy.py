@@ -40,7 +40,7 @@ def check(file: str) -> None:
     help="A container that is there now: id or name.",
 )
 @click.option("--annotation", "annotations", multiple=True, metavar="KEY=VALUE", help="A further annotation.")
-@click.option("--image", metavar="NAME", help="The image, which a bundle does not tell.")
+@click.option("--image", type=options.text, metavar="NAME", help="The image, which a bundle does not tell.")
 @click.option("--exec", "execute", metavar="COMMAND", help="Try also the rules for this `exec` in it.")
 @options.output
 def test(
@@ -53,7 +53,7 @@ def test(
     execute: str | None,
     output: str,
 ) -> None:
-    """Show what the rules say of a container, and what they would change; nothing is started.
+    """Show what the rules say of a container. And what they would change; nothing is started.
 
     Exit code 1: it would be refused.
     """
@@ -88,7 +88,7 @@ def config() -> None:
 @config.command("check")
 @click.argument("file", type=options.FILE, default="/etc/startgate/config.toml")
 def check_config(file: str) -> None:
-    """Read the configuration file and all that it names; tell where it is wrong."""
+    """Check the configuration file and all that it names. Tell where it is wrong."""
     from startgate.active import Active  # noqa: PLC0415
     from startgate.listeners import Listeners  # noqa: PLC0415
 

@@ -128,7 +128,7 @@ def _words(command: str) -> tuple[str, ...]:
 
 def _pair(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
-    if not equals:
+    if not equals or not name:
         raise UsageError(f"--annotation {text!r}: it is written KEY=VALUE")
     return name, value
 
