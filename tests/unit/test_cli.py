@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from startgate import cli
+from startgate.agent import start
 from startgate.cli import app, log, main
 from startgate.errors import BundleError, KernelUnsupported
 from startgate.watcher import Watcher
@@ -17,6 +19,7 @@ from startgate.watcher import Watcher
 @pytest.fixture(autouse=True)
 def _nothing_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Watcher, "start", lambda watcher: pytest.fail("started"))
+    monkeypatch.setattr(start, "become_supervisor", lambda **options: pytest.fail("started"))
 
 
 @pytest.mark.parametrize(
@@ -119,6 +122,18 @@ def test_a_file_that_should_be_a_directory(option: str, command: str) -> None:
 @pytest.mark.parametrize(("option", "command"), [use for use in USES if use[0] in ("--policy", "--config")])
 def test_a_directory_that_should_be_a_file(option: str, command: str) -> None:
     assert f"Invalid value for '{option}': File '/' is a directory." in refusal(command, option, "/")
+
+
+@pytest.mark.parametrize("command", ["watch", "daemon"])
+def test_a_configuration_that_is_a_dangling_link(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Its rules were meant to decide: not watching without them."""
+    path = tmp_path / "config.toml"
+    path.symlink_to(tmp_path / "none")
+    monkeypatch.setattr(cli, "_CONFIG", str(path))
+    assert run_main(monkeypatch, command) == 2
+    assert capsys.readouterr().err == f"startgate: {path}: No such file or directory\n"
 
 
 def run_main(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int | str | None:

@@ -101,7 +101,7 @@ def daemon(*, hang_limit: float, config_path: str | None, **watch: Any) -> None:
 
 def _configure(watcher: dict[str, Any], path: str | None) -> str | None:
     """Add what the configuration file sets; return its path, None where there is none."""
-    if path is None and not os.path.exists(_CONFIG):
+    if path is None and not os.path.lexists(_CONFIG):  # a link that leads nowhere is a mistake
         return None
     from startgate import config  # noqa: PLC0415  (not for those who have none)
 
