@@ -192,11 +192,6 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
         """Return one line of JSON, without the newline."""
         return msgspec.json.encode(self)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return dicts, lists, strings and numbers: what a CEL filter sees."""
-        built: dict[str, Any] = msgspec.to_builtins(self)
-        return built
-
 
 def timestamp(nanoseconds: int | None = None) -> str:
     """Format a wall-clock time in nanoseconds (default: now) as RFC 3339 in UTC."""

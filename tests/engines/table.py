@@ -13,8 +13,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from xml.etree import ElementTree
 
+from tests import tables
+
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs/engines.md"
-MARKERS = ("<!-- engines: written by `make engines-table` -->", "<!-- /engines -->")
 COLUMNS = {
     "way": "way to start",
     "held": "held",
@@ -32,15 +33,12 @@ Row = dict[str, object]
 def main(reports: Iterable[str]) -> int:
     """Write the document; refuse if a test failed."""
     root = ElementTree.Element("reports")
-    root.extend(case for report in reports for case in of_engines(Path(report)))
-    if failed := [case.get("name") for case in root.iter("testcase") if failures(case)]:
-        print(f"{len(failed)} tests failed, {failed[0]} first: no table is written from them")
+    root.extend([case for report in reports for case in of_engines(Path(report))])
+    if not tables.passed(root):
         return 1
-    before, rest = DOCUMENT.read_text().split(MARKERS[0])
-    after = rest.split(MARKERS[1])[1]
     rows = [json.loads(value) for value in properties(root, "way")]
-    text = "\n\n".join([*tables(rows), *latencies(rows), *loads(root), *missing(root)])
-    DOCUMENT.write_text(f"{before}{MARKERS[0]}\n{text}\n{MARKERS[1]}{after}")
+    text = "\n\n".join([*ways(rows), *latencies(rows), *loads(root), *missing(root)])
+    tables.put(DOCUMENT, "engines", "engines-table", text)
     return 0
 
 
@@ -50,27 +48,19 @@ def of_engines(report: Path) -> list[ElementTree.Element]:
     return [case for case in cases if case.get("classname", "").startswith("tests.engines.")]
 
 
-def failures(case: ElementTree.Element) -> list[ElementTree.Element]:
-    """Return how a test failed, if it did."""
-    return [child for child in case if child.tag in ("failure", "error")]
-
-
 def properties(root: ElementTree.Element, name: str) -> list[str]:
     """Return what the tests recorded under a name."""
     return [found.get("value", "") for found in root.iter("property") if found.get("name") == name]
 
 
-def tables(rows: Iterable[Row]) -> Iterable[str]:
+def ways(rows: Iterable[Row]) -> Iterable[str]:
     """Return a table for each engine, in the order of the tests."""
     engines: dict[object, list[Row]] = {}
     for row in rows:
         engines.setdefault(row["engine"], []).append(row)
     for engine in sorted(engines, key=str):
-        lines = [f"### {engine}", "", "| " + " | ".join(COLUMNS.values()) + " |", "|---" * len(COLUMNS) + "|"]
-        lines += [
-            "| " + " | ".join(cell(row[column]) for column in COLUMNS) + " |" for row in engines[engine]
-        ]
-        yield "\n".join(lines)
+        cells = ([cell(row[column]) for column in COLUMNS] for row in engines[engine])
+        yield "\n".join([f"### {engine}", "", *tables.rows(COLUMNS.values(), cells)])
 
 
 def cell(value: object) -> str:

@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
+from tests import tables
+
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs/daemon.md"
-MARKERS = ("<!-- faults: written by `make faults-table` -->", "<!-- /faults -->")
 COLUMNS = {
     "fault": "fault",
     "started": "started",
@@ -24,21 +25,17 @@ COLUMNS = {
 def main(report: Path) -> int:
     """Write the document; refuse if a test failed."""
     cases = list(ElementTree.parse(report).iter("testcase"))
-    if failed := [case.get("name") for case in cases if {"failure", "error"} & {c.tag for c in case}]:
-        print(f"{report}: {len(failed)} tests failed, {failed[0]} first: no table is written from them")
+    if not tables.passed(cases):
         return 1
-    before, rest = DOCUMENT.read_text().split(MARKERS[0])
-    after = rest.split(MARKERS[1])[1]
-    DOCUMENT.write_text(f"{before}{MARKERS[0]}\n{table(cases)}\n{MARKERS[1]}{after}")
+    tables.put(DOCUMENT, "faults", "faults-table", table(cases))
     return 0
 
 
 def table(cases: list[ElementTree.Element]) -> str:
     """Return the table in Markdown: a row for each fault."""
     told = [{p.get("name", ""): p.get("value", "") for p in case.iter("property")} for case in cases]
-    lines = ["| " + " | ".join(COLUMNS.values()) + " |", "|---" * len(COLUMNS) + "|"]
-    lines += ["| " + " | ".join(row[column] for column in COLUMNS) + " |" for row in told if "fault" in row]
-    return "\n".join(lines)
+    faults = ([row[column] for column in COLUMNS] for row in told if "fault" in row)
+    return "\n".join(tables.rows(COLUMNS.values(), faults))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -23,6 +24,9 @@ SLOWNESS = float(os.environ.get("STARTGATE_TEST_SLOWNESS", "1"))
 
 PATIENCE = 20 * max(1.0, SLOWNESS / 4)
 """Seconds after which something that should happen is taken not to."""
+
+STARTGATE = (sys.executable, "-c", "from startgate.cli import main; main()")
+"""What its command line begins with."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +137,22 @@ def watch_events(
 
 
 Watching = Callable[..., AbstractContextManager[Watched]]
+
+
+@contextmanager
+def watch_process(
+    *options: str, prefix: Sequence[str] = (), command: str = "watch"
+) -> Iterator[subprocess.Popen[str]]:
+    """Start ``startgate watch``, or ``daemon``, behind a prefix; wait until it can hold."""
+    words = [*prefix, *STARTGATE, command, "--no-existing", *options]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr
+            said = process.stderr.readline()
+            assert said.startswith("watching "), said + process.stderr.read()
+            yield process
+        finally:
+            process.kill()
 
 
 def unavailable(reason: str, required: str = "STARTGATE_REQUIRE_KERNEL") -> NoReturn:

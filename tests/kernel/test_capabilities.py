@@ -10,19 +10,16 @@ import re
 import shutil
 import socket
 import subprocess
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from startgate.kernel import features
-from tests.kernel.support import PATIENCE, Runtime, read_as_an_engine
+from tests.kernel.support import PATIENCE, STARTGATE, Runtime, read_as_an_engine, watch_process
 
 UNIT = Path(__file__).parent.parent.parent / "packaging/startgate.service"
-STARTGATE = [sys.executable, "-c", "from startgate.cli import main; main()"]
 # What ProtectSystem=strict leaves: a mount namespace in which only its own directory may be written.
 _SANDBOX = """\
 mkdir -p /run/startgate-test && mount -t tmpfs -o mode=700 tmpfs /run/startgate-test &&
@@ -65,20 +62,6 @@ def doctor(prefix: list[str]) -> tuple[int, dict[str, Any]]:
     return done.returncode, {probe["name"]: probe for probe in json.loads(done.stdout)}
 
 
-@contextmanager
-def watch(prefix: list[str], *options: str, command: str = "watch") -> Iterator[subprocess.Popen[str]]:
-    """``startgate watch``, or ``daemon``, behind a prefix, once it can hold."""
-    words = [*prefix, *STARTGATE, command, "--no-existing", "--output", "json", *options]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stderr
-            said = process.stderr.readline()
-            assert said.startswith("watching "), said + process.stderr.read()
-            yield process
-        finally:
-            process.kill()
-
-
 def everything_is_seen(
     process: subprocess.Popen[str], runtime: Runtime, bundle: Path, name: str, source: str = "table"
 ) -> None:
@@ -115,7 +98,7 @@ def everything_is_seen(
 
 
 def test_what_the_unit_gives_is_enough(source: str, runtime: Runtime, bundle: Path, name: str) -> None:
-    with watch(limited(CAPABILITIES), "--exec-records", source) as process:
+    with watch_process("-o", "json", "--exec-records", source, prefix=limited(CAPABILITIES)) as process:
         everything_is_seen(process, runtime, bundle, name, source)
 
 
@@ -124,7 +107,7 @@ def test_in_the_units_read_only_mount_namespace(
     command: str, runc: Runtime, bundle: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RUNTIME_DIRECTORY", "/run/startgate-test")
-    with watch([*READ_ONLY, *limited(CAPABILITIES)], command=command) as process:
+    with watch_process("-o", "json", prefix=[*READ_ONLY, *limited(CAPABILITIES)], command=command) as process:
         everything_is_seen(process, runc, bundle, name)
         process.terminate()
         assert process.wait(PATIENCE) == 0
@@ -138,7 +121,7 @@ def test_systemd_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(tmp_path / "notify"))
         systemd.settimeout(PATIENCE)
-        with watch([], command="daemon") as process:
+        with watch_process("-o", "json", command="daemon") as process:
             while not systemd.recv(4096).startswith(b"READY=1"):
                 pass
             assert {systemd.recv(4096) for _ in range(3)} == {b"WATCHDOG=1"}
@@ -210,7 +193,7 @@ def test_its_system_calls_pass_the_units_filter(
     allowed = allowed_calls()
     trace = tmp_path / "trace"
     tracer = ["strace", "-f", "-qq", "-e", "signal=none", "-o", str(trace)]
-    with watch(tracer, command=command) as process:
+    with watch_process("-o", "json", prefix=tracer, command=command) as process:
         runc("run", "-b", str(bundle), name, check=False)
         assert process.stdout
         assert any('"stopped"' in line and name in line for line in process.stdout)

@@ -8,17 +8,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.kernel.support import PATIENCE, SLOWNESS, Runtime
+from tests.kernel.support import PATIENCE, SLOWNESS, STARTGATE, Runtime, watch_process
 
 pytestmark = pytest.mark.portable
-
-STARTGATE = [sys.executable, "-c", "from startgate.cli import main; main()"]
 
 
 def startgate(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -27,20 +23,8 @@ def startgate(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@contextmanager
-def watching(*arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """Start ``startgate watch`` and wait until it can hold."""
-    command = [*STARTGATE, "watch", "--no-existing", *arguments]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stderr and process.stderr.readline().startswith("watching ")
-            yield process
-        finally:
-            process.kill()
-
-
 def test_json_lines(runtime: Runtime, bundle: Path, name: str) -> None:
-    with watching("--output", "json", "--count", "4") as process:
+    with watch_process("--output", "json", "--count", "4") as process:
         runtime("run", "-b", str(bundle), name, check=False)
         assert process.stdout
         events = [json.loads(line) for line in process.stdout]
@@ -52,7 +36,7 @@ def test_json_lines(runtime: Runtime, bundle: Path, name: str) -> None:
 
 
 def test_the_table(runc: Runtime, bundle: Path, name: str) -> None:
-    with watching("--count", "4") as process:
+    with watch_process("--count", "4") as process:
         runc("run", "-b", str(bundle), name, check=False)
         assert process.stdout
         lines = process.stdout.read().splitlines()
@@ -64,7 +48,7 @@ def test_the_table(runc: Runtime, bundle: Path, name: str) -> None:
 
 def test_filter(runc: Runtime, bundle: Path, name: str) -> None:
     wanted = f'type == "stopped" && exit.code == 7 && container.id == "{name}-2"'
-    with watching("--output", "json", "--filter", wanted, "--count", "1") as process:
+    with watch_process("--output", "json", "--filter", wanted, "--count", "1") as process:
         for number in range(3):
             runc("run", "-b", str(bundle), f"{name}-{number}", check=False)
         assert process.stdout
@@ -81,7 +65,7 @@ def test_for_some_time() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda s: s.name)
 def test_signals_end_it_cleanly(number: signal.Signals) -> None:
-    with watching() as process:
+    with watch_process() as process:
         process.send_signal(number)
         assert process.wait(PATIENCE) == 0
         assert process.stderr and process.stderr.read() == ""
@@ -89,14 +73,14 @@ def test_signals_end_it_cleanly(number: signal.Signals) -> None:
 
 def test_ctrl_z_does_not_stop_it(runc: Runtime, bundle: Path, name: str) -> None:
     """Stopped, it would keep all runtime commands of the host waiting."""
-    with watching("--output", "json", "--count", "1") as process:
+    with watch_process("--output", "json", "--count", "1") as process:
         process.send_signal(signal.SIGTSTP)
         assert runc("run", "-b", str(bundle), name, check=False).returncode == 7
         assert process.wait(PATIENCE) == 0
 
 
 def test_a_reader_that_leaves(runc: Runtime, bundle: Path, name: str) -> None:
-    with watching("--output", "json") as process:
+    with watch_process("--output", "json") as process:
         assert process.stdout
         process.stdout.close()
         runc("run", "-b", str(bundle), name, check=False)
@@ -180,9 +164,9 @@ def test_start_up_idle_and_size() -> None:
     times = []
     for _ in range(5):
         began = time.monotonic()
-        with watching():
+        with watch_process():
             times.append(time.monotonic() - began)
-    with watching() as process:
+    with watch_process() as process:
         rss = _rss(process.pid)
         calls = _system_calls(process.pid, 3 if SLOWNESS > 1 else 10)
     print(f"start-up {sorted(times)[2]:.3f} s, RSS {rss / 1024:.1f} MB, {len(calls)} system calls while idle")

@@ -14,7 +14,7 @@ import pytest
 
 from startgate import records
 from startgate.errors import NotReadable
-from startgate.exits import Exits, PidfdExits, RingExits
+from startgate.exits import ExitMemory, Exits, PidfdExits, RingExits
 from startgate.kernel import features
 from startgate.kernel.process import Proc
 from tests.kernel.support import PATIENCE, SLOWNESS
@@ -34,6 +34,16 @@ def following(exits: Exits) -> Iterator[Follow]:
         yield follow
     finally:
         exits.close()
+
+
+@pytest.fixture
+def memory(source: str) -> Iterator[ExitMemory | None]:
+    """What the BPF programs of an exec record source remember; None: it has none."""
+    group = features.open_group(report_tid=True)
+    taken = records.choose(source, group)
+    yield taken.exits()
+    taken.close()
+    group.close()
 
 
 def child(script: str) -> subprocess.Popen[bytes]:
@@ -75,66 +85,45 @@ def test_reaped_before_it_is_looked_at(script: str) -> None:
 
 
 @pytest.mark.parametrize("script", ENDS)
-def test_the_bpf_program_remembers(script: str, source: str) -> None:
-    group = features.open_group(report_tid=True)
-    taken = records.choose(source, group)
-    try:
-        memory = taken.exits()
-        if memory is None:
-            pytest.skip("procfs has no BPF")
-        with child(script) as process:
-            memory.expect(process.pid)
-            assert memory.take(process.pid) is None
-            memory.expect(process.pid)
-            go(process)
-            process.wait()
-            assert memory.take(process.pid) == ENDS[script]
-            assert memory.take(process.pid) is None
-    finally:
-        taken.close()
-        group.close()
+def test_the_bpf_program_remembers(script: str, memory: ExitMemory | None) -> None:
+    if memory is None:
+        pytest.skip("procfs has no BPF")
+    with child(script) as process:
+        memory.expect(process.pid)
+        assert memory.take(process.pid) is None
+        memory.expect(process.pid)
+        go(process)
+        process.wait()
+        assert memory.take(process.pid) == ENDS[script]
+        assert memory.take(process.pid) is None
 
 
-def test_a_thread_that_outlives_the_first_one(source: str) -> None:
+def test_a_thread_that_outlives_the_first_one(memory: ExitMemory | None) -> None:
     """The process's status is the last exit_group's, not the first thread's."""
-    group = features.open_group(report_tid=True)
-    taken = records.choose(source, group)
     script = (
         "import ctypes, os, sys, threading, time\n"
         "sys.stdin.readline()\n"
         "threading.Thread(target=lambda: (time.sleep(.2), os._exit(9))).start()\n"
         "ctypes.CDLL(None).pthread_exit(None)"
     )
-    try:
-        memory = taken.exits()
-        with subprocess.Popen(["/usr/bin/python3", "-c", script], stdin=subprocess.PIPE) as process:
-            with following(PidfdExits(Proc(), memory)) as follow:
-                told = follow(process.pid)
-                go(process)
-                status = told.get(timeout=PATIENCE)
-        # Without BPF, Linux 5.10 shows the first thread's status only.
-        assert status == 9 << 8 or (memory is None and not features.has_exit_info())
-    finally:
-        taken.close()
-        group.close()
+    with subprocess.Popen(["/usr/bin/python3", "-c", script], stdin=subprocess.PIPE) as process:
+        with following(PidfdExits(Proc(), memory)) as follow:
+            told = follow(process.pid)
+            go(process)
+            status = told.get(timeout=PATIENCE)
+    # Without BPF, Linux 5.10 shows the first thread's status only.
+    assert status == 9 << 8 or (memory is None and not features.has_exit_info())
 
 
 @pytest.mark.parametrize("script", ENDS)
-def test_the_bpf_program_tells_the_end_itself(script: str, source: str) -> None:
+def test_the_bpf_program_tells_the_end_itself(script: str, memory: ExitMemory | None) -> None:
     """What serves in a child pid namespace: no pidfd, the wait status from a ring buffer."""
-    group = features.open_group(report_tid=True)
-    taken = records.choose(source, group)
-    try:
-        memory = taken.exits()
-        if memory is None:
-            pytest.skip("procfs has no BPF")
-        with following(RingExits(Proc(), memory)) as follow, child(script) as process:
-            told, twice = follow(process.pid), follow(process.pid)
-            go(process)
-            assert told.get(timeout=PATIENCE) == twice.get(timeout=PATIENCE) == ENDS[script]
-    finally:
-        taken.close()
-        group.close()
+    if memory is None:
+        pytest.skip("procfs has no BPF")
+    with following(RingExits(Proc(), memory)) as follow, child(script) as process:
+        told, twice = follow(process.pid), follow(process.pid)
+        go(process)
+        assert told.get(timeout=PATIENCE) == twice.get(timeout=PATIENCE) == ENDS[script]
 
 
 def test_it_is_told_within_50_ms() -> None:

@@ -22,8 +22,17 @@ from startgate import Watcher
 from startgate.hooks import HookConfig, Hooks, HookType
 from startgate.testing import write_config
 from tests.kernel.conftest import Watching
-from tests.kernel.support import PATIENCE, SLOWNESS, Runtime, Watched, eventually, read_as_an_engine, types
-from tests.kernel.test_cli import watching as startgate_watch
+from tests.kernel.support import (
+    PATIENCE,
+    SLOWNESS,
+    STARTGATE,
+    Runtime,
+    Watched,
+    eventually,
+    read_as_an_engine,
+    types,
+    watch_process,
+)
 
 pytestmark = pytest.mark.portable
 SLOW = max(1.0, SLOWNESS)
@@ -221,7 +230,7 @@ def test_the_option(runtime: Runtime, bundle: Path, name: str, tmp_path: Path) -
     pid_file = tmp_path / "pid"
     written = f"created,stopped=sh -c 'echo $STARTGATE_TYPE $STARTGATE_PID >>{tmp_path}/log'"
     hangs = f"stopped=sh -c 'echo $$ >{tmp_path}/hook; exec sleep 1000'"
-    with startgate_watch("--output", "json", "--hook", written, "--hook", hangs) as process:
+    with watch_process("--output", "json", "--hook", written, "--hook", hangs) as process:
         runtime("create", "-b", str(bundle), "--pid-file", str(pid_file), name, detached=True)
         pid = read_as_an_engine(pid_file)
         runtime("start", name)
@@ -236,7 +245,7 @@ def test_the_option(runtime: Runtime, bundle: Path, name: str, tmp_path: Path) -
 
 def test_its_hooks_have_their_signals(runc: Runtime, bundle: Path, name: str, tmp_path: Path) -> None:
     """The threads of `watch` block signals, and Ctrl-Z is ignored: not so in a hook."""
-    with startgate_watch(
+    with watch_process(
         "--hook", f"created=cp /proc/self/status {tmp_path}/status", "--count", "4"
     ) as process:
         runc("run", "-b", str(bundle), name, check=False)
@@ -250,7 +259,7 @@ def test_its_hooks_have_their_signals(runc: Runtime, bundle: Path, name: str, tm
 @pytest.mark.parametrize("hook", ["created", "create=true", "created=no-such-program", "created='"])
 def test_a_wrong_option(hook: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", "from startgate.cli import main; main()", "watch", "--hook", hook],
+        [*STARTGATE, "watch", "--hook", hook],
         capture_output=True,
         text=True,
         check=False,

@@ -8,7 +8,6 @@ import os
 import signal
 import struct
 import subprocess
-import sys
 import termios
 import threading
 import time
@@ -23,11 +22,11 @@ from startgate import Event
 from startgate.foreign import SIZE
 from startgate.testing import write_config
 from tests.kernel.conftest import Watching
-from tests.kernel.support import PATIENCE, SLOWNESS, Runtime, eventually, marks, types
+from tests.kernel.support import PATIENCE, SLOWNESS, STARTGATE, Runtime, eventually, marks, types
 
 pytestmark = pytest.mark.portable
 
-WATCH = [sys.executable, "-c", "from startgate.cli import main; main()", "watch", "--no-existing"]
+WATCH = [*STARTGATE, "watch", "--no-existing"]
 PIPE = 4096
 F_SETPIPE_SZ = 1031
 KILL_THE_RUNTIME = {"path": "/bin/sh", "args": ["sh", "-c", "kill -9 $PPID"]}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,9 +14,8 @@ import pytest
 from startgate.kernel.process import Proc
 from startgate.runtimes import oci
 from startgate.testing import make_bundle, write_config
-from tests.kernel.support import PATIENCE, Runtime, read_as_an_engine, types_of
+from tests.kernel.support import PATIENCE, STARTGATE, Runtime, read_as_an_engine, types_of
 
-MAIN = "from startgate.cli import main; main()"
 WATCH = ["watch", "--no-existing", "-o", "json"]
 # A container's view: its own pid, mount and cgroup namespaces, the host's root below a directory.
 ENTER = """
@@ -32,7 +30,7 @@ exec unshare --kill-child --pid --fork --mount-proc --cgroup "$@"
 @contextmanager
 def inside(host: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     """Run startgate in namespaces of its own; the host's root is at `host`."""
-    command = ["unshare", "-m", "sh", "-c", ENTER.format(host=host), "sh", sys.executable, "-c", MAIN]
+    command = ["unshare", "-m", "sh", "-c", ENTER.format(host=host), "sh", *STARTGATE]
     with popen([*command, *arguments]) as process:
         yield process
 
@@ -40,7 +38,7 @@ def inside(host: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
 @contextmanager
 def in_container(runc: Runtime, directory: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     """Run startgate in a privileged container; the host's root is at /host."""
-    bundle = make_bundle(directory / "agent", [sys.executable, "-c", MAIN, *arguments])
+    bundle = make_bundle(directory / "agent", [*STARTGATE, *arguments])
     everything = list(oci.capability_names(int(Proc().status(os.getpid())["CapBnd"], 16)))
     config = json.loads((bundle / "config.json").read_text())
     config["process"]["capabilities"] = dict.fromkeys(("bounding", "permitted", "effective"), everything)

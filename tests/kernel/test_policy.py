@@ -23,11 +23,19 @@ from startgate.policy import rules
 from startgate.policy.patch import AddMount
 from startgate.testing import write_config
 from tests.kernel.conftest import Watching
-from tests.kernel.support import PATIENCE, SLOWNESS, Runtime, eventually, read_as_an_engine, types
+from tests.kernel.support import (
+    PATIENCE,
+    SLOWNESS,
+    STARTGATE,
+    Runtime,
+    eventually,
+    read_as_an_engine,
+    types,
+    watch_process,
+)
 
 pytestmark = pytest.mark.portable
 
-STARTGATE = [sys.executable, "-c", "from startgate.cli import main; main()"]
 DENY = """
 [[rule]]
 name = "{name}"
@@ -61,20 +69,6 @@ def judging(watching: Watching, tmp_path: Path, text: str, **options: Any) -> It
     with watching(**options) as watched:
         watched.watcher.replace((), policy.registrations())
         yield watched
-
-
-@contextmanager
-def startgate(*arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """Start ``startgate watch``; wait until it can hold."""
-    command = [*STARTGATE, "watch", "--no-existing", "--output", "json", *arguments]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stderr
-            line = process.stderr.readline()
-            assert line.startswith("watching "), line + process.stderr.read()
-            yield process
-        finally:
-            process.kill()
 
 
 def tells(bundle: Path, script: str, **config: Any) -> Path:
@@ -349,7 +343,7 @@ def test_a_policy_on_the_command_line_and_its_reload(
     def run() -> int:
         return runc("run", "-b", str(bundle), name, check=False).returncode
 
-    with startgate("--policy", str(path)) as process:
+    with watch_process("--output", "json", "--policy", str(path)) as process:
         assert process.stderr and process.stdout
         told = map(json.loads, process.stdout)
         denied = (event["reason"]["rule"] for event in told if event["type"] == "denied")
@@ -375,7 +369,7 @@ def test_a_configuration(runc: Runtime, bundle: Path, name: str, tmp_path: Path)
     text = 'policy = ["rules.toml"]\nexec_records = "procfs"\n[[hook]]\non = ["creating"]\n'
     text += f"command = ['touch', '{tmp_path}/hook']\n"
     path = write(tmp_path / "config.toml", text)
-    with startgate("--config", str(path), "--count", "5") as process:
+    with watch_process("--output", "json", "--config", str(path), "--count", "5") as process:
         assert runc("run", "-b", str(bundle), f"bad-{name}", check=False).returncode == 126
         assert not (tmp_path / "hook").exists(), "a hook ran for what the rules had denied"
         assert runc("run", "-b", str(bundle), name, check=False).returncode == 7

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+from startgate import cli
+from startgate.agent import start
 from startgate.cli import app, log, main
 from startgate.errors import BundleError, KernelUnsupported
 from startgate.watcher import Watcher
@@ -16,6 +19,7 @@ from startgate.watcher import Watcher
 @pytest.fixture(autouse=True)
 def _nothing_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Watcher, "start", lambda watcher: pytest.fail("started"))
+    monkeypatch.setattr(start, "become_supervisor", lambda **options: pytest.fail("started"))
 
 
 @pytest.mark.parametrize(
@@ -29,16 +33,21 @@ def _nothing_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
         ("watch -o", "requires an argument"),
         ("watch --count 0", "0 is not in the range x>=1"),
         ("watch --count many", "not a valid integer"),
-        ("watch --for -1", "-1.0 is not in the range x>=0"),
+        ("watch --for -1", "-1.0 is not in the range 0<=x<=100000000"),
+        ("watch --for 1e300", "1e+300 is not in the range"),
         ("watch --hold-timeout 0", "0.0 is not in the range 0<x<=3600"),
         ("watch --hold-timeout -2", "-2.0 is not in the range"),
         ("watch --hold-timeout inf", "inf is not in the range"),
+        ("watch --hold-timeout soon", "'soon' is not a valid number of seconds"),
+        ("daemon --hang-limit 0.1", "0.1 is not in the range"),
         ("watch --exec-records magic", "'magic' is not one of"),
         ("ps extra", "unexpected extra argument"),
         ("ps --output xml", "'xml' is not one of 'table', 'json'"),
         ("inspect", "Missing argument 'CONTAINER'"),
         ("demo --count 1", "No such option"),
         ("doctor --output yaml", "'yaml' is not one of 'table', 'json'"),
+        ("policy check", "Missing argument 'FILE'"),
+        ("policy example extra", "unexpected extra argument"),
     ],
 )
 def test_usage_errors(arguments: str, said: str) -> None:
@@ -46,6 +55,85 @@ def test_usage_errors(arguments: str, said: str) -> None:
     assert result.exit_code == 2
     assert said in result.stderr
     assert result.stdout == ""
+
+
+COMMANDS = {
+    "--for": ["watch"],
+    "--hold-timeout": ["watch", "daemon"],
+    "--hang-limit": ["daemon"],
+    "--runtime": ["watch", "daemon"],
+    "--filter": ["watch", "daemon", "ps"],
+    "--host-root": ["watch", "daemon", "ps", "inspect x", "doctor"],
+    "--policy": ["watch", "daemon"],
+    "--config": ["watch", "daemon"],
+    "--container": ["policy test /dev/null"],
+    "--bundle": ["policy test /dev/null"],
+    "--image": ["policy test /dev/null"],
+}
+USES = [(option, command) for option, commands in COMMANDS.items() for command in commands]
+
+
+def refusal(command: str, *values: str) -> str:
+    """Return what is said of a value that is a usage error."""
+    result = CliRunner().invoke(app, [*command.split(), *values])
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
+    return result.stderr
+
+
+@pytest.mark.parametrize(("option", "command"), USES)
+def test_an_empty_value(option: str, command: str) -> None:
+    """As where a script's variable is not set: never taken for the default."""
+    assert f"Invalid value for '{option}': " in refusal(command, option, "")
+
+
+@pytest.mark.parametrize("command", ["inspect", "policy check", "policy test", "config check"])
+def test_an_empty_argument(command: str) -> None:
+    assert "Invalid value for " in refusal(command, "")
+
+
+@pytest.mark.parametrize(
+    ("option", "command"),
+    [(option, command) for option, command in USES if option in ("--for", "--hold-timeout", "--hang-limit")],
+)
+def test_a_time_that_is_no_number(option: str, command: str) -> None:
+    assert f"Invalid value for '{option}': nan is no length of time" in refusal(command, option, "nan")
+
+
+@pytest.mark.parametrize(
+    ("option", "command"),
+    [use for use in USES if use[0] in ("--host-root", "--policy", "--config", "--bundle")],
+)
+def test_a_path_that_leads_nowhere(option: str, command: str, tmp_path: Path) -> None:
+    path = str(tmp_path / "none")
+    said = refusal(command, option, path)
+    assert f"Invalid value for '{option}'" in said
+    assert f"'{path}' does not exist" in " ".join(said.split())
+
+
+@pytest.mark.parametrize(
+    ("option", "command"), [use for use in USES if use[0] in ("--host-root", "--bundle")]
+)
+def test_a_file_that_should_be_a_directory(option: str, command: str) -> None:
+    said = refusal(command, option, __file__)
+    assert f"Directory '{__file__}' is a file" in " ".join(said.split())
+
+
+@pytest.mark.parametrize(("option", "command"), [use for use in USES if use[0] in ("--policy", "--config")])
+def test_a_directory_that_should_be_a_file(option: str, command: str) -> None:
+    assert f"Invalid value for '{option}': File '/' is a directory." in refusal(command, option, "/")
+
+
+@pytest.mark.parametrize("command", ["watch", "daemon"])
+def test_a_configuration_that_is_a_dangling_link(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Its rules were meant to decide: not watching without them."""
+    path = tmp_path / "config.toml"
+    path.symlink_to(tmp_path / "none")
+    monkeypatch.setattr(cli, "_CONFIG", str(path))
+    assert run_main(monkeypatch, command) == 2
+    assert capsys.readouterr().err == f"startgate: {path}: No such file or directory\n"
 
 
 def run_main(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int | str | None:
@@ -60,7 +148,7 @@ def run_main(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int | str | No
     ("expression", "said"),
     [
         ("type ==", "startgate: the filter does not compile"),
-        ("nope", "startgate: the filter uses an unknown"),
+        ("nope", "startgate: the filter does not compile, at 1:1: unknown name"),
     ],
 )
 def test_a_filter_that_is_none(
@@ -97,13 +185,6 @@ def test_exit_codes(
     assert output.out == ""
 
 
-def test_a_hang_limit_that_is_no_number(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run_main(monkeypatch, "daemon", "--hang-limit", "nan") == 2
-    assert "--hang-limit nan" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize(("closed", "code"), [("2>&-", 2), ("<&- 2>&-", 2), (">&-", 1), (">&- 2>&-", 1)])
 def test_what_is_closed_changes_no_exit_code(closed: str, code: int) -> None:
     program = "from startgate.cli import main; main()"
@@ -119,6 +200,12 @@ def test_help(command: str, option: str) -> None:
     assert result.exit_code == 0
     assert "Usage:" in result.stdout
     assert max(map(len, result.stdout.splitlines())) <= 100
+
+
+@pytest.mark.parametrize("group", ["", "policy", "config"])
+def test_what_a_command_does_is_said_in_full(group: str) -> None:
+    _, commands = CliRunner().invoke(app, [*group.split(), "--help"]).stdout.split("Commands:\n")
+    assert commands.strip() and "..." not in commands
 
 
 def test_version() -> None:

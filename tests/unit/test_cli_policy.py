@@ -122,9 +122,13 @@ def test_annotations_and_an_image_may_be_given(rules: str, bundle: str) -> None:
     ]
     told = json.loads(run(*words).output)
     assert [each["result"] for each in told["rules"] if each["rule"] == "by-label"] == ["warn"]
-    assert isinstance(
-        run("policy", "test", rules, "--bundle", bundle, "--annotation", "x").exception, Exception
-    )
+
+
+@pytest.mark.parametrize("text", ["", "x", "=x"])
+def test_an_annotation_that_is_none(rules: str, bundle: str, text: str) -> None:
+    result = run("policy", "test", rules, "--bundle", bundle, "--annotation", text)
+    assert isinstance(result.exception, UsageError)
+    assert "it is written KEY=VALUE" in str(result.exception)
 
 
 def test_an_exec(rules: str, bundle: str) -> None:
@@ -135,8 +139,32 @@ def test_an_exec(rules: str, bundle: str) -> None:
 
 
 def test_a_bundle_that_is_none(rules: str, tmp_path: Path) -> None:
-    result = run("policy", "test", rules, "--bundle", str(tmp_path / "none"))
-    assert "none/config.json: No such file" in str(result.exception)
+    result = run("policy", "test", rules, "--bundle", str(tmp_path))
+    assert f"{tmp_path}/config.json: No such file" in str(result.exception)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"), [("{", "Input data was truncated"), ("[]", "Expected `object`, got `array`")]
+)
+def test_a_config_that_is_none(rules: str, tmp_path: Path, content: str, said: str) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(content)
+    result = run("policy", "test", rules, "--bundle", str(tmp_path))
+    assert isinstance(result.exception, StartgateError)
+    assert str(result.exception).startswith(f"{path}: ") and said in str(result.exception)
+
+
+def test_a_config_that_is_a_fifo(rules: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "config.json")
+    result = run("policy", "test", rules, "--bundle", str(tmp_path))
+    assert "config.json: not a regular file" in str(result.exception)
+
+
+@pytest.mark.parametrize("words", [[], ["--bundle", "/", "--container", "x"]])
+def test_a_bundle_or_a_container(rules: str, words: list[str]) -> None:
+    result = run("policy", "test", rules, *words)
+    assert isinstance(result.exception, UsageError)
+    assert "either --bundle DIR or --container ID" in str(result.exception)
 
 
 def test_a_bundle_that_is_no_utf8(rules: str, tmp_path: Path) -> None:

@@ -19,6 +19,32 @@ SECURITY = (ROOT / "docs/security.md").read_text()
 NAMED = sorted(set(re.findall(r"`(?:(unit/)?(test_\w+)\.py::)?(test_\w+)`", SECURITY)))
 
 
+LINKS = [
+    (document, link)
+    for document in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"))
+    for link in re.findall(r"\]\(([^)]+)\)", document.read_text())
+    if "://" not in link
+]
+
+
+def headings(document: Path) -> list[str]:
+    """Return the names by which headings are linked to."""
+    found = re.findall(r"^#+ (.*)$", document.read_text(), re.MULTILINE)
+    return [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in found]
+
+
+def test_there_are_links() -> None:
+    assert len(LINKS) > 10
+
+
+@pytest.mark.parametrize(("document", "link"), LINKS, ids=lambda each: getattr(each, "name", each))
+def test_what_is_linked_to_is_there(document: Path, link: str) -> None:
+    path, _, heading = link.partition("#")
+    target = document.parent / path if path else document
+    assert target.exists()
+    assert not heading or heading in headings(target)
+
+
 def test_tests_are_named() -> None:
     assert len(NAMED) > 20
 

@@ -119,18 +119,6 @@ def test_lost_has_a_message_and_no_container() -> None:
     assert event["reason"] == {"message": "3 events were dropped"}
 
 
-def test_a_dict_is_what_json_says() -> None:
-    event = Event(
-        type="exec",
-        gate="exec",
-        container=Container(
-            id="c", args=("a",), mounts=(Mount("s", "d", "bind", ("ro",)),), labels={"a": "b"}
-        ),
-        process=Process(argv=("ls",)),
-    )
-    assert json.loads(json.dumps(event.to_dict())) == as_json(event)
-
-
 def test_events_are_immutable() -> None:
     event = make_event("created")
     with pytest.raises(AttributeError):

@@ -26,7 +26,7 @@ def test_the_hosts_root_is_good(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("initial", "said"), [(True, "proc is not the host's /proc"), (False, "STARTGATE_HOST_ROOT")]
+    ("initial", "said"), [(True, "proc is not the host's /proc: --host-root"), (False, "STARTGATE_HOST_ROOT")]
 )
 def test_another_root_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, initial: bool, said: str

@@ -189,6 +189,17 @@ def test_the_deepest_directory_that_exists(bin_: Path, pattern: str, existing: s
     assert find._existing_part(pattern.format(bin_)) == existing.format(bin_)
 
 
+def test_a_host_root_that_is_not_there(
+    group: FakeGroup, bin_: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing above a relative path ends it."""
+    monkeypatch.chdir(tmp_path)
+    binaries = RuntimeBinaries(group, host="none")
+    binaries.mark_all()
+    assert binaries.paths == []
+    binaries.close()
+
+
 def test_one_that_is_in_use(group: FakeGroup, binaries: RuntimeBinaries, bin_: Path, tmp_path: Path) -> None:
     """Whatever its name, and wherever it is; and marked again when it is replaced."""
     strange = install(tmp_path / "opt/strange")

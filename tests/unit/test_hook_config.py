@@ -32,9 +32,10 @@ def test_the_option(text: str, on: tuple[str, ...], words: tuple[str, ...]) -> N
     ("text", "told"),
     [
         ("logger hello", "TYPE=COMMAND"),
-        ("create=logger", "'create'"),
+        ("create=logger", "'create' is none of creating, created, started, exec, stopped"),
         ("lost=logger", "'lost'"),
         ("=logger", "''"),
+        ("created,=logger", "''"),
         ("created=", "`command` is empty"),
         ("created=''", "`command` is empty"),
         ("created='open", "No closing quotation"),

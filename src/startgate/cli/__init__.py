@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
-from startgate.cli import log
+from startgate.cli import log, options
 from startgate.cli.policy import config as config_group
 from startgate.cli.policy import policy as policy_group
 from startgate.errors import KernelUnsupported, StartgateError, UsageError
@@ -23,76 +22,11 @@ if TYPE_CHECKING:
 
 _CONFIG = "/etc/startgate/config.toml"
 
-_output = click.option(
-    "--output",
-    "-o",
-    type=click.Choice(["table", "json"]),
-    default="table",
-    show_default=True,
-    help="A table for people, or one JSON object a line.",
-)
-_filter = click.option(
-    "--filter", "keep", metavar="CEL", help="Show only what matches the expression (docs/events.md)."
-)
-_exec_records = click.option(
-    "--exec-records",
-    type=click.Choice(["auto", "table", "queue", "procfs"]),
-    default="auto",
-    show_default=True,
-    help="How the command lines of held runtimes are learnt.",
-)
-_host_root = click.option(
-    "--host-root",
-    envvar="STARTGATE_HOST_ROOT",
-    default="/",
-    metavar="DIR",
-    help="Where the host's root directory is mounted, for startgate in a container.",
-)
 
-_WATCHING = (
-    click.option("--runtime", "runtimes", multiple=True, metavar="PATH", help="A further runtime binary."),
-    _exec_records,
-    _host_root,
-    click.option(
-        "--hold-timeout",
-        type=click.FloatRange(min=0, min_open=True, max=3600),
-        default=2.0,
-        show_default=True,
-        metavar="SECONDS",
-        help="Hold no start longer than this.",
-    ),
-    click.option(
-        "--hook",
-        "commands",
-        multiple=True,
-        metavar="TYPE=CMD",
-        help="Run a command at each event of a type: created='logger hello'.",
-    ),
-    click.option(
-        "--policy",
-        "policies",
-        multiple=True,
-        metavar="FILE",
-        help="Rules that refuse, warn or change (docs/policy.md).",
-    ),
-    click.option(
-        "--config",
-        "config_path",
-        metavar="FILE",
-        help="The configuration file. [default: /etc/startgate/config.toml, if it is there]",
-    ),
-    click.option("--existing/--no-existing", default=True, help="Show the containers that run already, too."),
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 fine, 1 failure, 2 usage, 3 this host can't (startgate doctor tells why).",
 )
-"""The options of what watches."""
-
-
-def _watching(command: Callable[..., Any]) -> Callable[..., Any]:
-    for option in reversed(_WATCHING):
-        command = option(command)
-    return command
-
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="startgate")
 @click.option("--verbose", "-v", is_flag=True, help="Tell more on stderr.")
 def app(verbose: bool) -> None:
@@ -102,11 +36,17 @@ def app(verbose: bool) -> None:
 
 
 @app.command()
-@_output
-@_filter
+@options.output
+@options.filtering
 @click.option("--count", type=click.IntRange(min=1), metavar="N", help="End after N events.")
-@click.option("--for", "seconds", type=click.FloatRange(min=0), metavar="SECONDS", help="End after a time.")
-@_watching
+@click.option(
+    "--for",
+    "seconds",
+    type=options.Seconds(min=0, max=10**8),
+    metavar="SECONDS",
+    help="End after a time.",
+)
+@options.watching
 @click.option("--demo", is_flag=True, help="Run a small container, so that there is something to see.")
 def watch(
     *,
@@ -129,10 +69,7 @@ def watch(
     from startgate.watcher import Watcher  # noqa: PLC0415
 
     path = _configure(watcher, config_path)
-    try:
-        watched = Watcher(**watcher)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
+    watched = Watcher(**watcher)
     with deciding(watched, path, policies, commands):
         Watch(watched, output, keep=keep, count=count, seconds=seconds).run(
             demo=demo, end_with_demo=not sys.stdout.isatty()
@@ -140,36 +77,31 @@ def watch(
 
 
 @app.command()
-@_output
-@_filter
-@_watching
+@options.output
+@options.filtering
+@options.watching
 @click.option(
     "--hang-limit",
-    type=click.FloatRange(min=0.2, max=3600),
+    type=options.Seconds(min=0.2, max=3600),
     default=2.0,
     show_default=True,
     metavar="SECONDS",
     help="Replace the worker when it is silent for about this long while something waits for it.",
 )
 def daemon(*, hang_limit: float, config_path: str | None, **watch: Any) -> None:
-    """Watch as the node's agent: a supervisor replaces the worker that dies or hangs.
+    """Watch as the node's agent. A supervisor replaces the worker that dies or hangs.
 
     SIGTERM ends it. SIGUSR2 replaces both by what is installed now; no start is missed meanwhile.
     """
     from startgate.agent.start import become_supervisor  # noqa: PLC0415
 
-    if math.isnan(hang_limit):  # which FloatRange takes
-        raise UsageError("--hang-limit nan: it must be 0.2 to 3600 seconds")
     path = _configure(watch, config_path)
-    try:
-        become_supervisor(hang_limit=hang_limit, config_path=path, **watch)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
+    become_supervisor(hang_limit=hang_limit, config_path=path, **watch)
 
 
 def _configure(watcher: dict[str, Any], path: str | None) -> str | None:
     """Add what the configuration file sets; return its path, None where there is none."""
-    if path is None and not os.path.exists(_CONFIG):
+    if path is None and not os.path.lexists(_CONFIG):  # a link that leads nowhere is a mistake
         return None
     from startgate import config  # noqa: PLC0415  (not for those who have none)
 
@@ -181,7 +113,7 @@ def _configure(watcher: dict[str, Any], path: str | None) -> str | None:
 def _unless_given(settings: Settings) -> dict[str, Any]:
     """Return the watcher's options that the file sets and the command line does not."""
     context = click.get_current_context()
-    options = {
+    set_there = {
         "hold_timeout": settings.hold_timeout,
         "exec_records": settings.exec_records,
         "host_root": settings.host_root,
@@ -189,15 +121,15 @@ def _unless_given(settings: Settings) -> dict[str, Any]:
     }
     return {
         name: value
-        for name, value in options.items()
+        for name, value in set_there.items()
         if value is not None and context.get_parameter_source(name) is ParameterSource.DEFAULT
     }
 
 
 @app.command()
-@_output
-@_filter
-@_host_root
+@options.output
+@options.filtering
+@options.host_root
 def ps(output: str, keep: str | None, host_root: str) -> None:
     """List the containers that are there now."""
     from startgate.cli.containers import scan, show  # noqa: PLC0415
@@ -206,12 +138,12 @@ def ps(output: str, keep: str | None, host_root: str) -> None:
 
 
 @app.command()
-@click.argument("container")
-@_output
+@click.argument("container", type=options.text)
+@options.output
 @click.option("--oci", is_flag=True, help="Also the whole config.json, as key `oci`.")
-@_host_root
+@options.host_root
 def inspect(container: str, output: str, oci: bool, host_root: str) -> None:
-    """Tell everything about one container, given its id, a unique beginning of it, or its name."""
+    """Tell everything about one container. CONTAINER is its id, a unique beginning of it, or its name."""
     from startgate.cli.containers import choose, scan, tell  # noqa: PLC0415
 
     looked = scan(host_root)
@@ -220,10 +152,10 @@ def inspect(container: str, output: str, oci: bool, host_root: str) -> None:
 
 
 @app.command()
-@_output
-@_exec_records
+@options.output
+@options.exec_records
 def demo(output: str, exec_records: str) -> None:
-    """Run a small container with the host's runtime, no engine needed, and show its events."""
+    """Run a small container and show its events. It needs a runtime only, no engine."""
     from startgate.cli.watch import Watch  # noqa: PLC0415
     from startgate.watcher import Watcher  # noqa: PLC0415
 
@@ -231,10 +163,10 @@ def demo(output: str, exec_records: str) -> None:
 
 
 @app.command()
-@_output
-@_host_root
+@options.output
+@options.host_root
 def doctor(output: str, host_root: str) -> None:
-    """Tell what this host offers and what is missing; exit 0 only if containers can be held."""
+    """Tell what this host offers and what is missing. Exit code 0 only if containers can be held, else 3."""
     from startgate.cli.doctor import examine, show  # noqa: PLC0415
 
     probes = examine(host_root)

@@ -6,9 +6,10 @@ import sys
 
 import click
 
+from startgate.cli import options
 from startgate.errors import UsageError
 
-_file = click.argument("file", type=click.Path(exists=True, dir_okay=False))
+_file = click.argument("file", type=options.FILE)
 
 
 @click.group()
@@ -30,12 +31,18 @@ def check(file: str) -> None:
 
 @policy.command()
 @_file
-@click.option("--bundle", metavar="DIR", help="A bundle, as a runtime gets it.")
-@click.option("--container", "running", metavar="ID", help="A container that is there now: id or name.")
+@click.option("--bundle", type=options.DIRECTORY, metavar="DIR", help="A bundle, as a runtime gets it.")
+@click.option(
+    "--container",
+    "running",
+    type=options.text,
+    metavar="ID",
+    help="A container that is there now: id or name.",
+)
 @click.option("--annotation", "annotations", multiple=True, metavar="KEY=VALUE", help="A further annotation.")
-@click.option("--image", metavar="NAME", help="The image, which a bundle does not tell.")
+@click.option("--image", type=options.text, metavar="NAME", help="The image, which a bundle does not tell.")
 @click.option("--exec", "execute", metavar="COMMAND", help="Try also the rules for this `exec` in it.")
-@click.option("--output", "-o", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@options.output
 def test(
     *,
     file: str,
@@ -46,15 +53,18 @@ def test(
     execute: str | None,
     output: str,
 ) -> None:
-    """Show what the rules say of a container, and what they would change; nothing is started.
+    """Show what the rules say of a container. And what they would change; nothing is started.
 
     Exit code 1: it would be refused.
     """
     from startgate.cli.policytest import Trial, show  # noqa: PLC0415
 
-    if (bundle is None) == (running is None):
-        raise UsageError("give --bundle DIR or --container ID")
-    made = Trial.of_container(running) if running else Trial.of_bundle(bundle or "")
+    if bundle is not None and running is None:
+        made = Trial.of_bundle(bundle)
+    elif running is not None and bundle is None:
+        made = Trial.of_container(running)
+    else:
+        raise UsageError("give either --bundle DIR or --container ID")
     trial = made.edited(annotations, image)
     result = trial.judge(file, execute)
     show(result, output)
@@ -76,9 +86,9 @@ def config() -> None:
 
 
 @config.command("check")
-@click.argument("file", default="/etc/startgate/config.toml")
+@click.argument("file", type=options.FILE, default="/etc/startgate/config.toml")
 def check_config(file: str) -> None:
-    """Read the configuration file and all that it names; tell where it is wrong."""
+    """Check the configuration file and all that it names. Tell where it is wrong."""
     from startgate.active import Active  # noqa: PLC0415
     from startgate.listeners import Listeners  # noqa: PLC0415
 

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from startgate import engines
 from startgate.cli.containers import choose, scan
-from startgate.errors import StartgateError, UsageError
+from startgate.errors import BundleError, StartgateError, UsageError
 from startgate.events import Container, Deny, Event, Note, Process, timestamp
 from startgate.foreign import UNDECODABLE
 from startgate.gates import host
@@ -57,11 +57,13 @@ class Trial:
         """Raises StartgateError: the bundle can't be read."""
         path = os.path.join(os.path.abspath(bundle), oci.CONFIG)
         try:
-            with open(path, "rb") as file:
-                data = file.read(oci.CONFIG_LIMIT)
+            with View(Proc(), None) as view:
+                data = view.read_small(path)
+            return cls(_describe(os.path.dirname(path), data), _decode(data, path))
         except OSError as error:
             raise StartgateError(f"{path}: {error.strerror}") from error
-        return cls(_describe(os.path.abspath(bundle), data), _decode(data, path))
+        except BundleError as error:
+            raise StartgateError(f"{path}: {error}") from error
 
     @classmethod
     def of_container(cls, name: str) -> Trial:
@@ -126,7 +128,7 @@ def _words(command: str) -> tuple[str, ...]:
 
 def _pair(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
-    if not equals:
+    if not equals or not name:
         raise UsageError(f"--annotation {text!r}: it is written KEY=VALUE")
     return name, value
 

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, TextIO
 
 from startgate.cli.demo import DemoContainer
 from startgate.cli.table import Table
-from startgate.errors import UsageError
 from startgate.events import Event
 from startgate.filters import compile_filter
 from startgate.watcher import Watcher
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
     from startgate.active import Active
 
 log = logging.getLogger(__name__)
-
-_FOREVER = 10**8
 
 
 class _Ended(BaseException):
@@ -119,8 +116,6 @@ class Watch:
 
         Raises UsageError when the filter does not compile.
         """
-        if seconds is not None and not 0 <= seconds <= _FOREVER:
-            raise UsageError(f"--for {seconds}: it must be 0 to {_FOREVER} seconds")
         self._watcher = watcher
         self._keep = compile_filter(keep) if keep else lambda event: True
         self._count = count

@@ -63,6 +63,8 @@ def parse_option(text: str) -> HookConfig:
     types, equals, command = text.partition("=")
     if not equals:
         raise UsageError(f"--hook {text!r}: it is written TYPE=COMMAND, as in created='logger hello'")
+    if unknown := [kind for kind in types.split(",") if kind not in HOOK_TYPES]:
+        raise UsageError(f"--hook {text!r}: {unknown[0]!r} is none of {', '.join(HOOK_TYPES)}")
     try:
         return msgspec.convert({"on": types.split(","), "command": command}, HookConfig)
     except (msgspec.ValidationError, ValueError) as error:

@@ -84,7 +84,9 @@ def check_host_root(path: str) -> None:
     if is_host_proc(proc):
         return
     if in_initial_pid_namespace():
-        raise KernelUnsupported(f"{proc} is not the host's /proc")
+        raise KernelUnsupported(
+            f"{proc} is not the host's /proc: --host-root says where the host's root is mounted"
+        )
     raise KernelUnsupported(
         f"this is a child pid namespace, and {proc} is not the host's /proc: mount the host's root "
         "directory, and name it by --host-root or STARTGATE_HOST_ROOT"

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from startgate.errors import UsageError
-from startgate.events import Container, Event, Process
+from startgate.events import Container, Event, Exit, Process, Reason
 from startgate.policy import cost
 from startgate.policy.names import References, references
 
@@ -20,6 +20,8 @@ NAMES = ("type", "gate", "container", "process")
 _FIELDS: Mapping[str, tuple[str, ...]] = {
     "container": Container.__struct_fields__,
     "process": Process.__struct_fields__,
+    "exit": Exit.__struct_fields__,
+    "reason": Reason.__struct_fields__,
 }
 # Of the CEL specification; the library's further ones are told by itself.
 _FUNCTIONS = frozenset(
@@ -45,8 +47,11 @@ class ExpressionError(UsageError):
 class Expression:
     """One compiled expression."""
 
-    def __init__(self, source: str) -> None:
-        """Raises ExpressionError, or UsageError where the CEL library is missing."""
+    def __init__(self, source: str, names: Sequence[str] = NAMES) -> None:
+        """`names` are those of the event that it may ask for.
+
+        Raises ExpressionError, or UsageError where the CEL library is missing.
+        """
         self.source = source
         if len(source) > LONGEST:
             raise ExpressionError(f"longer than {LONGEST} characters")
@@ -55,7 +60,7 @@ class Expression:
         except ValueError as error:
             raise _located(str(error)) from error
         self.references: References = references(source)
-        _check_names(self.references, source)
+        _check_names(self.references, source, names)
 
     def check_cost(self, event: Event) -> None:
         """Raises EvaluationError: the event is so large that evaluating would keep all others waiting."""
@@ -92,9 +97,7 @@ def context(event: Event, asked: Asked) -> Any:
 
     Raises EvaluationError.
     """
-    values = {
-        name: _value(getattr(event, name), asked.fields[name]) for name in NAMES if name in asked.fields
-    }
+    values = {name: _value(getattr(event, name), fields) for name, fields in asked.fields.items()}
     try:
         built = _library().Context(values)
         for name, function in asked.functions.items():
@@ -123,9 +126,9 @@ def _value(value: object, fields: frozenset[str] | None) -> object:
 
 def _library() -> Any:
     try:
-        import cel  # noqa: PLC0415  (0.2 s: only for those who have rules)
+        import cel  # noqa: PLC0415  (0.2 s: only for those who need it)
     except ImportError as error:
-        raise UsageError("rules need the CEL library: pip install 'startgate[policy]'") from error
+        raise UsageError("rules and filters need the CEL library: pip install 'startgate[policy]'") from error
     return cel
 
 
@@ -146,9 +149,9 @@ def _located(message: str) -> ExpressionError:
     return ExpressionError(found[3], int(found[1]), int(found[2]))
 
 
-def _check_names(found: References, source: str) -> None:
-    for name in sorted(found.variables - set(NAMES)):
-        raise _unknown("name", name, NAMES, source)
+def _check_names(found: References, source: str, names: Sequence[str]) -> None:
+    for name in sorted(found.variables - set(names)):
+        raise _unknown("name", name, names, source)
     for variable, fields in found.fields.items():
         known = _FIELDS.get(variable, ())
         for name in sorted((fields or frozenset()) - set(known)):

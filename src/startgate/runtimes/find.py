@@ -63,9 +63,9 @@ class RuntimeBinaries:
         What engines are configured to execute is added: see `configured`.
         """
         self._group = group
-        self._host = host
+        self._host = os.path.abspath(host)
         self._asked = tuple(os.path.abspath(path) for path in extra)
-        self._extra = (*self._asked, *map(self._of_host, configured.binaries(host)))
+        self._extra = (*self._asked, *map(self._of_host, configured.binaries(self._host)))
         self._names = (*NAMES, *(os.path.basename(path) for path in self._extra))
         self._inotify = Inotify()
         self._marked: dict[tuple[int, int], str] = {}

@@ -1,0 +1,118 @@
+"""The options that commands share, and what their values may be."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+
+def text(value: str) -> str:
+    """Return a value that is not empty, as one of an unset variable is."""
+    if not value.strip():
+        raise click.BadParameter("it is empty.")
+    return value
+
+
+class Seconds(click.FloatRange):
+    """A length of time. The range alone takes nan."""
+
+    name = "number of seconds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number, or fail."""
+        seconds: float = super().convert(value, param, ctx)
+        return self.fail("nan is no length of time.", param, ctx) if math.isnan(seconds) else seconds
+
+
+FILE = click.Path(exists=True, dir_okay=False)
+DIRECTORY = click.Path(exists=True, file_okay=False)
+
+output = click.option(
+    "--output",
+    "-o",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    show_default=True,
+    help="A table for people, or one JSON object a line.",
+)
+filtering = click.option(
+    "--filter",
+    "keep",
+    type=text,
+    metavar="CEL",
+    help="Show only what matches the expression (docs/events.md).",
+)
+exec_records = click.option(
+    "--exec-records",
+    type=click.Choice(["auto", "table", "queue", "procfs"]),
+    default="auto",
+    show_default=True,
+    help="How the command lines of held runtimes are learnt.",
+)
+host_root = click.option(
+    "--host-root",
+    envvar="STARTGATE_HOST_ROOT",
+    type=DIRECTORY,
+    default="/",
+    metavar="DIR",
+    help="Where the host's root directory is mounted, for startgate in a container.",
+)
+
+_WATCHING = (
+    click.option(
+        "--runtime",
+        "runtimes",
+        multiple=True,
+        type=text,
+        metavar="PATH",
+        help="A further runtime binary. Repeatable.",
+    ),
+    exec_records,
+    host_root,
+    click.option(
+        "--hold-timeout",
+        type=Seconds(min=0, min_open=True, max=3600),
+        default=2.0,
+        show_default=True,
+        metavar="SECONDS",
+        help="Hold no start longer than this.",
+    ),
+    click.option(
+        "--hook",
+        "commands",
+        multiple=True,
+        metavar="TYPE=CMD",
+        help="Run a command at each event of a type: created='logger hello' (docs/hooks.md). Repeatable.",
+    ),
+    click.option(
+        "--policy",
+        "policies",
+        multiple=True,
+        type=FILE,
+        metavar="FILE",
+        help="Rules that refuse, warn or change (docs/policy.md). Repeatable.",
+    ),
+    click.option(
+        "--config",
+        "config_path",
+        type=FILE,
+        metavar="FILE",
+        help="The configuration file. [default: /etc/startgate/config.toml, if it is there]",
+    ),
+    click.option(
+        "--existing/--no-existing",
+        default=True,
+        show_default=True,
+        help="Show the containers that run already, too.",
+    ),
+)
+
+
+def watching(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of what watches."""
+    for option in reversed(_WATCHING):
+        command = option(command)
+    return command
