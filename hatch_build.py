@@ -6,6 +6,7 @@ import os
 import platform
 import shutil
 import subprocess
+import sysconfig
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ class Compile(BuildHookInterface):  # type: ignore[type-arg]
     """Runs clang for each architecture, and cc for this one: elsewhere the wheel has no turnstile."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Compile what is missing or older than its source."""
+        """Compile what is missing or older than its source. The wheel is for this architecture."""
+        build_data["pure_python"] = False
+        build_data["tag"] = f"py3-none-{sysconfig.get_platform().replace('-', '_')}"
         root = Path(self.root)
         sources = [*(root / "bpf").iterdir(), *(root / "native").iterdir()]
         newest = max(source.stat().st_mtime for source in sources)
