@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.agent import Agent, pause, running
+from tests.faults.agent import Agent, pace, pause, running
 from tests.faults.conftest import Tell
 from tests.faults.load import Load
 from tests.kernel.support import eventually
@@ -34,6 +34,47 @@ if "startgate.agent.worker" in sys.orig_argv:
 
     threading.Thread(target=trap, daemon=True).start()
 """
+
+# A worker that starts while there is a file `slow` sleeps before it can ask for the groups; while
+# there is `stuck`, when it has them and its reading threads are at work, but it has not said so.
+START_TRAP = """
+import os, sys, time
+from pathlib import Path
+
+if "startgate.agent.worker" in sys.orig_argv:
+    def spring(name):
+        try:
+            Path(os.environ["START_TRAP"], name).unlink()
+        except FileNotFoundError:
+            return
+        time.sleep(float(os.environ["START_SLEEP"]))
+
+    from startgate.watcher import Watcher
+
+    mark = Watcher._mark
+    Watcher._mark = lambda *arguments: (spring("stuck"), mark(*arguments))
+    spring("slow")
+"""
+
+
+@pytest.fixture
+def trap(tmp_path: Path) -> Path:
+    """The directory for START_TRAP; not beside the pid files: what is read there is held."""
+    place = tmp_path / "python"
+    place.mkdir()
+    (place / "sitecustomize.py").write_text(START_TRAP)
+    return place
+
+
+def trapped(trap: Path, sleep: float) -> dict[str, str]:
+    return {"PYTHONPATH": str(trap), "START_TRAP": str(trap), "START_SLEEP": str(sleep)}
+
+
+def lost_of(agent: Agent) -> list[str]:
+    return [event["reason"]["message"] for event in list(agent.events) if event["type"] == "lost"]
+
+
+ABSENT = "no worker was ready: what waited was let go unseen"
 
 
 def assert_nothing_missed(load: Load, agent: Agent) -> None:
@@ -213,10 +254,75 @@ def test_no_worker_can_start(load: Load, tmp_path: Path) -> None:
         assert load.longest_delay < agent.hang_limit
         policy.write_text(rule)
         agent.wait_ready(2)
-        assert eventually(lambda: any(e["type"] == "lost" for e in list(agent.events)))
-        lost = [event["reason"]["message"] for event in agent.events if event["type"] == "lost"]
-        assert lost == ["no worker was ready: what waited was let go unseen"]
+        assert eventually(lambda: lost_of(agent) == [ABSENT])
         load.start(1, "after")
         load.wait_told(agent, 1)
         assert "created" in agent.types(f"{load.prefix}-after0")
+        assert agent.stop() == 0
+
+
+@pytest.mark.timeout(180)
+def test_a_worker_that_is_slow_to_start(load: Load, trap: Path) -> None:
+    """While it can't read yet nobody waits for it; it tells itself what was let go meanwhile."""
+    with running(env=trapped(trap, pace() * 3)) as agent:
+        load.warm_up(agent)
+        (trap / "slow").touch()
+        agent.signal_worker(signal.SIGKILL)
+        assert eventually(lambda: agent.worker and not (trap / "slow").exists())
+        slow = agent.worker
+        load.start(2, "waits", at_once=2)
+        assert load.longest_delay <= agent.hang_limit * 1.5 + load.usual
+        load.took.clear()
+        load.start(3, "unseen", at_once=1)
+        assert load.longest_delay < agent.hang_limit / 2, "nobody is held any more"
+        load.took.clear()
+        agent.wait_ready(2)
+        assert agent.worker == slow
+        assert eventually(lambda: lost_of(agent) == [ABSENT]), agent.log
+        load.start(2, "after")
+        assert_nothing_missed(load, agent)
+
+
+@pytest.mark.timeout(180)
+def test_a_worker_that_takes_the_groups_and_is_never_ready(load: Load, trap: Path) -> None:
+    """Its events are its own as long as it lives: so it does not, and the supervisor lets them go."""
+    with running(env=trapped(trap, 60)) as agent:
+        load.warm_up(agent)
+        (trap / "stuck").touch()
+        agent.signal_worker(signal.SIGKILL)
+        assert eventually(lambda: agent.worker and not (trap / "stuck").exists())
+        stuck = agent.worker
+        with load.under_way():
+            agent.wait_ready(2)
+        assert agent.worker != stuck
+        assert sum("killed: it was not ready in time" in line for line in agent.log) == 1, agent.log
+        assert not load.failed
+        assert load.longest_delay <= agent.hang_limit * 1.5 + load.usual
+        assert eventually(lambda: lost_of(agent) == [ABSENT]), agent.log
+        load.took.clear()
+        load.start(2, "after")
+        assert_nothing_missed(load, agent)
+
+
+@pytest.mark.timeout(180)
+def test_upgraded_while_no_worker_can_start(load: Load, tmp_path: Path) -> None:
+    """The new supervisor goes on where it was: nobody is held anew, and it does not end."""
+    program = tmp_path / "hook"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    with running("--hook", f"stopped={program}") as agent:
+        load.warm_up(agent)
+        program.unlink()
+        agent.signal_worker(signal.SIGKILL)
+        assert eventually(lambda: ABSENT in "".join(list(agent.log)))
+        os.kill(agent.process.pid, signal.SIGUSR2)
+        pause(agent.hang_limit * 0.1)
+        load.start(3)
+        assert not load.failed
+        assert load.longest_delay < agent.hang_limit, "0.75 of it for each worker that tries, and fails"
+        assert agent.process.poll() is None
+        program.write_text("#!/bin/sh\n")
+        program.chmod(0o755)
+        agent.wait_ready(2)
+        assert eventually(lambda: lost_of(agent) == [ABSENT]), agent.log
         assert agent.stop() == 0

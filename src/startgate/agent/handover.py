@@ -12,12 +12,26 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2, signal.SIGHUP)
 """Those that the supervisor acts on."""
 
 
+class Past(NamedTuple):
+    """What a supervisor knows that executes itself anew. Times are monotonic, which execve leaves alone."""
+
+    worker: int
+    """The pid of its worker, 0 where there is none."""
+    held_until: float
+    """When what waits for a worker has waited enough."""
+    gap: str
+    """What was let go unseen since a worker was ready."""
+    born: float
+    """When the worker became ready; in the future: it is not."""
+    failures: int
+    """How many workers before died soon after they were ready, or were never."""
+
+
 class Handover(NamedTuple):
     """Settings, and the numbers of inherited fds. It travels as JSON on a command line."""
 
     fds: dict[str, int]
-    """Those of `Resources.fds`; ``ready``, an eventfd that the worker writes to; ``notes``, the lock of
-    the directory."""
+    """Those of `Resources.fds` and of `words.fds`; ``notes``, the lock of the directory."""
     source: str
     """The name of the exec record source."""
     watch: dict[str, Any]
@@ -27,15 +41,14 @@ class Handover(NamedTuple):
     """The directory in which workers note what they do; it is the daemon's own."""
     supervisor: int = 0
     """Its pid."""
-    worker: int = 0
-    """The pid of the worker that runs, for a supervisor that takes over."""
-    gap: str = ""
-    """What was let go unseen since the worker before this one ended."""
+    past: Past | None = None
+    """For a supervisor that takes over from itself."""
 
     def command(self, module: str) -> list[str]:
         """Return the command line of a module of this package that reads it."""
         # -P: root may be called from a directory in which anyone can put modules.
-        return [sys.executable, "-P", "-m", f"startgate.agent.{module}", json.dumps(self._asdict())]
+        values = self._asdict() | {"past": self.past and self.past._asdict()}
+        return [sys.executable, "-P", "-m", f"startgate.agent.{module}", json.dumps(values)]
 
     def become_supervisor(self) -> NoReturn:
         """Replace this process by the supervisor. Raises OSError.
@@ -50,4 +63,6 @@ class Handover(NamedTuple):
     @classmethod
     def from_json(cls, text: str) -> Handover:
         """Raises ValueError or TypeError for anything but what `command` wrote."""
-        return cls(**json.loads(text))
+        values = json.loads(text)
+        past = values.pop("past", None)
+        return cls(**values, past=Past(**past) if past else None)

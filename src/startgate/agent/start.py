@@ -6,6 +6,7 @@ import os
 from typing import Any, NoReturn
 
 from startgate import notes
+from startgate.agent import words
 from startgate.agent.handover import Handover
 from startgate.filters import compile_filter
 from startgate.kernel import features
@@ -28,5 +29,5 @@ def become_supervisor(*, exec_records: str, hang_limit: float, **watch: Any) -> 
     raise_fd_limit()  # for all workers: the next one keeps the numbers that a dead one's events had
     resources = Resources.open(exec_records, Progress.shared())
     place, lock = notes.create(os.environ.get("RUNTIME_DIRECTORY", "/run/startgate"))
-    fds = resources.fds() | {"ready": os.eventfd(0, os.EFD_NONBLOCK), "notes": lock}
+    fds = resources.fds() | words.fds() | {"notes": lock}
     Handover(fds, resources.source.name, watch, hang_limit, place).become_supervisor()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import sys
 
 from startgate import cli
+from startgate.agent import words
 from startgate.agent.handover import Handover
 from startgate.cli import log
 from startgate.cli.watch import Watch, deciding
@@ -20,23 +20,23 @@ from startgate.watcher import Watcher
 def run(handover: Handover) -> None:
     """Watch until a signal asks for the end. Raises what `Watcher.start` raises."""
     parent.end_with(handover.supervisor)
-    fds = dict(handover.fds)
-    ready = fds.pop("ready")
-    resources = Resources.inherit(handover.source, fds)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # unless there are files to load again: `deciding`
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
-    os.set_inheritable(ready, False)
     options = dict(handover.watch)
     output, keep = options.pop("output"), options.pop("keep")
     decisions = options.pop("config_path"), options.pop("policies"), options.pop("commands")
+    if any(decisions):
+        import startgate.active  # noqa: F401, PLC0415  (slow: before anyone waits for us)
+    gap = words.take_turn(handover.fds)
+    resources = Resources.inherit(handover.source, handover.fds)
     watcher = Watcher(**options, inherited=resources, notes=handover.notes)
 
     def begin() -> None:
-        os.eventfd_write(ready, 1)
-        if handover.gap:
-            watcher.publish(lost(handover.gap))
+        if gap:
+            watcher.publish(lost(gap))
         if resources.unseen:
             watcher.publish(lost(f"{resources.unseen} tasks that the worker before held were let go unseen"))
+        words.say_ready(handover.fds)  # last: the supervisor forgets the gap
 
     with deciding(watcher, *decisions):
         # Rules and hooks matter more than who reads of them.
