@@ -9,12 +9,13 @@ import threading
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-from startgate import config
-from startgate.errors import StartgateError
+from startgate import config, kept, tomlfile
+from startgate.errors import StartgateError, UsageError
 from startgate.hooks import HookConfig, Hooks
 from startgate.kernel.inotify import Inotify
 from startgate.listeners import Registration
 from startgate.policy import rules
+from startgate.tomlfile import Reader
 
 log = logging.getLogger(__name__)
 
@@ -42,20 +43,27 @@ class Active:
         *,
         policy: Sequence[str] = (),
         hooks: Sequence[HookConfig] = (),
+        keep_at: str | None = None,
     ) -> None:
         """`policy` and `hooks` come before those of the file at `path`.
 
-        Raises UsageError for what can't be used.
+        `keep_at` is where the files are kept as they were when they could last be used, for a process
+        after this one: if one can't be used now, those that a process before kept are. Raises
+        UsageError for what can't be used.
         """
         self._watcher = watcher
         self._path = path
         self._policy = tuple(policy)
         self._hooks = tuple(hooks)
+        self._kept = keep_at
         self._registered: list[Registration] = []
         self._running: list[Hooks] = []
         self._seen: dict[str, object] = {}
         self.settings = config.Settings()
-        self.load()
+        try:
+            self.load()
+        except UsageError as error:
+            self._load_kept(error)
 
     @property
     def files(self) -> list[str]:
@@ -73,20 +81,37 @@ class Active:
         Raises UsageError; then nothing has changed.
         """
         self._seen = {}
-        self._see([self._path] if self._path else [])
-        settings = config.load(self._path) if self._path else config.Settings()
-        files = [*self._policy, *settings.policy]
-        self._see([*self._seen, *files])
-        policy = rules.load(files, trusted=True)
-        hooks = Hooks([*self._hooks, *settings.hook])
+        contents: dict[str, str] = {}
+
+        def read(path: str) -> str:
+            self._seen.setdefault(path, _identity(path))  # as it is before it is read
+            contents[path] = tomlfile.read_trusted(path)
+            return contents[path]
+
+        self._use(read)
+        if self._kept:
+            kept.save(self._kept, contents)
+
+    def _load_kept(self, why: UsageError) -> None:
+        """Raises `why` where nothing was kept, or that can't be used either."""
+        if not self._kept:
+            raise why
+        try:
+            self._use(kept.load(self._kept), missing=True)
+        except UsageError as error:
+            log.debug("nor can what was kept be used: %s", error)
+            raise why from None
+        log.error("%s; until that is mended, what was last in force stays", why)
+
+    def _use(self, reader: Reader, *, missing: bool = False) -> None:
+        """`missing`: programs of hooks may be."""
+        settings = config.load(self._path, reader) if self._path else config.Settings()
+        policy = rules.load([*self._policy, *settings.policy], reader)
+        hooks = Hooks([*self._hooks, *settings.hook], missing=missing)
         registered = [*policy.registrations(), *hooks.registrations()]
         self._watcher.replace(self._registered, registered)
         self._registered, self.settings = registered, settings
         self._running.append(hooks)  # those of before may be running still
-
-    def _see(self, paths: Sequence[str]) -> None:
-        """Remember the files as they are before they are read."""
-        self._seen = {path: self._seen.get(path, _identity(path)) for path in paths}
 
     def close(self) -> None:
         """End the hooks that run. Safe to call twice."""

@@ -12,7 +12,7 @@ import msgspec
 
 from startgate import tomlfile
 from startgate.hooks.config import HookConfig
-from startgate.tomlfile import TomlFile
+from startgate.tomlfile import Reader, TomlFile
 
 _HOLD_TIMEOUT_LIMIT = 3600
 
@@ -28,9 +28,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     hook: tuple[HookConfig, ...] = ()
 
 
-def load(path: str) -> Settings:
+def load(path: str, reader: Reader = tomlfile.read_trusted) -> Settings:
     """Read a configuration file. Raises UsageError, which names file, line and column."""
-    file = tomlfile.read(path, trusted=True)
+    file = tomlfile.read(path, reader)
     settings = decode(file)
     base = os.path.dirname(path)
     return msgspec.structs.replace(

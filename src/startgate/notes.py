@@ -27,6 +27,8 @@ from startgate.runtimes.commandline import Command, Invocation
 
 log = logging.getLogger(__name__)
 
+IN_FORCE = "in-force"
+"""The file beside the notes that `kept` is for."""
 _PREFIX = "notes-"
 _UNFINISHED = ".new"
 
@@ -176,7 +178,7 @@ class Notes:
         for name in names:
             if name.endswith(_UNFINISHED):
                 os.unlink(os.path.join(self._directory, name))
-        return [name for name in names if not name.endswith(_UNFINISHED)]
+        return [name for name in names if name != IN_FORCE and not name.endswith(_UNFINISHED)]
 
     def _path(self, entry: Entry) -> str:
         """Named by the runtime process: each start has one of its own."""

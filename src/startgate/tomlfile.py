@@ -10,8 +10,8 @@ import os
 import re
 import stat
 import tomllib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import msgspec
@@ -19,6 +19,9 @@ import msgspec
 from startgate.errors import UsageError
 
 T = TypeVar("T", bound=msgspec.Struct)
+
+Reader = Callable[[str], str]
+"""Returns what is in the file of a path. Raises UsageError."""
 
 _LIMIT = 1 << 20
 # Strings of several lines are one token, so that no header or key is found within them.
@@ -45,8 +48,8 @@ class TomlFile:
     name: str
     text: str
     tables: dict[str, Any]
-    trusted: bool = False
-    """Only root could have written it."""
+    reader: Reader = field(repr=False)
+    """How the files that it names are read."""
 
     def error(self, message: str, position: Position | None = None) -> UsageError:
         """Return the error that names the file, and the place where it is known."""
@@ -103,10 +106,37 @@ def unknown_key(key: str, known: Iterable[str]) -> str:
     return f"unknown key {key}: {hint}"
 
 
-def parse(text: str, name: str, *, trusted: bool = False) -> TomlFile:
+def read_any(path: str) -> str:
+    """Return the text of a file. Raises UsageError: it can't be read, is too large, or no UTF-8."""
+    return _read(path, lambda fd: None)
+
+
+def read_trusted(path: str) -> str:
+    """As `read_any`. Raises UsageError also unless only root may write it, or put another in its place."""
+    return _read(path, lambda fd: check_trusted(path, fd))
+
+
+def _read(path: str, check: Callable[[int], None]) -> str:
+    try:
+        # O_NONBLOCK: a FIFO would wait for its writer
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise UsageError(f"{path}: not a regular file")
+            check(file.fileno())
+            data = file.read(_LIMIT + 1)
+        if len(data) > _LIMIT:
+            raise UsageError(f"{path}: larger than {_LIMIT} bytes")
+        return data.decode()
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: not UTF-8, at byte {error.start}") from error
+
+
+def parse(text: str, name: str, reader: Reader = read_any) -> TomlFile:
     """Parse the text of a file. Raises UsageError, which names the place."""
     try:
-        return TomlFile(name, text, tomllib.loads(text), trusted)
+        return TomlFile(name, text, tomllib.loads(text), reader)
     except tomllib.TOMLDecodeError as error:
         found = re.match(r"(.*) \(at line (\d+), column (\d+)\)$", str(error))
         if found:
@@ -117,26 +147,9 @@ def parse(text: str, name: str, *, trusted: bool = False) -> TomlFile:
         raise UsageError(f"{name}: nested too deeply") from error
 
 
-def read(path: str, *, trusted: bool = False) -> TomlFile:
-    """Read a file. Raises UsageError: it can't be read, is too large, or is no TOML.
-
-    `trusted`: nobody but root may write it, or put another in its place; else UsageError.
-    """
-    try:
-        # O_NONBLOCK: a FIFO would wait for its writer
-        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise UsageError(f"{path}: not a regular file")
-            if trusted:
-                check_trusted(path, file.fileno())
-            data = file.read(_LIMIT + 1)
-        if len(data) > _LIMIT:
-            raise UsageError(f"{path}: larger than {_LIMIT} bytes")
-        return parse(data.decode(), path, trusted=trusted)
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path}: not UTF-8, at byte {error.start}") from error
+def read(path: str, reader: Reader = read_any) -> TomlFile:
+    """Read a file. Raises UsageError: it can't be read, or is no TOML."""
+    return parse(reader(path), path, reader)
 
 
 def check_trusted(path: str, fd: int) -> None:

@@ -35,8 +35,8 @@ if "startgate.agent.worker" in sys.orig_argv:
     threading.Thread(target=trap, daemon=True).start()
 """
 
-# A worker that starts while there is a file `slow` sleeps before it can ask for the groups; while
-# there is `stuck`, when it has them and its reading threads are at work, but it has not said so.
+# A worker that starts while there is a file `broken` ends. While there is `slow`, it sleeps before it
+# can ask for the groups; while there is `stuck`, when it has them but has not said that it is ready.
 START_TRAP = """
 import os, sys, time
 from pathlib import Path
@@ -48,6 +48,9 @@ if "startgate.agent.worker" in sys.orig_argv:
         except FileNotFoundError:
             return
         time.sleep(float(os.environ["START_SLEEP"]))
+
+    if Path(os.environ["START_TRAP"], "broken").exists():
+        os._exit(3)
 
     from startgate.watcher import Watcher
 
@@ -240,25 +243,57 @@ def test_a_worker_does_not_die_of_its_output(load: Load) -> None:
 
 
 @pytest.mark.timeout(180)
-def test_no_worker_can_start(load: Load, tmp_path: Path) -> None:
+def test_no_worker_can_start(load: Load, trap: Path) -> None:
     """Nobody waits for one, and the first that can tells what was let go unseen."""
-    policy = tmp_path / "policy.toml"
-    rule = '[[rule]]\nname = "none"\nmatch = "false"\naction = "warn"\nmessage = "never"\n'
-    policy.write_text(rule)
-    with running("--policy", str(policy)) as agent:
-        policy.write_text("no rule")
+    with running(env=trapped(trap, 0)) as agent:
+        (trap / "broken").touch()
         agent.signal_worker(signal.SIGKILL)
         assert eventually(lambda: any("no worker was ready" in line for line in list(agent.log)))
         load.start(3)
         assert not load.failed
         assert load.longest_delay < agent.hang_limit
-        policy.write_text(rule)
+        (trap / "broken").unlink()
         agent.wait_ready(2)
         assert eventually(lambda: lost_of(agent) == [ABSENT])
         load.start(1, "after")
         load.wait_told(agent, 1)
         assert "created" in agent.types(f"{load.prefix}-after0")
         assert agent.stop() == 0
+
+
+@pytest.mark.timeout(180)
+def test_a_worker_that_finds_its_rules_broken(load: Load, tmp_path: Path) -> None:
+    """What was last in force stays in force; once the file is mended, it is loaded."""
+    policy, hook = tmp_path / "policy.toml", tmp_path / "hook"
+    rule = '[[rule]]\nname = "{}"\nmatch = "true"\naction = "deny"\n'
+    policy.write_text(rule.format("first"))
+    hook.write_text("#!/bin/sh\n")
+    hook.chmod(0o755)
+    with running("--policy", str(policy), "--hook", f"stopped={hook}") as agent:
+        policy.write_text(rule.format("changed"))
+        assert eventually(lambda: any("reloaded" in line for line in list(agent.log)))
+        policy.write_text("no rule")
+        hook.unlink()
+        agent.signal_worker(signal.SIGKILL)
+        agent.wait_ready(2)
+        assert refused_by(load, agent, "broken") == "changed"
+        assert any("policy.toml:1:" in line and "last in force stays" in line for line in agent.log)
+        hook.write_text("#!/bin/sh\n")
+        hook.chmod(0o755)
+        policy.write_text(rule.format("mended"))
+        assert eventually(lambda: sum("reloaded" in line for line in list(agent.log)) == 2)
+        assert refused_by(load, agent, "mended") == "mended"
+        assert not lost_of(agent)
+        assert agent.stop() == 0
+
+
+def refused_by(load: Load, agent: Agent, name: str) -> str:
+    """Return the rule by which a start is refused."""
+    load.start(1, name)
+    container = f"{load.prefix}-{name}0"
+    assert container in load.failed
+    assert eventually(lambda: agent.types(container) == ["denied"]), agent.of(container)
+    return str(agent.of(container)[0]["reason"]["rule"])
 
 
 @pytest.mark.timeout(180)
@@ -305,24 +340,20 @@ def test_a_worker_that_takes_the_groups_and_is_never_ready(load: Load, trap: Pat
 
 
 @pytest.mark.timeout(180)
-def test_upgraded_while_no_worker_can_start(load: Load, tmp_path: Path) -> None:
+def test_upgraded_while_no_worker_can_start(load: Load, trap: Path) -> None:
     """The new supervisor goes on where it was: nobody is held anew, and it does not end."""
-    program = tmp_path / "hook"
-    program.write_text("#!/bin/sh\n")
-    program.chmod(0o755)
-    with running("--hook", f"stopped={program}") as agent:
+    with running(env=trapped(trap, 0)) as agent:
         load.warm_up(agent)
-        program.unlink()
+        (trap / "broken").touch()
         agent.signal_worker(signal.SIGKILL)
         assert eventually(lambda: ABSENT in "".join(list(agent.log)))
         os.kill(agent.process.pid, signal.SIGUSR2)
         pause(agent.hang_limit * 0.1)
         load.start(3)
         assert not load.failed
-        assert load.longest_delay < agent.hang_limit, "0.75 of it for each worker that tries, and fails"
+        assert load.longest_delay < agent.hang_limit, "nobody is held anew"
         assert agent.process.poll() is None
-        program.write_text("#!/bin/sh\n")
-        program.chmod(0o755)
+        (trap / "broken").unlink()
         agent.wait_ready(2)
         assert eventually(lambda: lost_of(agent) == [ABSENT]), agent.log
         assert agent.stop() == 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -184,3 +184,124 @@ def test_it_ends_at_once(active: Active) -> None:
     reloader = Reloader(active)
     reloader.start()
     reloader.close()
+
+
+# What a worker keeps for the next one
+
+
+@pytest.fixture
+def keep_at(tmp_path: Path) -> str:
+    place = tmp_path / "run"
+    place.mkdir(mode=0o700)
+    return str(place / "in-force")
+
+
+def rule_of_next(config: Path, keep_at: str) -> str | None:
+    """Return the rule that is in force in a further worker."""
+    listeners = Told()
+    with Active(listeners, str(config), keep_at=keep_at):
+        return listeners.rule()
+
+
+BROKEN = ["[[rule]]\n", "", "no rule", None]
+
+
+@pytest.mark.parametrize("which", ["rules", "config"])
+@pytest.mark.parametrize("text", BROKEN)
+def test_a_file_that_is_broken_leaves_what_was_kept(
+    text: str | None, which: str, config: Path, rules: Path, keep_at: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert rule_of_next(config, keep_at) == "one"
+    if (text, which) == ("", "config"):
+        return  # an empty configuration is one
+    path = rules if which == "rules" else config
+    path.unlink() if text is None else path.write_text(text)
+    assert rule_of_next(config, keep_at) == "one"
+    assert rule_of_next(config, keep_at) == "one", "it is kept still"
+    assert f"{path}:" in caplog.text and "until that is mended, what was last in force stays" in caplog.text
+
+
+def test_what_is_kept_is_what_was_loaded_last(config: Path, rules: Path, keep_at: str) -> None:
+    with Active(Told(), str(config), keep_at=keep_at) as active:
+        rules.write_text(RULE.format("two"))
+        active.load()
+        rules.write_text("broken")
+        with pytest.raises(UsageError):
+            active.load()
+    assert rule_of_next(config, keep_at) == "two"
+
+
+def test_a_file_that_is_mended_is_loaded(config: Path, rules: Path, keep_at: str) -> None:
+    assert rule_of_next(config, keep_at) == "one"
+    config.write_text("broken")
+    listeners = Told()
+    with Active(listeners, str(config), keep_at=keep_at) as active, Reloader(active):
+        assert listeners.rule() == "one"
+        rules.write_text(RULE.format("mended"))
+        config.write_text("policy = ['rules.toml']\n")
+        assert eventually(lambda: listeners.rule() == "mended", PATIENCE)
+
+
+def test_what_a_rule_reads_is_kept_too(config: Path, rules: Path, keep_at: str, tmp_path: Path) -> None:
+    seccomp = tmp_path / "seccomp.json"
+    seccomp.write_text('{"defaultAction": "SCMP_ACT_ALLOW"}')
+    patch = "action = 'patch'\n[rule.patch]\nseccomp = 'seccomp.json'\n"
+    rules.write_text(f"[[rule]]\nname = 'p'\nmatch = 'true'\n{patch}{RULE.format('one')}")
+    assert rule_of_next(config, keep_at) == "one"
+    seccomp.unlink()
+    assert rule_of_next(config, keep_at) == "one"
+
+
+def test_a_program_of_a_hook_that_is_missing(config: Path, rules: Path, keep_at: str, tmp_path: Path) -> None:
+    program = tmp_path / "hook"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    hook = f"[[hook]]\non=['creating']\ncommand='{program}'\non_failure='deny'\n"
+    config.write_text(hook)
+    assert rule_of_next(config, keep_at) is None
+    program.unlink()
+    listeners = Told()
+    with Active(listeners, str(config), keep_at=keep_at):
+        deny = listeners.call(CREATING).deny
+    assert deny and "No such file" in deny.message
+
+
+def make_fifo(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda path: path.unlink(),
+        lambda path: path.write_text("{"),
+        lambda path: path.write_text("{}"),
+        lambda path: path.write_text('{"a": 1}'),
+        lambda path: path.chmod(0o666),
+        lambda path: os.chown(path, 1000, 0),
+        lambda path: path.rename(path.with_name("other")) and path.symlink_to("other"),
+        make_fifo,
+        lambda path: path.parent.chmod(0o777),
+    ],
+)
+def test_what_only_root_could_keep_is_used(
+    spoil: Callable[[Path], object], config: Path, rules: Path, keep_at: str
+) -> None:
+    assert rule_of_next(config, keep_at) == "one"
+    rules.write_text("broken")
+    spoil(Path(keep_at))
+    with pytest.raises(UsageError, match=r"rules\.toml:1:"):
+        rule_of_next(config, keep_at)
+
+
+def test_only_root_can_read_what_is_kept(config: Path, keep_at: str) -> None:
+    rule_of_next(config, keep_at)
+    assert Path(keep_at).stat().st_mode & 0o777 == 0o600
+    assert [path.name for path in Path(keep_at).parent.iterdir()] == ["in-force"]
+
+
+def test_without_a_place_nothing_is_kept(config: Path, rules: Path, tmp_path: Path) -> None:
+    before = set(tmp_path.iterdir())
+    with Active(Told(), str(config)):
+        assert set(tmp_path.iterdir()) == before

@@ -194,3 +194,10 @@ def test_notes_of_daemons_that_were_killed_are_removed(tmp_path: Path) -> None:
     assert {str(path) for path in parent.iterdir()} == {living, third, str(parent / "other")}
     os.close(lock)
     os.close(fd)
+
+
+def test_what_is_kept_beside_the_notes_is_no_note(group: FakeGroup, directory: Path) -> None:
+    (directory / notes.IN_FORCE).write_text("{}")
+    (directory / f"{notes.IN_FORCE}.new").write_text("{")
+    assert restored(context_of(group, directory)) == []
+    assert [path.name for path in directory.iterdir()] == [notes.IN_FORCE]

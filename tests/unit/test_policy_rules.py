@@ -341,10 +341,10 @@ def test_a_seccomp_file_that_others_may_write(tmp_path: Path) -> None:
     rules = tmp_path / "rules.toml"
     rules.write_text("[[rule]]\nname='a'\naction='patch'\nmatch='true'\n[rule.patch]\nseccomp='s.json'")
     (tmp_path / "s.json").write_text('{"defaultAction": "SCMP_ACT_ALLOW"}')
-    assert load([str(rules)], trusted=True).rules
+    assert load([str(rules)], tomlfile.read_trusted).rules
     (tmp_path / "s.json").chmod(0o666)
     with pytest.raises(UsageError, match=r"s\.json may be written by others than root"):
-        load([str(rules)], trusted=True)
+        load([str(rules)], tomlfile.read_trusted)
     assert load([str(rules)]).rules
 
 

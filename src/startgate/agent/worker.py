@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 
-from startgate import cli
+from startgate import cli, notes
 from startgate.agent import words
 from startgate.agent.handover import Handover
 from startgate.cli import log
@@ -38,7 +39,7 @@ def run(handover: Handover) -> None:
             watcher.publish(lost(f"{resources.unseen} tasks that the worker before held were let go unseen"))
         words.say_ready(handover.fds)  # last: the supervisor forgets the gap
 
-    with deciding(watcher, *decisions):
+    with deciding(watcher, *decisions, keep_at=os.path.join(handover.notes, notes.IN_FORCE)):
         # Rules and hooks matter more than who reads of them.
         watch = Watch(watcher, output, keep=keep, ready=begin, needs_output=False)
         watch.run(demo=False, end_with_demo=False)

@@ -83,10 +83,14 @@ def reloading(active: Active) -> Iterator[None]:
 
 @contextmanager
 def deciding(
-    watcher: Watcher, path: str | None, policies: Sequence[str], commands: Sequence[str]
+    watcher: Watcher,
+    path: str | None,
+    policies: Sequence[str],
+    commands: Sequence[str],
+    keep_at: str | None = None,
 ) -> Iterator[None]:
     """For the length of the block, rules and hooks decide: those of the configuration file at
-    `path`, of the policy files, and of the commands of `--hook`. Raises UsageError."""
+    `path`, of the policy files, and of the commands of `--hook`. `keep_at`: see Active. Raises UsageError."""
     if not (path or policies or commands):
         yield
         return
@@ -94,7 +98,7 @@ def deciding(
     from startgate.hooks import parse_option  # noqa: PLC0415
 
     hooks = [parse_option(text) for text in commands]
-    with Active(watcher, path, policy=policies, hooks=hooks) as active, reloading(active):
+    with Active(watcher, path, policy=policies, hooks=hooks, keep_at=keep_at) as active, reloading(active):
         yield
 
 

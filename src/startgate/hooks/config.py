@@ -71,10 +71,15 @@ def parse_option(text: str) -> HookConfig:
         raise UsageError(f"--hook {text!r}: {error}") from error
 
 
-def resolve(config: HookConfig) -> tuple[str, ...]:
-    """Return the command with its program's absolute path. Raises UsageError when there is none."""
+def resolve(config: HookConfig, *, missing: bool = False) -> tuple[str, ...]:
+    """Return the command with its program's absolute path.
+
+    Raises UsageError when there is none; `missing`: then it may come yet, and fails until it does.
+    """
     program, *rest = config.words
     path = shutil.which(program)
+    if path is None and missing:
+        return config.words
     if path is None:
         raise UsageError(f"hook {config.label}: {program} is no program that can be executed")
     return (os.path.abspath(path), *rest)

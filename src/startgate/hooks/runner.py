@@ -40,9 +40,12 @@ class Hooks:
             with watcher: ...
     """
 
-    def __init__(self, configs: Iterable[HookConfig], limit: int = RUNNING_LIMIT) -> None:
-        """Raises UsageError for a missing program, or a filter that does not compile."""
-        self._hooks = [_Hook(config) for config in configs]
+    def __init__(
+        self, configs: Iterable[HookConfig], limit: int = RUNNING_LIMIT, *, missing: bool = False
+    ) -> None:
+        """Raises UsageError for a filter that does not compile, or a missing program, unless some
+        may be `missing`: those fail when they are run."""
+        self._hooks = [_Hook(config, missing) for config in configs]
         self._limit = limit
         self._slots = threading.BoundedSemaphore(limit)
         self._turns = Turns()
@@ -114,10 +117,10 @@ class Hooks:
 class _Hook:
     """A hook that can be run."""
 
-    def __init__(self, config: HookConfig) -> None:
+    def __init__(self, config: HookConfig, missing: bool) -> None:
         """Raises UsageError."""
         self.config = config
-        self.command = resolve(config)
+        self.command = resolve(config, missing=missing)
         self.matches = compile_filter(config.match) if config.match else lambda event: True
         self.denies = config.on_failure == "deny" or config.fail_closed
 

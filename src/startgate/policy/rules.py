@@ -20,7 +20,7 @@ from startgate.policy import cel, schema
 from startgate.policy.cel import EvaluationError, Expression, ExpressionError
 from startgate.policy.patch import Changes, Patch
 from startgate.policy.schema import InvalidChange
-from startgate.tomlfile import Position, TomlFile
+from startgate.tomlfile import Position, Reader, TomlFile
 
 Action = Literal["deny", "warn", "audit", "patch"]
 RuleEvent = Literal["creating", "created", "exec"]
@@ -158,12 +158,9 @@ class Policy:
         return verdicts
 
 
-def load(paths: Sequence[str], *, trusted: bool = False) -> Policy:
-    """Read policy files, one after the other. Raises UsageError with file, line and column.
-
-    `trusted`: only files that nobody but root may write.
-    """
-    files = [tomlfile.read(path, trusted=trusted) for path in paths]
+def load(paths: Sequence[str], reader: Reader = tomlfile.read_any) -> Policy:
+    """Read policy files, one after the other. Raises UsageError with file, line and column."""
+    files = [tomlfile.read(path, reader) for path in paths]
     return Policy([rule for file in files for rule in compile_rules(file)])
 
 
@@ -217,7 +214,7 @@ class _Compiler:
         try:
             if isinstance(path := values.get("seccomp"), str):
                 path = os.path.join(os.path.dirname(self._file.name), path)
-                values["seccomp"] = schema.read_seccomp(path, trusted=self._file.trusted)
+                values["seccomp"] = schema.read_seccomp(path, self._file.reader)
             changes = self._file.decode(values, Changes, "rule", self._index)
             changes.check()
         except InvalidChange as error:

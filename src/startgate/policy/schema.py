@@ -14,8 +14,6 @@ from msgspec import Meta
 from startgate import tomlfile
 from startgate.errors import UsageError
 
-_SECCOMP_LIMIT = 1 << 20
-
 Uint32 = Annotated[int, Meta(ge=0, le=2**32 - 1)]
 Uint64 = Annotated[int, Meta(ge=0)]
 Strings = list[str] | None
@@ -215,16 +213,13 @@ def check_seccomp(document: dict[str, Any]) -> None:
         raise InvalidChange("seccomp", str(error)) from error
 
 
-def read_seccomp(path: str, *, trusted: bool = False) -> dict[str, Any]:
-    """Read a linux.seccomp from a file; `trusted`: as `tomlfile.read`. Raises InvalidChange, UsageError."""
+def read_seccomp(path: str, reader: tomlfile.Reader = tomlfile.read_any) -> dict[str, Any]:
+    """Read a linux.seccomp from a file. Raises InvalidChange."""
     try:
-        with open(path, "rb") as file:
-            if trusted:
-                tomlfile.check_trusted(path, file.fileno())
-            return msgspec.json.decode(file.read(_SECCOMP_LIMIT), type=dict[str, Any])
-    except OSError as error:
-        raise InvalidChange("seccomp", f"{path}: {error.strerror}") from error
-    except (msgspec.MsgspecError, UnicodeError) as error:
+        return msgspec.json.decode(reader(path), type=dict[str, Any])
+    except UsageError as error:
+        raise InvalidChange("seccomp", str(error)) from error
+    except msgspec.MsgspecError as error:
         raise InvalidChange("seccomp", f"{path}: {error}") from error
 
 
