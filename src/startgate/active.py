@@ -6,6 +6,7 @@ import logging
 import os
 import select
 import threading
+import weakref
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
@@ -38,14 +39,14 @@ class Active:
 
     def __init__(
         self,
-        watcher: Registers,
+        watcher: Registers | None,
         path: str | None = None,
         *,
         policy: Sequence[str] = (),
         hooks: Sequence[HookConfig] = (),
         keep_at: str | None = None,
     ) -> None:
-        """`policy` and `hooks` come before those of the file at `path`.
+        """`policy` and `hooks` come before those of the file at `path`. No `watcher`: see `attach`.
 
         `keep_at` is where the files are kept as they were when they could last be used, for a process
         after this one: if one can't be used now, those that a process before kept are. Raises
@@ -57,13 +58,19 @@ class Active:
         self._hooks = tuple(hooks)
         self._kept = keep_at
         self._registered: list[Registration] = []
-        self._running: list[Hooks] = []
+        # Those of before as long as an event is judged by them: who runs them refers to them.
+        self._running: weakref.WeakSet[Hooks] = weakref.WeakSet()
         self._seen: dict[str, object] = {}
         self.settings = config.Settings()
         try:
             self.load()
         except UsageError as error:
             self._load_kept(error)
+
+    def attach(self, watcher: Registers) -> None:
+        """Register with a watcher what was loaded before there was one."""
+        self._watcher = watcher
+        watcher.replace((), self._registered)
 
     @property
     def files(self) -> list[str]:
@@ -109,13 +116,14 @@ class Active:
         policy = rules.load([*self._policy, *settings.policy], reader)
         hooks = Hooks([*self._hooks, *settings.hook], missing=missing)
         registered = [*policy.registrations(), *hooks.registrations()]
-        self._watcher.replace(self._registered, registered)
+        if self._watcher:
+            self._watcher.replace(self._registered, registered)
         self._registered, self.settings = registered, settings
-        self._running.append(hooks)  # those of before may be running still
+        self._running.add(hooks)
 
     def close(self) -> None:
         """End the hooks that run. Safe to call twice."""
-        for hooks in self._running:
+        for hooks in list(self._running):
             hooks.close()
 
     def __enter__(self) -> Active:

@@ -111,6 +111,23 @@ def test_a_file_that_is_being_written_is_not_taken_for_no_rules(
     assert listeners.rule() == "one"
 
 
+def test_hooks_of_before_are_kept_as_long_as_they_run(listeners: Told, config: Path, tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+    hook = "[[hook]]\non=['creating']\ntimeout=60\ncommand=['sh', '-c', 'touch {}; sleep {}']\n"
+    config.write_text(hook.format(begun, 50))
+    with Active(listeners, str(config)) as active:
+        run = threading.Thread(target=lambda: listeners.call(CREATING))
+        run.start()
+        assert eventually(begun.exists, PATIENCE)
+        for seconds in range(5):
+            config.write_text(hook.format(begun, seconds))
+            active.load()
+        assert len(active._running) == 2
+    run.join(PATIENCE)
+    assert not run.is_alive(), "it was killed"
+    assert len(active._running) == 1
+
+
 # While it runs
 
 

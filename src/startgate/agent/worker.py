@@ -6,6 +6,8 @@ import logging
 import os
 import signal
 import sys
+from functools import partial
+from typing import Any
 
 from startgate import cli, notes
 from startgate.agent import words
@@ -26,23 +28,37 @@ def run(handover: Handover) -> None:
     options = dict(handover.watch)
     output, keep = options.pop("output"), options.pop("keep")
     decisions = options.pop("config_path"), options.pop("policies"), options.pop("commands")
-    if any(decisions):
-        import startgate.active  # noqa: F401, PLC0415  (slow: before anyone waits for us)
-    gap = words.take_turn(handover.fds)
-    resources = Resources.inherit(handover.source, handover.fds)
-    watcher = Watcher(**options, inherited=resources, notes=handover.notes)
-
-    def begin() -> None:
-        if gap:
-            watcher.publish(lost(gap))
-        if resources.unseen:
-            watcher.publish(lost(f"{resources.unseen} tasks that the worker before held were let go unseen"))
-        words.say_ready(handover.fds)  # last: the supervisor forgets the gap
-
-    with deciding(watcher, *decisions, keep_at=os.path.join(handover.notes, notes.IN_FORCE)):
+    inherited = _Inherited(handover)
+    keep_at = os.path.join(handover.notes, notes.IN_FORCE)
+    # Files are read before we take our turn: they may be beside somebody's pid file, where our own
+    # group holds who reads.
+    with deciding(lambda: inherited.watcher(options), *decisions, keep_at=keep_at) as watcher:
         # Rules and hooks matter more than who reads of them.
-        watch = Watch(watcher, output, keep=keep, ready=begin, needs_output=False)
+        ready = partial(inherited.tell, watcher)
+        watch = Watch(watcher, output, keep=keep, ready=ready, needs_output=False)
         watch.run(demo=False, end_with_demo=False)
+
+
+class _Inherited:
+    """What the supervisor and the worker before us left."""
+
+    def __init__(self, handover: Handover) -> None:
+        self._handover = handover
+        self._gaps: list[str] = []
+
+    def watcher(self, options: dict[str, Any]) -> Watcher:
+        """Wait for our turn; return a watcher over what is inherited then."""
+        gap = words.take_turn(self._handover.fds)
+        resources = Resources.inherit(self._handover.source, self._handover.fds)
+        unseen = f"{resources.unseen} tasks that the worker before held were let go unseen"
+        self._gaps = [message for message in (gap, resources.unseen and unseen) if message]
+        return Watcher(**options, inherited=resources, notes=self._handover.notes)
+
+    def tell(self, watcher: Watcher) -> None:
+        """It holds: tell what nobody saw, and the supervisor."""
+        for message in self._gaps:
+            watcher.publish(lost(message))
+        words.say_ready(self._handover.fds)  # last: the supervisor forgets the gap
 
 
 def main() -> None:

@@ -69,8 +69,7 @@ def watch(
     from startgate.watcher import Watcher  # noqa: PLC0415
 
     path = _configure(watcher, config_path)
-    watched = Watcher(**watcher)
-    with deciding(watched, path, policies, commands):
+    with deciding(lambda: Watcher(**watcher), path, policies, commands) as watched:
         Watch(watched, output, keep=keep, count=count, seconds=seconds).run(
             demo=demo, end_with_demo=not sys.stdout.isatty()
         )

@@ -83,23 +83,29 @@ def reloading(active: Active) -> Iterator[None]:
 
 @contextmanager
 def deciding(
-    watcher: Watcher,
+    make: Callable[[], Watcher],
     path: str | None,
     policies: Sequence[str],
     commands: Sequence[str],
     keep_at: str | None = None,
-) -> Iterator[None]:
-    """For the length of the block, rules and hooks decide: those of the configuration file at
-    `path`, of the policy files, and of the commands of `--hook`. `keep_at`: see Active. Raises UsageError."""
+) -> Iterator[Watcher]:
+    """For the length of the block, rules and hooks decide on what a watcher sees: those of the configuration
+    file at `path`, of the policy files, and of the commands of `--hook`.
+
+    `make` makes the watcher, once they are loaded; `keep_at`: see Active. Raises UsageError.
+    """
     if not (path or policies or commands):
-        yield
+        yield make()
         return
     from startgate.active import Active  # noqa: PLC0415  (a third of the start, for those who need it)
     from startgate.hooks import parse_option  # noqa: PLC0415
 
     hooks = [parse_option(text) for text in commands]
-    with Active(watcher, path, policy=policies, hooks=hooks, keep_at=keep_at) as active, reloading(active):
-        yield
+    with Active(None, path, policy=policies, hooks=hooks, keep_at=keep_at) as active:
+        watcher = make()
+        active.attach(watcher)
+        with reloading(active):
+            yield watcher
 
 
 class Watch:
