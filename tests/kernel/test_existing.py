@@ -72,6 +72,29 @@ def test_it_is_told_and_its_end_too(
     assert (stopped.exit.code, stopped.exit.requested_signal) == (5, 15)
 
 
+def test_it_is_told_once_where_its_state_directory_has_two_names(
+    runtime: Runtime, sleeping: Path, watching: Watching, name: str, tmp_path: Path
+) -> None:
+    """The process that waits for it says one; the usual place is the other."""
+    root, file = ROOTS[runtime.name]
+    link = tmp_path / "state"
+    link.symlink_to(root)
+    command = [*runtime.prefix, "--root", str(link), "run", "-b", str(sleeping), name]
+    engine = subprocess.Popen(["sh", "-c", 'exec "$@"', "sh", *command], stdout=subprocess.DEVNULL)
+    try:
+        assert eventually((Path(root) / name / file).exists)
+        assert eventually(lambda: runtime("kill", name, "0", check=False).returncode == 0)
+        with watching() as watched:
+            watched.wait_for("existing", name)
+            runtime("kill", name, "KILL")
+            watched.wait_for("stopped", name)
+            engine.wait(PATIENCE)
+        assert types(watched.of(name)) == ["existing", "stopped"]
+    finally:
+        runtime("delete", "-f", name, check=False)
+        engine.wait(PATIENCE)
+
+
 def test_its_record_is_that_of_a_new_one(
     runtime: Runtime, sleeping: Path, name: str, watching: Watching
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,7 +18,7 @@ from startgate.kernel.process import ProcessId
 from startgate.lifecycle import End, Entry, Lifecycle, State
 from startgate.listeners import Deny
 from startgate.notes import Notes
-from tests.unit.fakes import FakeExits, FakeGroup, make_context, make_entry, running
+from tests.unit.fakes import FakeExits, FakeGroup, FakeHost, make_context, make_entry, running
 
 
 class Followed(FakeExits):
@@ -123,10 +124,19 @@ def test_a_directory_that_was_replaced_is_not_watched(
     assert after.pid_files.place(again) is None
 
 
-def test_a_command_that_is_held_again_begins_anew(group: FakeGroup, directory: Path) -> None:
-    entry = an_entry(State.CREATING)
+@pytest.mark.parametrize("tid", [0, 1])
+def test_a_command_that_is_held_again_begins_anew(
+    tid: int, group: FakeGroup, directory: Path, tmp_path: Path
+) -> None:
+    """Whichever of its process's threads executes it."""
+    host, entry = FakeHost(tmp_path / "host"), an_entry(State.CREATING)
+    task = host.process(entry.runtime.pid + tid) / "status"
+    task.write_text(
+        task.read_text().replace(f"Tgid:\t{entry.runtime.pid + tid}", f"Tgid:\t{entry.runtime.pid}")
+    )
     context_of(group, directory).note(entry)
-    assert restored(context_of(group, directory), (entry.runtime.pid,)) == []
+    held = (entry.runtime.pid + tid, 4_000_000)  # the other one was killed
+    assert restored(replace(context_of(group, directory), proc=host.proc), held) == []
     assert not list(directory.iterdir())
 
 

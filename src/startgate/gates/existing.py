@@ -48,6 +48,8 @@ class Existing:
         self._runtime = runtime
         self._ends = ends
         self._scan = Scan(context.proc, context.capabilities)
+        self._inits: set[ProcessId] = set()
+        """Of containers that are known: a link to a state directory is another name for all that is in it."""
         self._closed = threading.Event()
         self._done = threading.Event()
         self._done.set()
@@ -65,6 +67,8 @@ class Existing:
     def _run(self) -> None:
         try:
             starts = self._starts()
+            watches = (entry.init_watch for entry in self._context.lifecycle.containers())
+            self._inits = {watch.process for watch in watches if watch}
             for running in self._scan:
                 if self._closed.is_set():
                     return
@@ -109,6 +113,8 @@ class Existing:
         return alive
 
     def _adopt(self, running: Running) -> None:
+        if running.process in self._inits:
+            return
         entry = _entry(running)
         try:
             entry.init_watch = self._context.exits.watch(
@@ -120,6 +126,7 @@ class Existing:
         if not self._context.lifecycle.adopt(entry):
             self._context.exits.unwatch(entry.init_watch)
             return
+        self._inits.add(running.process)
         self._context.listeners.publish(event("existing", "none", entry.container))
         self._context.note(entry)
         if end := self._context.lifecycle.told(entry):

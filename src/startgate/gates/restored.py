@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import suppress
 
 from startgate.errors import NotReadable
 from startgate.gates.context import Context
@@ -11,6 +12,7 @@ from startgate.gates.created import Created
 from startgate.kernel.process import ProcessId
 from startgate.lifecycle import End, Entry, State
 from startgate.notes import Noted
+from startgate.records import procfs
 
 log = logging.getLogger(__name__)
 
@@ -23,13 +25,20 @@ class Restored:
         self._created = created
 
     def restore(self, held: Collection[int]) -> None:
-        """Take over all containers but those whose runtime command is `held` (pids) again."""
+        """Take over all containers but those whose runtime command is `held` (thread ids) again."""
+        processes = set(self._processes(held))
         for note in self._context.notes:
             entry = note.entry()
-            if note.runtime.pid in held and entry.state is State.CREATING:
+            if note.runtime.pid in processes and entry.state is State.CREATING:
                 self._context.notes.drop(entry)  # its gate is about to be passed anew
             else:
                 self._restore(entry, note)
+
+    def _processes(self, tids: Collection[int]) -> Iterator[int]:
+        """Any thread may execute a runtime in place of its process: nvidia-container-runtime's do."""
+        for tid in tids:
+            with suppress(NotReadable):  # killed meanwhile
+                yield procfs.identify(self._context.proc, tid).tgid
 
     def _restore(self, entry: Entry, note: Noted) -> None:
         if not self._context.lifecycle.adopt(entry):
