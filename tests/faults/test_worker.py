@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from startgate.testing import make_bundle
 from tests.faults.agent import Agent, pace, pause, running
 from tests.faults.conftest import Tell
 from tests.faults.load import Load
@@ -356,4 +357,32 @@ def test_upgraded_while_no_worker_can_start(load: Load, trap: Path) -> None:
         (trap / "broken").unlink()
         agent.wait_ready(2)
         assert eventually(lambda: lost_of(agent) == [ABSENT]), agent.log
+        assert agent.stop() == 0
+
+
+@pytest.mark.timeout(180)
+def test_rules_beside_a_pid_file_that_is_watched(load: Load, tmp_path: Path) -> None:
+    """Who reads there is held: the next worker too, until its supervisor lets it go."""
+    policy, waits = tmp_path / "policy.toml", tmp_path / "runtime-waits"
+    policy.write_text('[[rule]]\nname = "all"\nmatch = "true"\naction = "audit"\n')
+    hook = tmp_path / "hook" / "wait"
+    hook.parent.mkdir()
+    hook.write_text(f"#!/bin/sh\nwhile test -e {waits}; do sleep 0.1; done\n")
+    hook.chmod(0o755)
+    config = {"hooks": {"createRuntime": [{"path": str(hook)}]}}
+    bundle = make_bundle(tmp_path / "waiting", ["/bin/true"], config=config)
+    name = f"{load.prefix}-waiting"
+    with running("--policy", str(policy)) as agent:
+        waits.touch()
+        command = ["create", "-b", str(bundle), "--pid-file", str(tmp_path / "pid"), name]
+        creating = threading.Thread(target=load.runtime, args=command, kwargs={"detached": True})
+        creating.start()
+        assert eventually(lambda: agent.types(name) == ["creating"])
+        agent.signal_worker(signal.SIGKILL)
+        agent.wait_ready(2)
+        assert lost_of(agent) == [ABSENT]
+        waits.unlink()
+        creating.join()
+        load.runtime("delete", "-f", name)
+        assert eventually(lambda: agent.types(name)[-1:] == ["stopped"])
         assert agent.stop() == 0
