@@ -9,18 +9,15 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import logging
 import os
 import threading
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from types import TracebackType
 
 from startgate.errors import NotReadable, StartgateError
 from startgate.kernel.fanotify import FAN_ALLOW, FAN_DENY, Group
-
-log = logging.getLogger(__name__)
 
 
 class Released(StartgateError):
@@ -165,10 +162,8 @@ class Hold:
             return True
 
     def _answer(self, response: int) -> bool:
-        try:
+        with suppress(OSError):  # ENOENT: the task was killed; EBADF: the group is closed
             self._group.answer(self._fd, response)
-        except OSError as error:  # ENOENT: the task was killed; EBADF: the group is closed
-            log.debug("answering a permission event: %s", error)
         self.before_expiry = None  # and what it refers to: holds are kept until their deadline
         with self._lock:
             self._answered = True
@@ -212,10 +207,13 @@ _LONGER = 2.0
 class Deadlines:
     """Answers each hold that was given to it when its time is up, if it is still held.
 
-    Its thread sleeps until the earliest deadline, and for ever when there is none.
+    Its thread sleeps until the earliest deadline, and for ever when there is none. It logs nothing:
+    a log handler may wait.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, report: Callable[[Exception], object] = lambda error: None) -> None:
+        """`report` is told where telling of a deadline failed; it must not wait."""
+        self._report = report
         self._changed = threading.Condition()
         self._heap: list[tuple[int, int, Hold]] = []
         self._order = itertools.count()
@@ -255,8 +253,8 @@ class Deadlines:
         while (hold := self._next()) is not None:
             try:
                 hold.expire()
-            except Exception:
-                log.exception("a hold's deadline passed, and telling of it failed")
+            except Exception as error:
+                self._report(error)
             if not hold.answered:
                 self._add(hold, time.monotonic_ns() + int(_LONGER * 1e9))
 

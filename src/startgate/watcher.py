@@ -231,14 +231,15 @@ class Watcher:
             existing.start()
 
     def _context(self, parts: ExitStack, resources: Resources, proc: Proc) -> Context:
+        housekeeping = Workers(limit=32, spare=2)
         context = Context(
             proc=proc,
             lifecycle=Lifecycle(_starting_limit(), resources.progress.unsettled),
             listeners=self._listeners,
             exits=exits_for(proc, resources.source.exits()),
             workers=Workers(),
-            housekeeping=Workers(limit=32, spare=2),
-            deadlines=Deadlines(),
+            housekeeping=housekeeping,
+            deadlines=Deadlines(_reporter(housekeeping)),
             pid_files=PidFiles(resources.containers),
             programs=Programs(resources.containers),
             capabilities=capability_names(int(proc.status(1)["CapBnd"], 16)),
@@ -259,6 +260,13 @@ class Watcher:
             raise KernelUnsupported(f"fanotify can't mark {error.filename}: {error.strerror}") from error
         if not binaries.paths:
             log.warning("no runtime binary is installed yet: waiting for one to appear")
+
+
+def _reporter(workers: Workers) -> Callable[[Exception], None]:
+    """Return what logs a failure of the deadlines' thread, which must not wait for a handler."""
+    return lambda error: workers.submit(
+        lambda: log.error("a deadline passed, and telling of it failed: %r", error)
+    )
 
 
 def _starting_limit() -> int:
