@@ -136,8 +136,9 @@ class Creating:
         crun = state.flavour(entry.container.runtime or "") is state.CRUN
         path = view.absolute(call.pid_file, bundle if crun else None)
         try:
-            directory = view.open_pid_directory(posixpath.dirname(path))
-            self._context.pid_files.add(entry, directory, posixpath.basename(path))
+            place, name = posixpath.split(path)
+            directory = view.open_pid_directory(place)
+            self._context.pid_files.add(entry, directory, name, in_bundle=place == bundle)
         except (OSError, BundleError) as error:
             self._warn(entry, "its pid file is not watched", error)
             return False
