@@ -200,6 +200,5 @@ def timestamp(nanoseconds: int | None = None) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{rest:09d}Z"
 
 
-def printable(text: str) -> str:
-    """Return a foreign text as events hold it: UTF-8, and no longer than `foreign.TEXT`."""
-    return clip(text)
+printable = clip
+"""Return a foreign text as events hold it: UTF-8, and no longer than `foreign.TEXT`."""

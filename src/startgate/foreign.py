@@ -37,7 +37,9 @@ def utf8(text: str) -> str:
 
 def clip(text: str) -> str:
     """Make a text UTF-8, and cut it to `TEXT` characters."""
-    return utf8(text if len(text) <= TEXT else text[: TEXT - 1] + "…")
+    if len(text) > TEXT:
+        text = text[: TEXT - 1] + "…"
+    return text if text.isascii() else utf8(text)
 
 
 def one_line(text: str) -> str:
@@ -63,7 +65,10 @@ class Fitting:
 
     def words(self, name: str, words: Iterable[str]) -> tuple[str, ...]:
         """Return the first words, as many as fit: a list with holes would be another."""
-        return tuple(map(utf8, self._fit(name, words, size, holes=False)))
+        words = tuple(words)
+        if size(*words) > SIZE:
+            words = tuple(self._fit(name, words, size, holes=False))
+        return words if "".join(words).isascii() else tuple(map(utf8, words))
 
     def pairs(self, name: str, pairs: Mapping[str, str]) -> dict[str, str]:
         """Return the pairs that fit, whole."""

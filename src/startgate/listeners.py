@@ -52,6 +52,9 @@ class Decision:
     patches: tuple[Patch, ...] = ()
 
 
+_NOTHING = Decision()
+
+
 class Subscription:
     """A bounded queue of events, iterated by one consumer. It never makes anyone wait.
 
@@ -171,8 +174,11 @@ class Listeners:
         `owed` is told before each whether a verdict that must be waited for is ahead. A
         callback that raises is logged; it refuses if it is to fail closed.
         """
+        registered = self._callbacks.get(event.type)
+        if not registered:
+            owed(False)
+            return _NOTHING
         said: list[object] = []
-        registered = self._callbacks.get(event.type, ())
         last = max((i for i, it in enumerate(registered) if it.fail_closed), default=-1)
         for index, registration in enumerate(registered):
             owed(index <= last)

@@ -145,6 +145,8 @@ class Scan:
         container = Container(id=printable(key.id), runtime=kind.name, uid=0)
         container, config = self._from_bundle(container, found.bundle, key, manager)
         container = of_process(container, self._proc, process)
+        if self._proc.identify(process.pid) != process:
+            raise NotReadable(f"process {process.pid} is gone")
         shared = self._shared_namespaces(container)
         return Running(key, process, replace(container, host_namespaces=shared), config, started)
 
@@ -187,7 +189,7 @@ class Scan:
                 log.info("container %s: %s", container.id, printable(str(error)))
                 return container, None
             container = oci.describe(container, config, self._capabilities)
-            container = host.resolve_mounts(container, view)
+            container = replace(container, mounts=host.resolved_mounts(container, view))
             return engines.identify(container, key.root, view.read_small, view.caller_arguments), config
 
     def _started_by(self, container: Container, view: View, manager: Command | None) -> Container:
@@ -222,11 +224,9 @@ class Scan:
 def of_process(container: Container, proc: Proc, process: ProcessId) -> Container:
     """Return the container with what its init's /proc tells.
 
-    Raises NotReadable when the process is gone, or its pid is another's by now.
+    Raises NotReadable when the process is gone. Its pid may be another's by now: look again after this.
     """
     namespaces, cgroup = proc.namespaces(process.pid), proc.cgroup(process.pid)
-    if proc.identify(process.pid) != process:
-        raise NotReadable(f"process {process.pid} is gone")
     return replace(
         container,
         pid=process.pid,

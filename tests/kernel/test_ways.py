@@ -12,10 +12,13 @@ from pathlib import Path
 import pytest
 
 from startgate import Event
-from startgate.kernel import features
+from startgate.gates.container import ContainerGate
+from startgate.gates.context import Job
+from startgate.hold import Hold
+from startgate.kernel import fanotify, features
 from startgate.testing import make_bundle, write_config
 from tests.kernel.conftest import Watching
-from tests.kernel.support import Runtime, Watched, boottime, read_as_an_engine, types
+from tests.kernel.support import Runtime, Watched, boottime, eventually, marks, read_as_an_engine, types
 
 # The program tells when it ran its first instructions, and who the kernel says it is.
 PROGRAM = [
@@ -162,6 +165,32 @@ def test_the_pid_is_the_one_in_the_pid_file(
     created = watched.of(name)[1].container
     assert created and created.pid == int((tmp_path / "pid").read_text())
     assert created.runtime == runtime.name and created.args == ("/bin/sh", "-c", "exit 7")
+    runtime("delete", "-f", name)
+
+
+def test_the_runtime_is_not_held_at_its_config_beside_the_pid_file(
+    runtime: Runtime, bundle: Path, name: str, watching: Watching, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Docker and containerd have it."""
+    held: list[str] = []
+    decide = ContainerGate.decide
+
+    def counted(gate: ContainerGate, event: fanotify.Event, hold: Hold) -> Job | None:
+        held.append(Path(os.readlink(f"/proc/self/fd/{event.fd}")).name)
+        return decide(gate, event, hold)
+
+    monkeypatch.setattr(ContainerGate, "decide", counted)
+    with watching() as watched:
+        before = marks()
+        runtime(
+            "create", "--bundle", str(bundle), "--pid-file", str(bundle / "init.pid"), name, detached=True
+        )
+        assert read_as_an_engine(bundle / "init.pid")
+        assert watched.wait_for("created", name).gate == "pidfile"
+        assert held == ["init.pid"], "held at its config.json, or as it read the pid file to its end"
+        assert eventually(lambda: marks() == before), marks()
+        runtime("start", name)
+        watched.wait_for("stopped", name)
     runtime("delete", "-f", name)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import cast
 
 from startgate.events import Container
-from startgate.exits import Exits
+from startgate.exits import Ended, Exits, Watch
 from startgate.gates.context import Context
 from startgate.gates.marks import PidFiles, Programs
 from startgate.hold import Deadlines, Hold
@@ -33,6 +33,7 @@ class FakeGroup(Group):
     def __init__(self, journal: list[tuple[str, object]] | None = None) -> None:
         self.answers: list[int] = []
         self.marks: dict[Inode, int] = {}
+        self.ignored: dict[Inode, int] = {}
         self.journal = [] if journal is None else journal
         self.mark_error: OSError | None = None
         self.answered = threading.Event()
@@ -80,6 +81,14 @@ class FakeGroup(Group):
         if not self.marks.get(inode, 0) & mask:
             raise FileNotFoundError(errno.ENOENT, "no such mark", path)
         del self.marks[inode]
+        self.journal.append(("unmark", inode))
+
+    def ignore(self, mask: int, path: str) -> None:
+        self.ignored[inode_of(path)] = mask
+
+    def heed(self, mask: int, path: str) -> None:
+        if self.ignored.pop(inode_of(path), 0) != mask:
+            raise FileNotFoundError(errno.ENOENT, "no such mark", path)
 
     def hold(self) -> Hold:
         """Return a hold on an event of this group, with a real fd."""
@@ -216,6 +225,9 @@ class FakeExits:
 
     def was_oom_victim(self, watch: object) -> bool | None:
         return self.oom_victim
+
+    def watch(self, process: ProcessId, ended: Ended) -> Watch:
+        return Watch(process, -1, ended)
 
     def unwatch(self, watch: object) -> None:
         self.forgotten.append(watch)

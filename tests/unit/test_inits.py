@@ -39,7 +39,7 @@ def test_the_runtimes_state_names_the_init(host: FakeHost) -> None:
     keep_state(host, INIT, 1001)
     assert by_state(host.proc, entry) is None
     host.process(INIT, start_time=1001)
-    assert by_state(host.proc, entry) == INIT
+    assert by_state(host.proc, entry) == ProcessId(INIT, 1001)
 
 
 # The pid file
@@ -48,7 +48,8 @@ def test_the_runtimes_state_names_the_init(host: FakeHost) -> None:
 def pid_in_file(host: FakeHost, group: FakeGroup, path: Path, content: bytes) -> int | None:
     path.write_bytes(content)
     with Hold(group, os.open(path, os.O_RDONLY)) as hold:
-        return by_pid_file(host.proc, make_entry(runtime=RUNTIME), hold)
+        init = by_pid_file(host.proc, make_entry(runtime=RUNTIME), hold)
+    return init and init.pid
 
 
 @pytest.mark.parametrize("content", [b"200", b"200\n", b" 200 ", b"200".ljust(32)])

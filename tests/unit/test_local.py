@@ -9,6 +9,7 @@ import pytest
 
 from startgate.kernel import local
 from startgate.kernel.local import LocalFiles
+from tests.unit.fakes import is_open
 
 
 @pytest.fixture
@@ -29,7 +30,16 @@ def test_a_file_is_read(tmp_path: Path, files: LocalFiles) -> None:
     assert files.read("/a/b/c", 10) == b"0123456789"
     assert files.read("a//b/c", 11) == b"0123456789"
     assert files.read_part("/a/b/c", 2, 3) == b"234"
+    assert files.read_part("/a/b/c", 8, 3) == b"89"
     assert code(lambda: files.read("/a/b/c", 9)) == errno.EFBIG
+
+
+def test_a_database_is_closed_at_the_end(tmp_path: Path) -> None:
+    (tmp_path / "db").write_bytes(b"0123456789")
+    with LocalFiles(str(tmp_path), os.getuid()) as files:
+        assert files.read_part("/db", 0, 1) == files.read_part("/db", 0, 1) == b"0"
+        (fd,) = files._databases.values()
+    assert not is_open(fd)
 
 
 def test_what_is_not_followed(tmp_path: Path, files: LocalFiles) -> None:

@@ -104,6 +104,38 @@ def test_a_shared_directory_is_unmarked_with_its_last_pid_file(
     assert group.marks == {}
 
 
+def test_reads_of_the_config_beside_a_pid_file_are_ignored(
+    group: FakeGroup, pid_files: PidFiles, tmp_path: Path
+) -> None:
+    """Until the last pid file goes that is in this bundle."""
+    one, two, elsewhere = (make_entry(name) for name in ("1", "2", "elsewhere"))
+    config = tmp_path / "config.json"
+    config.touch()
+    pid_files.add(elsewhere, directory_fd(tmp_path), "elsewhere.pid")
+    assert group.ignored == {}
+    pid_files.add(one, directory_fd(tmp_path), "1.pid", in_bundle=True)
+    pid_files.add(two, directory_fd(tmp_path), "2.pid", in_bundle=True)
+    pid_files.remove(one)
+    assert group.ignored == {inode_of(config): ON_CHILDREN}
+    pid_files.remove(two)
+    assert group.ignored == {}
+    assert group.marks == {inode_of(tmp_path): ON_CHILDREN}
+
+
+def test_a_pid_file_is_never_ignored(group: FakeGroup, pid_files: PidFiles, tmp_path: Path) -> None:
+    (tmp_path / "config.json").touch()
+    pid_files.add(make_entry(), directory_fd(tmp_path), "config.json", in_bundle=True)
+    assert group.ignored == {}
+
+
+def test_a_bundle_whose_config_is_gone(group: FakeGroup, pid_files: PidFiles, tmp_path: Path) -> None:
+    entry, fd = make_entry(), directory_fd(tmp_path)
+    pid_files.add(entry, fd, "pid", in_bundle=True)
+    pid_files.remove(entry)
+    assert (group.marks, group.ignored) == ({}, {})
+    assert not is_open(fd)
+
+
 def test_removing_closes_the_directory(pid_files: PidFiles, tmp_path: Path) -> None:
     entry, fd = make_entry(), directory_fd(tmp_path)
     pid_files.add(entry, fd, "pid")

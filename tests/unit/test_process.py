@@ -18,6 +18,7 @@ from startgate.kernel.process import (
     parse_cgroup,
     parse_cgroup_mounts,
     parse_stat,
+    unified_path,
 )
 from tests.unit.fakes import FakeHost, stat_line
 
@@ -94,6 +95,22 @@ HYBRID = "12:cpu,cpuacct:/docker/abc\n11:name=systemd:/docker/abc\n1:pids:/x\n0:
 )
 def test_cgroup_paths_v2_first(text: str, expected: list[tuple[str, str]]) -> None:
     assert list(parse_cgroup(text)) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        (V2, "/system.slice/docker-abc.scope"),
+        (HYBRID, "/docker/abc"),
+        ("2:pids:/x\n0::/a\n1:name=x:/b\n", "/a"),
+        ("0::/a0::b", "/a0::b"),
+        ("4:pids:/a0::/b\n", "/"),
+        ("10::/b\n", "/"),
+        ("", "/"),
+    ],
+)
+def test_the_path_in_the_unified_hierarchy(text: str, path: str) -> None:
+    assert unified_path(text) == path
 
 
 MOUNTINFO_V2 = "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate\n"

@@ -14,7 +14,7 @@ from startgate.gates.host import shared_namespaces
 from startgate.gates.view import View, open_program_of
 from startgate.kernel import files
 from startgate.runtimes.oci import Config, decode_config
-from tests.unit.fakes import FakeHost, inode_of
+from tests.unit.fakes import FakeHost, inode_of, is_open
 
 TID = 42
 
@@ -136,6 +136,21 @@ def test_a_config_that_is_none(view: View, caller: Path, kind: str, said: str) -
     with pytest.raises(BundleError, match=said) as error:
         view.read_config("/srv/config.json")
     assert str(error.value).startswith("/srv/config.json")
+
+
+def test_a_database_is_opened_once(host: FakeHost, caller: Path) -> None:
+    """Whatever takes its name meanwhile: its pages are of one file."""
+    (caller / "db").write_bytes(b"0123456789")
+    host.process(TID, root=caller)
+    with View(host.proc, TID) as view:
+        assert view.read_part("/db", 2, 3) == b"234"
+        (caller / "db").unlink()
+        (caller / "db").write_bytes(b"another")
+        assert view.read_part("/db", 8, 3) == b"89"
+        with pytest.raises(FileNotFoundError):
+            view.read_part("/none", 0, 1)
+        (fd,) = view._databases.values()
+    assert not is_open(fd)
 
 
 def test_a_file_that_tells_no_size_is_limited_too() -> None:

@@ -35,7 +35,7 @@ class Created:
     def __init__(
         self,
         context: Context,
-        by_state: Callable[[Proc, Entry], int | None] = inits.by_state,
+        by_state: Callable[[Proc, Entry], ProcessId | None] = inits.by_state,
         *,
         marks: bool = True,
     ) -> None:
@@ -51,15 +51,14 @@ class Created:
         with hold:
             self._at_pid_file(entry, inits.by_pid_file(self._context.proc, entry, hold), hold)
 
-    def _at_pid_file(self, entry: Entry, pid: int | None, hold: Hold) -> None:
-        if pid is not None and (container := self._adopt(entry, pid)):
+    def _at_pid_file(self, entry: Entry, init: ProcessId | None, hold: Hold) -> None:
+        if container := self._adopt(entry, init):
             self._pass(entry, hold, [event("created", "pidfile", container)], deniable=False)
 
     def at_start(self, entry: Entry, hold: Hold) -> None:
         """`start` of a container whose gate nobody has passed, or somebody just passes."""
-        pid = self._by_state(self._context.proc, entry)
-        container = self._adopt(entry, pid) if pid is not None else None
-        if container:
+        init = self._by_state(self._context.proc, entry)
+        if container := self._adopt(entry, init):
             self._pass(entry, hold, [event("created", "start", container)], deniable=not self._marks)
         elif not self._context.lifecycle.wait(entry, hold):
             hold.allow()
@@ -71,7 +70,7 @@ class Created:
             if entry is None:
                 return
             self._forget_program(entry, hold)
-            container = self._adopt(entry, pid)
+            container = self._adopt(entry, self._identify(pid))
             if not self._context.lifecycle.started(entry):
                 return
             events = [event("created", "first-exec", container)] if container else []
@@ -103,9 +102,9 @@ class Created:
                 if entry.state is State.CREATING and caller and caller.pid == pid:
                     self._at_pid_file(entry, self._by_state(self._context.proc, entry), hold)
 
-    def late(self, entry: Entry, pid: int) -> None:
+    def late(self, entry: Entry, init: ProcessId) -> None:
         """No gate held the container, but the runtime says that it is there."""
-        if container := self._adopt(entry, pid):
+        if container := self._adopt(entry, init):
             created = event("created", "none", container)
             self._context.listeners.publish(created)
             self._context.listeners.call(created)
@@ -117,8 +116,8 @@ class Created:
         """Ask the runtime's state again and again: for a container that no gate will hold."""
         until, workers = time.monotonic() + _POLL_LIMIT, self._context.workers
         while entry.state is State.CREATING and time.monotonic() < until and not workers.closed:
-            if (pid := self._by_state(self._context.proc, entry)) is not None:
-                self.late(entry, pid)
+            if init := self._by_state(self._context.proc, entry):
+                self.late(entry, init)
             time.sleep(_POLL)
 
     def watch_runtime(self, entry: Entry) -> None:
@@ -140,31 +139,31 @@ class Created:
         """The runtime process ended before any gate told the pid."""
         if entry.state is not State.CREATING:
             return
-        pid = self._by_state(self._context.proc, entry)
-        if pid is None:
+        init = self._by_state(self._context.proc, entry)
+        if init is None:
             told = "" if status is None else f" with wait status {status}"
             message = f"the runtime ended{told} before a container was seen"
             self.ends.ended(entry, End(status, message))
         elif entry.invocation.command is Command.CREATE or entry.gated:
-            self._expect_gate(entry, pid)
+            self._expect_gate(entry, init)
         else:
-            self._context.workers.submit(lambda: self.late(entry, pid))
+            self._context.workers.submit(lambda: self.late(entry, init))
 
     def expect_end(self, entry: Entry) -> None:
         """Somebody is about to kill or delete a container: watch its init before it is gone."""
         if entry.state is not State.CREATING or entry.invocation.command is not Command.CREATE:
             return
-        if (pid := self._by_state(self._context.proc, entry)) is not None:
-            self._expect_gate(entry, pid)
+        if init := self._by_state(self._context.proc, entry):
+            self._expect_gate(entry, init)
 
-    def _expect_gate(self, entry: Entry, pid: int) -> None:
+    def _expect_gate(self, entry: Entry, init: ProcessId) -> None:
         """A gate is ahead: `start`, in hours perhaps, or the first exec; or it ends before."""
         try:
-            watch = self._watch_init(entry, self._context.proc.identify(pid))
+            watch = self._watch_init(entry, init)
         except (NotReadable, OSError):
             self.ends.ended(entry, End(None, "the container ended before it was started"))
             return
-        described = replace(entry.container, pid=pid)
+        described = replace(entry.container, pid=init.pid)
         if not entry.init_watch and self._context.lifecycle.describe(entry, described):
             entry.init_watch = watch
         else:
@@ -227,14 +226,21 @@ class Created:
             return False
         return True
 
-    def _adopt(self, entry: Entry, pid: int) -> Container | None:
-        """CREATING -> CREATED: complete the record, watch the end. None: another gate did."""
+    def _identify(self, pid: int) -> ProcessId | None:
         try:
-            process = self._context.proc.identify(pid)
-            container = running.of_process(entry.container, self._context.proc, process)
-            watch = self._watch_init(entry, process)
+            return self._context.proc.identify(pid)
+        except NotReadable:
+            return None
+
+    def _adopt(self, entry: Entry, init: ProcessId | None) -> Container | None:
+        """CREATING -> CREATED: complete the record, watch the end. None: another gate did."""
+        if init is None or entry.state is not State.CREATING:
+            return None
+        try:
+            container = running.of_process(entry.container, self._context.proc, init)
+            watch = self._watch_init(entry, init)  # proves that all of it was this process's
         except (NotReadable, OSError) as error:
-            log.warning("container %s: its init %d is gone: %s", entry.container.id, pid, error)
+            log.warning("container %s: its init %d is gone: %s", entry.container.id, init.pid, error)
             return None
         claimed = self._context.lifecycle.claim(entry, container)
         unneeded = entry.init_watch if claimed else watch
@@ -243,5 +249,5 @@ class Created:
         if not claimed:
             return None
         entry.init_watch = watch  # the runtime's is dropped once the task goes on: `_passed`
-        self._context.pid_files.remove(entry)
+        self._context.pid_files.remove(entry)  # not later: who reads it reads on, to its end
         return container

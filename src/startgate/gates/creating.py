@@ -9,9 +9,10 @@ import posixpath
 from msgspec.structs import replace
 
 from startgate import engines
-from startgate.errors import BundleError, NotReadable
-from startgate.events import Caller, Container, Event, printable
+from startgate.errors import BundleError
+from startgate.events import Container, Event, printable
 from startgate.gates import host
+from startgate.gates.begin import begin
 from startgate.gates.context import Context, event, key_of
 from startgate.gates.created import Created
 from startgate.gates.patching import Patching
@@ -38,7 +39,7 @@ class Creating:
     def at_command(self, call: Invocation, path: str, record: ExecRecord, hold: Hold) -> None:
         """Pass the command gate. Raises NotReadable when the caller is gone."""
         with hold:
-            entry = self._begin(call, path, record, hold)
+            entry = begin(self._context, call, path, record, hold, key=key_of(call, path))
             passage = Passage(
                 hold,
                 self._context.listeners,
@@ -65,33 +66,6 @@ class Creating:
     def _told(self, entry: Entry) -> None:
         if end := self._context.lifecycle.told(entry):
             self._created.ends.ended(entry, end)
-
-    def _begin(self, call: Invocation, path: str, record: ExecRecord, hold: Hold) -> Entry:
-        entry = Entry(
-            key=key_of(call, path),
-            invocation=call,
-            runtime=self._context.proc.identify(record.tgid),
-            container=self._outline(call, path, record),
-            command=hold,
-            arguments=record.arguments,
-        )
-        self._context.lifecycle.begin(entry)
-        return entry
-
-    def _outline(self, call: Invocation, path: str, record: ExecRecord) -> Container:
-        """Return what is known before the bundle is read."""
-        try:
-            caller = Caller(record.ppid, printable(self._context.proc.stat(record.ppid).comm))
-        except NotReadable:
-            caller = None
-        return Container(
-            id=printable(call.id),
-            runtime=printable(posixpath.basename(path)),
-            runtime_path=printable(path),
-            bundle=printable(call.bundle) if call.bundle else None,
-            uid=0,
-            started_by=caller,
-        )
 
     def _arm(self, entry: Entry, record: ExecRecord) -> bool:
         """Complete the record, arm the gates. False: no gate is left that could tell the pid."""
@@ -136,8 +110,9 @@ class Creating:
         crun = state.flavour(entry.container.runtime or "") is state.CRUN
         path = view.absolute(call.pid_file, bundle if crun else None)
         try:
-            directory = view.open_pid_directory(posixpath.dirname(path))
-            self._context.pid_files.add(entry, directory, posixpath.basename(path))
+            place, name = posixpath.split(path)
+            directory = view.open_pid_directory(place)
+            self._context.pid_files.add(entry, directory, name, in_bundle=place == bundle)
         except (OSError, BundleError) as error:
             self._warn(entry, "its pid file is not watched", error)
             return False

@@ -21,18 +21,18 @@ def describe(container: Container, config: oci.Config, view: View, proc: Proc, r
     asked, host = oci.namespace_paths(config), proc.host_namespaces()
     inherited = {kind: proc.namespace(runtime, kind) for kind in host if kind not in asked}
     shared = shared_namespaces(asked, inherited, host, view.namespace)
-    return resolve_mounts(replace(container, host_namespaces=shared), view)
+    return replace(container, host_namespaces=shared, mounts=resolved_mounts(container, view))
 
 
-def resolve_mounts(container: Container, view: View) -> Container:
-    """Return the container with the places that its bind mounts lead to."""
-    resolved = tuple(
-        replace(mount, resolved=_resolve(view, mount, container.bundle or "/"))
-        if oci.is_bind(mount)
-        else mount
-        for mount in container.mounts
+def resolved_mounts(container: Container, view: View) -> tuple[Mount, ...]:
+    """Return the container's mounts with the places that its bind mounts lead to."""
+    bundle = container.bundle or "/"
+    return tuple(
+        [
+            replace(mount, resolved=_resolve(view, mount, bundle)) if oci.is_bind(mount) else mount
+            for mount in container.mounts
+        ]
     )
-    return replace(container, mounts=resolved)
 
 
 def shared_namespaces(
@@ -45,14 +45,10 @@ def shared_namespaces(
 
     `asked`: kind -> the path to join, None for a new one; an absent kind is inherited.
     """
-
-    def future(kind: str) -> int | None:
-        if kind not in asked:
-            return inherited.get(kind)
-        path = asked[kind]
-        return look_up(path) if path else None
-
-    return tuple(kind for kind, inode in host.items() if future(kind) == inode)
+    future = dict(inherited)
+    for kind, path in asked.items():
+        future[kind] = look_up(path) if path else None
+    return tuple([kind for kind, inode in host.items() if future.get(kind) == inode])
 
 
 def _resolve(view: View, mount: Mount, bundle: str) -> str | None:

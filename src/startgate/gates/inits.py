@@ -13,7 +13,7 @@ from startgate.foreign import UNDECODABLE
 from startgate.hold import Hold
 from startgate.kernel import namespaces
 from startgate.kernel.local import LocalFiles
-from startgate.kernel.process import Proc
+from startgate.kernel.process import Proc, ProcessId
 from startgate.lifecycle import Entry
 from startgate.runtimes import state
 
@@ -27,8 +27,8 @@ _GENERATIONS = 3
 _PAUSES = (0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 
 
-def by_state(proc: Proc, entry: Entry) -> int | None:
-    """Return the pid that the runtime's state directory names. On a worker."""
+def by_state(proc: Proc, entry: Entry) -> ProcessId | None:
+    """Return the process that the runtime's state directory names. On a worker."""
     root = os.open(proc.host, os.O_PATH | os.O_CLOEXEC)
     try:
         kind = state.flavour(entry.container.runtime or "")
@@ -36,28 +36,28 @@ def by_state(proc: Proc, entry: Entry) -> int | None:
         if kind is state.CRUN and entry.invocation.root is None:
             places.append(state.CRUN_OF_LOGIN)
         for place in places:
-            pid = state.init_pid(proc, root, place, entry.key.id, kind)
-            if pid is not None and _is_newer(proc, pid, entry):
-                return pid
+            init = state.init(proc, root, place, entry.key.id, kind)
+            if init and _is_newer(init, entry):
+                return init
     finally:
         os.close(root)
     return None
 
 
-def by_users_files(proc: Proc, entry: Entry) -> int | None:
-    """Return the pid of a user's container's init, as the user's files name it.
+def by_users_files(proc: Proc, entry: Entry) -> ProcessId | None:
+    """Return the init of a user's container, as the user's files name it.
 
     It must be younger than its runtime, and in a user namespace that the same user made.
     """
     with LocalFiles(proc.host, entry.key.uid) as files:
         for pid, start in _named(files, entry):
             try:
-                seen = proc.identify(pid).start_time
+                init = proc.identify(pid)
                 owner = namespaces.owner_of_user_namespace(f"{proc.root}/{pid}/ns/user")
             except (NotReadable, OSError):
                 continue
-            if owner == entry.key.uid and start in (0, seen) and seen >= entry.runtime.start_time:
-                return pid
+            if owner == entry.key.uid and start in (0, init.start_time) and _is_newer(init, entry):
+                return init
     return None
 
 
@@ -80,23 +80,25 @@ def _named(files: LocalFiles, entry: Entry) -> Iterator[tuple[int, int]]:
         pass
 
 
-def _is_newer(proc: Proc, pid: int, entry: Entry) -> bool:
+def _is_newer(init: ProcessId, entry: Entry) -> bool:
     """Did the process start after the runtime did? Else it is of another start of that id."""
-    start = proc.start_time(pid)
-    return start is not None and start >= entry.runtime.start_time
+    return init.start_time >= entry.runtime.start_time
 
 
-def by_pid_file(proc: Proc, entry: Entry, hold: Hold) -> int | None:
-    """Return the pid in the file whose reader is held.
+def by_pid_file(proc: Proc, entry: Entry, hold: Hold) -> ProcessId | None:
+    """Return the process that the file names whose reader is held.
 
     It is read through the event's own fd, which raises no event. Raises Released.
     """
     with hold.fd() as fd:
         data = os.pread(fd, _PID_FILE_LIMIT + 1, 0) if os.fstat(fd).st_uid == 0 else b""
-    if len(data) <= _PID_FILE_LIMIT and data.strip().isdigit():
-        pid = int(data)
-        if _is_newer(proc, pid, entry):
-            return pid
+    try:
+        if len(data) <= _PID_FILE_LIMIT and data.strip().isdigit():
+            init = proc.identify(int(data))
+            if _is_newer(init, entry):
+                return init
+    except NotReadable:
+        log.debug("container %s: process %r is gone", entry.container.id, data)
     log.warning("container %s: its pid file holds %r, not its init: ignored", entry.container.id, data)
     return None
 
@@ -117,7 +119,7 @@ def by_exec(proc: Proc, entries: Sequence[Entry], pid: int) -> Entry | None:
     for pause in _PAUSES if ancestors else (0,):
         time.sleep(pause)
         for entry in unknown:
-            if by_state(proc, entry) == pid:
+            if (init := by_state(proc, entry)) and init.pid == pid:
                 return entry
     return None
 

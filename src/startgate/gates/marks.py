@@ -14,6 +14,7 @@ import errno
 import logging
 import os
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from startgate.kernel.fanotify import (
@@ -23,6 +24,7 @@ from startgate.kernel.fanotify import (
     Group,
 )
 from startgate.lifecycle import Entry
+from startgate.runtimes.oci import CONFIG
 
 log = logging.getLogger(__name__)
 
@@ -59,10 +61,20 @@ class _PidFile:
     directory: int  # fd
     inode: Inode  # of the directory
     name: str
+    in_bundle: bool
+
+    @property
+    def config(self) -> str:
+        """The path of the config.json beside it."""
+        return f"{path_of(self.directory)}/{CONFIG}"
 
 
 class PidFiles:
-    """The pid files whose first reader is to be held; owns an fd of each one's directory."""
+    """The pid files whose first reader is to be held; owns an fd of each one's directory.
+
+    Docker and containerd have them in the bundle. There the runtime reads config.json, several
+    times: these reads are ignored.
+    """
 
     def __init__(self, group: Group) -> None:
         self._group = group
@@ -70,12 +82,17 @@ class PidFiles:
         self._lock = threading.Lock()
         self._by_name: dict[str, list[_PidFile]] = {}
 
-    def add(self, entry: Entry, directory: int, name: str) -> None:
-        """Hold the readers of `name` in the directory; takes the fd over. Raises OSError."""
+    def add(self, entry: Entry, directory: int, name: str, *, in_bundle: bool = False) -> None:
+        """Hold the readers of `name` in the directory; takes the fd over. Raises OSError.
+
+        `in_bundle`: it may be the bundle, too.
+        """
         try:
-            watch = _PidFile(entry, directory, inode_of(directory), name)
+            watch = _PidFile(entry, directory, inode_of(directory), name, in_bundle and name != CONFIG)
             with self._turns.of(watch.inode):
                 self._group.mark(_ACCESS, path_of(directory))
+                if watch.in_bundle:
+                    self._try(self._group.ignore, watch.config)
                 with self._lock:
                     self._by_name.setdefault(name, []).append(watch)
         except BaseException:
@@ -88,7 +105,7 @@ class PidFiles:
         if inode_of(directory) != inode:
             os.close(directory)
             raise FileNotFoundError(errno.ENOENT, "the directory was replaced", path)
-        self.add(entry, directory, name)
+        self.add(entry, directory, name, in_bundle=True)
 
     def place(self, entry: Entry) -> tuple[Inode, str, str] | None:
         """Return what `restore` needs, None where no pid file is watched."""
@@ -127,14 +144,19 @@ class PidFiles:
             watches.remove(watch)
             if not watches:
                 del self._by_name[watch.name]
-            shared = any(w.inode == watch.inode for watches in self._by_name.values() for w in watches)
+            others = [w for found in self._by_name.values() for w in found if w.inode == watch.inode]
+        if not others:
+            self._try(self._group.unmark, path_of(watch.directory))
+        if watch.in_bundle and not any(other.in_bundle for other in others):
+            self._try(self._group.heed, watch.config)
+        os.close(watch.directory)
+
+    def _try(self, change: Callable[[int, str], None], path: str) -> None:
+        """ENOENT: a directory or file was deleted, and its mark went with it; or there is no such file."""
         try:
-            if not shared:
-                self._group.unmark(_ACCESS, path_of(watch.directory))
-        except OSError as error:  # ENOENT: the directory was deleted, its mark went with it
-            log.debug("unmarking the directory of %s: %s", watch.name, error)
-        finally:
-            os.close(watch.directory)
+            change(_ACCESS, path)
+        except OSError as error:
+            log.debug("changing the mark of %s: %s", path, error)
 
     def close(self) -> None:
         """Close all directories; the marks go with the group."""

@@ -18,8 +18,9 @@ from msgspec.structs import replace
 
 from startgate import engines
 from startgate.errors import BundleError, NotReadable, Overloaded
-from startgate.events import Caller, Container, Deny, Event, Process, printable
+from startgate.events import Deny, Event, Process, printable
 from startgate.gates import host, inits
+from startgate.gates.begin import begin, outline
 from startgate.gates.context import Context, Job, event, key_of, runtime_path
 from startgate.gates.created import Created
 from startgate.gates.executing import process_of
@@ -164,34 +165,12 @@ class Rootless:
         uids = [entry.key.uid for entry in self._context.lifecycle.containers()]
         if len(uids) >= CONTAINERS or uids.count(record.uid) >= CONTAINERS_OF_ONE:
             raise Overloaded(f"{uids.count(record.uid)} containers of uid {record.uid} are followed already")
-        entry = Entry(
-            key=key_of(call, path, record.uid),
-            invocation=_absolute(call, path, _directory(self._context.proc, record.tid)),
-            runtime=self._context.proc.identify(record.tgid),
-            container=self._outline(call, path, record),
-            command=hold,
-            arguments=record.arguments,
-        )
-        self._context.lifecycle.begin(entry)
-        return entry
-
-    def _outline(self, call: Invocation, path: str, record: ExecRecord) -> Container:
-        try:
-            caller = Caller(record.ppid, printable(self._context.proc.stat(record.ppid).comm))
-        except NotReadable:
-            caller = None
-        return Container(
-            id=printable(call.id),
-            runtime=printable(posixpath.basename(path)),
-            runtime_path=printable(path),
-            rootless=True,
-            uid=record.uid,
-            started_by=caller,
-        )
+        key = key_of(call, path, record.uid)  # by the letters, as `start` and `kill` will give them
+        call = _absolute(call, path, _directory(self._context.proc, record.tid))
+        return begin(self._context, call, path, record, hold, key=key)
 
     def _describe(self, entry: Entry) -> None:
         call, container = entry.invocation, entry.container
-        container = replace(container, bundle=printable(call.bundle or ""))
         try:
             with LocalFiles(self._context.proc.host, entry.key.uid) as files:
                 config = oci.decode_config(files.read(call.config or "", FILE_LIMIT))
@@ -225,7 +204,7 @@ class Rootless:
         """Pass the exec command gate. On a worker."""
         with hold:
             entry = self._context.lifecycle.find(key_of(call, path, record.uid))
-            container = entry.container if entry else self._outline(call, path, record)
+            container = entry.container if entry else outline(self._context, call, path, record)
             draft = replace(event("exec", "exec", container), process=process_of(call))
             passage = Passage(hold, self._context.listeners, [draft])
             if call.process:

@@ -20,11 +20,14 @@ _TURN_WAIT = 1.0
 _turn = threading.Semaphore()
 
 # Everyone reads files there all the time, or they are no place for a pid file at all.
-_SHARED_DIRECTORIES = ("/etc", "/usr", "/bin", "/sbin", "/lib", "/lib64", "/boot", "/dev", "/proc", "/sys")
+_SHARED_DIRECTORIES = (
+    *("/etc/", "/usr/", "/bin/", "/sbin/", "/lib/", "/lib64/"),
+    *("/boot/", "/dev/", "/proc/", "/sys/"),
+)
 
 
 class View:
-    """Owns an fd of a process's root directory. Use it on a worker: all of it may wait."""
+    """Owns an fd of a process's root directory, and of databases there. On a worker: all may wait."""
 
     def __init__(self, proc: Proc, tid: int | None, parent: int = 0) -> None:
         """See what `tid` sees (None: what the host does); `parent` is the runtime's.
@@ -33,6 +36,7 @@ class View:
         """
         self._proc = proc
         self._parent = parent
+        self._databases: dict[str, int] = {}
         self._process = f"{proc.root}/{tid or 'self'}"
         if tid is None:
             self.root, self.cwd = os.open(proc.host, os.O_PATH | os.O_CLOEXEC), "/"
@@ -64,8 +68,10 @@ class View:
         return self.read(path, oci.CONFIG_LIMIT)
 
     def read_part(self, path: str, offset: int, size: int) -> bytes:
-        """Read a part of an engine's file. Raises OSError."""
-        return files.read_part(self.root, path, offset, size)
+        """Read a part of an engine's database, which stays open: it takes a dozen. Raises OSError."""
+        if path not in self._databases:
+            self._databases[path], _ = files.open_regular(self.root, path)
+        return os.pread(self._databases[path], size, offset)
 
     def caller_arguments(self) -> list[str]:
         """Return the command line of the runtime's parent; empty when it is gone."""
@@ -126,9 +132,7 @@ class View:
         fd = files.open_in_root(self.root, path, _DIRECTORY)
         try:
             real = os.readlink(f"/proc/self/fd/{fd}")
-            if real == "/" or real.startswith(tuple(f"{d}/" for d in _SHARED_DIRECTORIES)):
-                raise BundleError(f"{path} is a directory of the system")
-            if real in _SHARED_DIRECTORIES:
+            if real == "/" or f"{real}/".startswith(_SHARED_DIRECTORIES):
                 raise BundleError(f"{path} is a directory of the system")
             if layers.is_remote(fd, self._process, self._proc.host):
                 raise BundleError(f"{path} is on a network or FUSE file system")
@@ -159,8 +163,9 @@ class View:
         return _open_program(root, inside, self._process, self._proc.host)
 
     def close(self) -> None:
-        """Close the fd: an open one keeps the caller's root busy."""
-        os.close(self.root)
+        """Close the fds: an open one keeps the caller's root busy."""
+        for fd in (self.root, *self._databases.values()):
+            os.close(fd)
 
     def __enter__(self) -> View:
         return self

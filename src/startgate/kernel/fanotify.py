@@ -37,6 +37,9 @@ _FAN_UNLIMITED_MARKS = 0x20
 _FAN_REPORT_TID = 0x100
 _FAN_MARK_ADD = 0x1
 _FAN_MARK_REMOVE = 0x2
+_FAN_MARK_DONT_FOLLOW = 0x4
+_FAN_MARK_IGNORED_MASK = 0x20
+_FAN_MARK_IGNORED_SURV_MODIFY = 0x40
 _FAN_MARK_FLUSH = 0x80
 
 # struct fanotify_event_metadata: event_len, vers, reserved, metadata_len, mask, fd, pid
@@ -182,6 +185,18 @@ class Group:
     def unmark(self, mask: int, path: str) -> None:
         """Undo `mark`. Raises OSError: ENOENT when the inode has no such mark."""
         self._mark(_FAN_MARK_REMOVE, mask, path)
+
+    def ignore(self, mask: int, path: str) -> None:
+        """Raise no such events on the inode itself, whatever its directory is marked for. Raises OSError.
+
+        Since Linux 5.9 a directory's mark and a child's are looked at together.
+        """
+        how = _FAN_MARK_IGNORED_MASK | _FAN_MARK_IGNORED_SURV_MODIFY | _FAN_MARK_DONT_FOLLOW
+        self._mark(_FAN_MARK_ADD | how, mask, path)
+
+    def heed(self, mask: int, path: str) -> None:
+        """Undo `ignore`. Raises OSError: ENOENT when the inode has no such mark."""
+        self._mark(_FAN_MARK_REMOVE | _FAN_MARK_IGNORED_MASK | _FAN_MARK_DONT_FOLLOW, mask, path)
 
     def _mark(self, action: int, mask: int, path: str) -> None:
         _fanotify_mark(self._fd, action, mask, -1, os.fsencode(path), about=path)

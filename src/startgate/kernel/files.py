@@ -54,13 +54,14 @@ def open_in_root(root: int, path: str, flags: int) -> int:
     )
 
 
-def open_regular(root: int, path: str) -> int:
+def open_regular(root: int, path: str) -> tuple[int, os.stat_result]:
     """Open a regular file for reading; follows links. Raises OSError (EINVAL: not regular)."""
     fd = open_in_root(root, path, os.O_PATH)
     try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "not a regular file", path)
-        return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), status
     finally:
         os.close(fd)
 
@@ -70,9 +71,8 @@ def read_regular(root: int, path: str, limit: int, *, owner: int | None = None) 
 
     Raises OSError (EFBIG: larger, EPERM: somebody else's).
     """
-    fd = open_regular(root, path)
+    fd, status = open_regular(root, path)
     try:
-        status = os.fstat(fd)
         if owner is not None and status.st_uid != owner:
             raise OSError(errno.EPERM, f"owned by uid {status.st_uid}", path)
         if status.st_size > limit:
@@ -83,15 +83,6 @@ def read_regular(root: int, path: str, limit: int, *, owner: int | None = None) 
             if len(data) > limit:
                 raise OSError(errno.EFBIG, f"larger than {limit} bytes", path)
         return bytes(data)
-    finally:
-        os.close(fd)
-
-
-def read_part(root: int, path: str, offset: int, size: int) -> bytes:
-    """Read `size` bytes of a regular file at `offset`; fewer at its end. Raises OSError."""
-    fd = open_regular(root, path)
-    try:
-        return os.pread(fd, size, offset)
     finally:
         os.close(fd)
 

@@ -102,7 +102,7 @@ class Proc:
         except OSError as error:
             raise NotReadable(f"process {pid} is gone") from error
         try:  # from the directory: a third of the time of seven paths
-            return {name: inode for name in NAMESPACES if (inode := _namespace(directory, name))}
+            return _namespaces(directory)
         except OSError as error:
             raise NotReadable(f"the namespaces of process {pid}: {error.strerror}") from error
         finally:
@@ -150,9 +150,9 @@ class Proc:
         the v1 hierarchies, as crun and older engines leave it on a hybrid host.
         """
         text = self._read(pid, "cgroup").decode(errors="surrogateescape")
-        paths = dict(parse_cgroup(text))
-        own = [(kind, path) for kind, path in paths.items() if path != "/"]
-        kind, path = own[0] if own else ("", paths.get("", "/"))
+        kind, path = "", unified_path(text)
+        if path == "/":
+            kind, path = next((own for own in parse_cgroup(text) if own[1] != "/"), ("", "/"))
         try:
             return Cgroup(path, os.stat(self._hierarchy(kind) + path).st_ino)
         except (OSError, KeyError, ValueError):
@@ -219,14 +219,15 @@ class Proc:
             os.close(fd)
 
 
-def _namespace(directory: int, name: str) -> int | None:
-    """Return the inode number of a namespace; None on a kernel without that kind. Raises OSError."""
-    try:
-        link = os.readlink(name, dir_fd=directory)
-    except FileNotFoundError:
-        os.stat("mnt", dir_fd=directory)  # if that is gone too, the process is
-        return None
-    return int(link[link.index("[") + 1 : -1])
+def _namespaces(directory: int) -> dict[str, int]:
+    """Return the inode numbers of the namespaces that this kernel has. Raises OSError."""
+    found = {}
+    for name in NAMESPACES:
+        try:
+            found[name] = int(os.readlink(name, dir_fd=directory)[len(name) + 2 : -1])  # net:[4026531840]
+        except FileNotFoundError:
+            os.stat("mnt", dir_fd=directory)  # if that is gone too, the process is
+    return found
 
 
 def parse_stat(line: bytes) -> Stat:
@@ -239,6 +240,12 @@ def parse_stat(line: bytes) -> Stat:
         return Stat(comm, rest[0].decode(), int(rest[1]), int(rest[19]), exit_code)
     except (ValueError, IndexError) as error:
         raise NotReadable("a stat line of an unknown format") from error
+
+
+def unified_path(text: str) -> str:
+    """Return the path in the unified hierarchy (v2), which /proc/PID/cgroup has as ``0::PATH``."""
+    _, found, rest = f"\n{text}".rpartition("\n0::")
+    return rest.partition("\n")[0] if found else "/"
 
 
 def parse_cgroup(text: str) -> Iterator[tuple[str, str]]:

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 import msgspec
 
+from startgate.errors import NotReadable
 from startgate.foreign import UNDECODABLE
 from startgate.kernel import files
-from startgate.kernel.process import Proc
+from startgate.kernel.process import Proc, ProcessId
 
 _LIMIT = 16 << 20
 
@@ -131,11 +132,16 @@ def is_started(root: int, directory: str, identity: str) -> bool:
     return False
 
 
-def init_pid(proc: Proc, root: int, directory: str, identity: str, kind: Flavour) -> int | None:
-    """Return the pid of a container's init, if it lives and is still that process.
+def init(proc: Proc, root: int, directory: str, identity: str, kind: Flavour) -> ProcessId | None:
+    """Return a container's init, if it lives and is still that process.
 
     See `read`. Reads a file: on a worker.
     """
     state = read(root, directory, identity, kind)
-    seen = proc.start_time(state.pid) if state else None
-    return state.pid if state and seen is not None and state.start in (0, seen) else None
+    if state is None:
+        return None
+    try:
+        seen = proc.identify(state.pid)
+    except NotReadable:
+        return None
+    return seen if state.start in (0, seen.start_time) else None

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from startgate.events import Event
+from startgate.gates.context import Context
+from startgate.gates.created import Created
+from startgate.hold import Hold
+from startgate.kernel.fanotify import FAN_ALLOW
+from startgate.kernel.process import ProcessId
+from startgate.lifecycle import Entry
+from tests.unit.fakes import FakeGroup, FakeHost, inode_of, make_context, make_entry, running
+
+INIT = ProcessId(200, 1001)
+
+
+@pytest.fixture
+def context(group: FakeGroup, host: FakeHost) -> Iterator[Context]:
+    yield from running(make_context(group, host.proc))
+
+
+@pytest.fixture
+def entry(context: Context, host: FakeHost, tmp_path: Path) -> Entry:
+    """A container that is being created, its pid file written."""
+    (host.process(INIT.pid, start_time=INIT.start_time) / "cgroup").write_text("0::/\n")
+    host.proc._hierarchies = {}
+    (tmp_path / "pid").write_text(str(INIT.pid))
+    entry = make_entry()
+    context.lifecycle.begin(entry)
+    context.pid_files.add(entry, os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY), "pid")
+    return entry
+
+
+@pytest.fixture
+def read(context: Context, group: FakeGroup, entry: Entry, tmp_path: Path) -> Callable[[], Hold]:
+    """Read the pid file, and pass the gate."""
+    created = Created(context)
+
+    def read() -> Hold:
+        hold = Hold(group, os.open(tmp_path / "pid", os.O_RDONLY))
+        created.at_pid_file(entry, hold)
+        return hold
+
+    return read
+
+
+def test_the_mark_is_removed_before_the_reader_reads_on(
+    group: FakeGroup, read: Callable[[], Hold], tmp_path: Path
+) -> None:
+    """To the end of the file: that would be a further event."""
+    read()
+    assert group.journal == [("unmark", inode_of(tmp_path)), ("answer", FAN_ALLOW)]
+
+
+def test_further_readers_are_let_go_at_once(
+    context: Context, group: FakeGroup, entry: Entry, read: Callable[[], Hold]
+) -> None:
+    """Even while callbacks are at work for the first."""
+    told: list[Event] = []
+
+    def call(event: Event) -> None:
+        told.append(event)
+        assert read().answered
+
+    context.listeners.on("created", call)
+    events = context.listeners.subscribe(10)
+    read()
+    assert [event.container.pid for event in told if event.container] == [INIT.pid]
+    assert group.answers == [FAN_ALLOW, FAN_ALLOW]
+    assert (event := events.get(timeout=0)) and event.type == "created"
+    assert events.get(timeout=0) is None
+    assert entry.init_watch
+    assert entry.init_watch.process == INIT
