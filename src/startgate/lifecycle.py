@@ -88,13 +88,10 @@ class Entry:
 class Lifecycle:
     """All containers that are known and have not ended. Any thread may use it."""
 
-    def __init__(
-        self, limit: int = STARTING_LIMIT, unsettled: Callable[[int], object] = lambda containers: None
-    ) -> None:
-        """`limit` is how many may be starting at once: each costs fds, and its config.json.
-
-        `unsettled` is told, whenever it changes, for how many containers a `start` or a `delete`
-        may have to be held; it must not wait.
+    def __init__(self, unsettled: Callable[[int], object], limit: int = STARTING_LIMIT) -> None:
+        """`unsettled` is told, whenever it changes, for how many containers a `start` or a `delete`
+        may have to be held; it must not wait. `limit` is how many may be starting at once: each
+        costs fds, and its config.json.
         """
         self._limit = limit
         self._lock = threading.Lock()

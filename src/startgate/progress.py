@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import threading
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -92,6 +93,7 @@ class Progress:
         self._memory = bytearray(_SIZE) if page is None else mmap.mmap(page, _SIZE)
         self._words = memoryview(self._memory).cast("Q")
         self._readers = [0] * GROUPS
+        self._lock = threading.Lock()
 
     @classmethod
     def shared(cls) -> Progress:
@@ -112,9 +114,18 @@ class Progress:
         """Return what the turnstile needs of this."""
         return Watched(self._words[_TURNSTILE:_FIRST], self.ping, self.alert)
 
-    def unsettled(self, containers: int) -> None:
-        """For so many containers a `start` or a `delete` may have to be held: see `Lifecycle`."""
-        self._words[_UNSETTLED] = containers
+    def unsettled(self) -> Callable[[int], None]:
+        """Return what tells for how many containers of a `Lifecycle` a `start` or a `delete` may have
+        to be held; the turnstile sees the sum of all."""
+        own = 0
+
+        def tell(containers: int) -> None:
+            nonlocal own
+            with self._lock:
+                self._words[_UNSETTLED] += containers - own
+                own = containers
+
+        return tell
 
     def rest(self, resting: bool) -> None:
         """The supervisor wants to be alerted of the next hold, or needs it no more."""

@@ -213,7 +213,7 @@ class Watcher:
         parts.callback(resources.commands.close)
         parts.callback(context.deadlines.close)  # while the groups can still be answered
         Restored(context, created).restore({event.pid for event in resources.pending[COMMANDS]})
-        rootless = Rootless(context)
+        rootless = Rootless(context, resources.progress.unsettled())
         parts.callback(rootless.close)
         gates = (
             CommandGate(context, resources.commands, resources.source, created, rootless),
@@ -234,7 +234,7 @@ class Watcher:
         housekeeping = Workers(limit=32, spare=2)
         context = Context(
             proc=proc,
-            lifecycle=Lifecycle(_starting_limit(), resources.progress.unsettled),
+            lifecycle=Lifecycle(resources.progress.unsettled(), _starting_limit()),
             listeners=self._listeners,
             exits=exits_for(proc, resources.source.exits()),
             workers=Workers(),

@@ -85,10 +85,13 @@ def test_without_a_word_it_is_let_go(gate: Gate) -> None:
 def test_some_words_matter_only_while_a_container_is_not_settled(gate: Gate) -> None:
     with closing(gate.turnstile()) as turnstile:
         assert gate.execute("delete", "x").wait(PATIENCE) == 0
-        gate.resources.progress.unsettled(1)
+        roots, users = gate.resources.progress.unsettled(), gate.resources.progress.unsettled()
+        roots(2)
+        users(1)
+        roots(0)
         gate.execute("delete", "x")
         gate.allow(gate.next(turnstile))
-        gate.resources.progress.unsettled(0)
+        users(0)
         assert gate.execute("delete", "x").wait(PATIENCE) == 0
 
 

@@ -237,7 +237,7 @@ def make_context(group: FakeGroup, proc: Proc | None = None, *, hold_timeout: fl
     """Return what gates share: all real but for the kernel's parts."""
     return Context(
         proc=proc or Proc(),
-        lifecycle=Lifecycle(),
+        lifecycle=Lifecycle(lambda unsettled: None),
         listeners=Listeners(),
         exits=cast(Exits, FakeExits()),
         workers=Workers(),

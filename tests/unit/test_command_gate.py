@@ -63,7 +63,7 @@ class Scene:
 
     def __init__(self, host: FakeHost, group: FakeGroup, directory: Path) -> None:
         self.host = host
-        self.lifecycle = Lifecycle()
+        self.lifecycle = Lifecycle(lambda unsettled: None)
         self.source = FakeSource(pid=TID)
         self.calls: list[str] = []
         self.holds: list[Hold] = []

@@ -19,9 +19,13 @@ EXIT_3 = End(3 << 8)
 KEY = Key("/run/runc", "c1")
 
 
+def nobody(unsettled: int) -> None:
+    """Need be told."""
+
+
 @pytest.fixture
 def lifecycle() -> Lifecycle:
-    return Lifecycle()
+    return Lifecycle(nobody)
 
 
 @pytest.fixture
@@ -49,7 +53,7 @@ def test_a_start_is_found_by_its_key(lifecycle: Lifecycle, entry: Entry) -> None
 
 
 def test_only_so_many_may_be_starting(entry: Entry) -> None:
-    lifecycle = Lifecycle(limit=2)
+    lifecycle = Lifecycle(nobody, limit=2)
     entries = [make_entry(f"c{n}") for n in range(3)]
     for number, other in enumerate(entries):
         other.runtime = ProcessId(200 + number, 1)
@@ -246,7 +250,7 @@ def existing(start_time: int = 500, *, started: bool = True) -> Entry:
 
 @pytest.mark.parametrize("started", [True, False])
 def test_a_container_that_no_gate_saw_is_adopted_once(started: bool) -> None:
-    lifecycle, entry = Lifecycle(), existing(started=started)
+    lifecycle, entry = Lifecycle(nobody), existing(started=started)
     assert lifecycle.adopt(entry)
     assert not lifecycle.adopt(existing(started=started))
     assert lifecycle.find(KEY) is entry
@@ -270,7 +274,7 @@ def test_one_whose_id_a_start_wants_is_adopted(lifecycle: Lifecycle, entry: Entr
 
 
 def test_the_end_of_an_adopted_container_waits_until_it_is_told() -> None:
-    lifecycle, entry = Lifecycle(), existing()
+    lifecycle, entry = Lifecycle(nobody), existing()
     entry.told = False
     lifecycle.adopt(entry)
     assert not lifecycle.stopped(entry, EXIT_3)
@@ -295,7 +299,7 @@ def test_a_process_that_tries_again_is_not_forgotten_with_its_first_try(
 def test_a_users_container_is_never_settled() -> None:
     """If its `start` was refused, the next one is, too."""
     told: list[int] = []
-    lifecycle, entry = Lifecycle(unsettled=told.append), make_entry("c1")
+    lifecycle, entry = Lifecycle(told.append), make_entry("c1")
     entry.key = entry.key._replace(uid=1000)
     lifecycle.begin(entry)
     claim(lifecycle, entry)
@@ -308,7 +312,7 @@ def test_a_users_container_is_never_settled() -> None:
 @pytest.mark.parametrize("started", [True, False])
 def test_one_that_was_there_before_is_settled_once_it_runs(started: bool) -> None:
     told = [0]
-    lifecycle = Lifecycle(unsettled=told.append)
+    lifecycle = Lifecycle(told.append)
     lifecycle.adopt(existing(started=started))
     assert told[-1] == (not started)
 
@@ -320,7 +324,7 @@ class LifecycleMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.lifecycle = Lifecycle(unsettled=self._tell_unsettled)
+        self.lifecycle = Lifecycle(self._tell_unsettled)
         self.unsettled = 0
         self.known: list[Entry] = []
         self.told: list[Entry] = []

@@ -167,7 +167,7 @@ def test_a_container_that_stopped_leaves_no_note(group: FakeGroup, directory: Pa
     entry = an_entry(State.CREATING)
     context = context_of(group, directory)
     context.note(entry)
-    lifecycle = Lifecycle()
+    lifecycle = Lifecycle(lambda unsettled: None)
     lifecycle.begin(entry)
     lifecycle.told(entry)
     assert lifecycle.stopped(entry, End(0))

@@ -98,6 +98,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
     fds = words.fds() | {"alert": os.eventfd(0, os.EFD_NONBLOCK)}
     handlers = {number: signal.getsignal(number) for number in (*SIGNALS, signal.SIGTSTP)}
 
+    supervisors: list[Supervisor] = []
+
     def run(*workers: str, past: Past | None = None) -> Supervisor:
         scripts = iter(workers)
 
@@ -116,11 +118,13 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
 
         monkeypatch.setattr(WorkerProcess, "start", classmethod(start))
         handover = Handover(fds, "table", {"hold_timeout": 2.0}, HANG_LIMIT, "", past=past)
-        found = Supervisor(handover)
-        found.run()
-        return found
+        supervisors.append(Supervisor(handover))
+        supervisors[-1].run()
+        return supervisors[-1]
 
     yield run
+    for found in supervisors:
+        found._epoll.close()  # else it closes its number later, which is another's then
     signal.set_wakeup_fd(-1)
     for number, handler in handlers.items():
         signal.signal(number, handler)

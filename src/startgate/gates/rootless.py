@@ -12,7 +12,7 @@ import dataclasses
 import logging
 import os
 import posixpath
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from msgspec.structs import replace
 
@@ -51,10 +51,11 @@ _THREADS = 8
 class Rootless:
     """Decides on the commands of users, as `CommandGate` does on root's."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, unsettled: Callable[[int], object]) -> None:
+        """`unsettled`: see `Lifecycle`; users' containers have one of their own."""
         self._context = dataclasses.replace(
             context,
-            lifecycle=Lifecycle(CONTAINERS),
+            lifecycle=Lifecycle(unsettled, CONTAINERS),
             workers=Workers(limit=_THREADS, spare=1),
             housekeeping=Workers(limit=_THREADS, spare=1),
             notes=Notes(),
