@@ -125,7 +125,8 @@ class Created:
 
         def ended(status: int | None) -> None:
             def tell() -> None:
-                self._context.housekeeping.submit(lambda: self.runtime_ended(entry, status))
+                if entry.state is State.CREATING:
+                    self._context.housekeeping.submit(lambda: self.runtime_ended(entry, status))
 
             if status == 0 and entry.invocation.command is Command.CREATE:
                 # Somebody reads the pid file right now, most likely: then there is nothing to do.
