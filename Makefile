@@ -13,7 +13,7 @@ CLANG  ?= clang
 ENGINES := $(if $(shell command -v dockerd),,docker.io) $(if $(shell command -v podman),,podman) \
 	   $(if $(shell command -v buildah),,buildah) $(if $(shell command -v newuidmap),,uidmap) \
 	   $(if $(shell grep -s Y /sys/module/apparmor/parameters/enabled),apparmor)
-VM_APT := qemu-system-x86 kmod zstd debian-archive-keyring
+VM_APT := qemu-system-x86 kmod zstd debian-archive-keyring systemd
 KERNELS := 5.10 6.1 6.12 newest
 MISSING  = dpkg-query -W -f '$${Package} $${db:Status-Status}\n' $(1) 2>/dev/null \
 	  | awk '$$2 == "installed" {print $$1}' | sort | comm -13 - <(printf '%s\n' $(1) | sort)
@@ -22,7 +22,7 @@ INSTALL  = @missing=$$($(call MISSING,$(1))); if [ -n "$$missing" ]; then \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
 	  apt-get install -y -qq --no-remove --no-install-recommends $$missing >/dev/null; fi
 
-.PHONY: run test fuzz setup check bpf apt vm-apt engines-apt lint types unit kernel engines engines-table newest test-newest faults faults-table soak engines-and-vm test-vm kernel-table bench bench-check bench-peer clean
+.PHONY: run test fuzz setup check bpf apt vm-apt engines-apt lint types unit kernel engines engines-table newest test-newest faults faults-table soak engines-and-vm test-vm test-systemd kernel-table bench bench-check bench-peer clean
 run: setup ## a live view of this host's containers, with a demo container
 	@$(VENV)/bin/startgate watch --demo
 
@@ -114,6 +114,9 @@ newest: # as a part of `test`: where it can be done
 KERNEL ?= $(KERNELS)
 test-vm: setup vm-apt ## the kernel tests on other kernels, in virtual machines; KERNEL=6.1 for one
 	$(PY) vm/matrix.py run $(KERNEL)
+test-systemd: setup vm-apt ## the unit of packaging/ under a systemd that is PID 1, in a 6.1 VM
+	$(PY) vm/vm.py run 6.1 --systemd --timeout 1800 --env STARTGATE_TEST_SLOWNESS=15 --env STARTGATE_TEST_SYSTEMD=1 \
+	  --env STARTGATE_REQUIRE_KERNEL=1 -- $(PY) -m pytest -q tests/systemd --tb=short -p no:cacheprovider
 kernel-table: ## write README's table from the results of `make test-vm` and a native run
 	$(PY) vm/matrix.py table
 

@@ -46,6 +46,8 @@ class Job:
     directory: Path
     environment: Mapping[str, str]
     shares: Sequence[Share] = ()
+    systemd: bool = False
+    """Under systemd, as a service of its own; PID 1 is a shell otherwise."""
 
     def script(self) -> bytes:
         """Return the shell script that becomes the command."""
@@ -77,7 +79,7 @@ def run(kernel: Kernel, job: Job, *, timeout: float, memory: str, allow_kvm: boo
         ports = {"out": qemu.Port(1), "err": qemu.Port(2), "status": qemu.Port(None)}
         command = [
             *qemu.machine(memory, allow_kvm=allow_kvm),
-            *_boot(kernel, initrd_fd),
+            *_boot(kernel, initrd_fd, job),
             *_outputs(console, {name: port.write_end for name, port in ports.items()}),
             *_shares(kernel, job),
         ]
@@ -102,11 +104,11 @@ def _tell(what: str, console: int) -> None:
     sys.stderr.write(f"vm: {what}; the console's end:\n{tail}\n")
 
 
-def _boot(kernel: Kernel, initrd_fd: int) -> list[str]:
+def _boot(kernel: Kernel, initrd_fd: int, job: Job) -> list[str]:
     return [
         *("-kernel", str(kernel.directory / "vmlinux")),
         *("-initrd", f"/proc/self/fd/{initrd_fd}"),
-        *("-append", _KERNEL_ARGUMENTS),
+        *("-append", _KERNEL_ARGUMENTS + " vm.systemd" * job.systemd),
     ]
 
 

@@ -26,7 +26,7 @@ def _archive(early: Path, files: Mapping[str, bytes]) -> Iterator[bytes]:
         yield _entry(f"bin/{applet}", _LINK, b"busybox")
     for module in sorted(early.iterdir()):
         yield _entry(f"early/{module.name}", _FILE, module.read_bytes())
-    for script in ("init", "stage2"):
+    for script in ("init", "stage2", "stage3"):
         yield _entry(script, _FILE, (_GUEST / script).read_bytes())
     for name, content in files.items():
         yield _entry(name, _FILE, content)

@@ -73,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     running.add_argument("--timeout", type=float, default=600, metavar="SECONDS", help="for boot and command")
     running.add_argument("--memory", default="3G", metavar="SIZE")
+    running.add_argument("--systemd", action="store_true", help="with systemd as PID 1, up to basic.target")
     running.add_argument("--no-kvm", action="store_true", help="emulate, even if /dev/kvm seems to work")
     running.set_defaults(do=_run)
     return parser
@@ -97,7 +98,7 @@ def _run(options: argparse.Namespace, command: Sequence[str]) -> int:
     fetch(kernel)
     shares = [boot.Share(_directory(path), writable=False) for path in options.ro]
     shares += [boot.Share(_directory(path), writable=True) for path in options.rw]
-    job = boot.Job(command, Path.cwd(), _environment(options.env), shares)
+    job = boot.Job(command, Path.cwd(), _environment(options.env), shares, options.systemd)
     return boot.run(kernel, job, timeout=options.timeout, memory=options.memory, allow_kvm=not options.no_kvm)
 
 

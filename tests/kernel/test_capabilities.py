@@ -6,8 +6,10 @@ systemd need not run: setpriv(1) and unshare(1) make what it would.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 from collections.abc import Sequence
@@ -122,11 +124,47 @@ def test_systemd_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         systemd.bind(str(tmp_path / "notify"))
         systemd.settimeout(PATIENCE)
         with watch_process("-o", "json", command="daemon") as process:
-            while not systemd.recv(4096).startswith(b"READY=1"):
-                pass
+            _next(systemd, b"READY=1")
             assert {systemd.recv(4096) for _ in range(3)} == {b"WATCHDOG=1"}
             process.terminate()
             assert process.wait(PATIENCE) == 0
+
+
+@pytest.mark.portable
+def test_systemd_hears_of_an_upgraded_daemon_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It counts on from the last word of the daemon before."""
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    monkeypatch.setenv("WATCHDOG_USEC", str(1000 * 1000 * 1000))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(PATIENCE)
+        with watch_process("-o", "json", command="daemon") as process:
+            assert systemd.recv(4096) == b"WATCHDOG=1"
+            assert systemd.recv(4096).startswith(b"READY=1")
+            process.send_signal(signal.SIGUSR2)
+            assert systemd.recv(4096) == b"WATCHDOG=1"
+
+
+@pytest.mark.portable
+def test_a_worker_that_hangs_idle_is_replaced_before_systemd_acts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    monkeypatch.setenv("WATCHDOG_USEC", str(4 * 1000 * 1000))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(PATIENCE)
+        with watch_process("-o", "json", command="daemon"):
+            ready = _next(systemd, b"READY=1")
+            os.kill(worker := int(ready.rpartition(b" ")[2]), signal.SIGSTOP)
+            assert b"made no move" in _next(systemd, b"STATUS=no worker")
+            assert int(_next(systemd, b"READY=1").rpartition(b" ")[2]) != worker
+
+
+def _next(systemd: socket.socket, prefix: bytes) -> bytes:
+    while not (said := systemd.recv(4096)).startswith(prefix):
+        pass
+    return said
 
 
 @pytest.mark.portable

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
 
 from startgate.errors import KernelUnsupported
-from startgate.kernel import features
+from startgate.kernel import features, files
 
 
 def kernel_threads(root: Path, comm: str = "kthreadd\n") -> Path:
@@ -34,3 +36,14 @@ def test_another_root_is_refused(
     monkeypatch.setattr(features, "in_initial_pid_namespace", lambda: initial)
     with pytest.raises(KernelUnsupported, match=said):
         features.check_host_root(str(tmp_path))
+
+
+def test_without_openat2_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(*arguments: object) -> int:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(os, "readlink", lambda path: "/")
+    features.check_other_processes("/")
+    monkeypatch.setattr(files, "open_in_root", denied)
+    with pytest.raises(KernelUnsupported, match=r"openat2.*Function not implemented"):
+        features.check_other_processes("/")

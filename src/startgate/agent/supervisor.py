@@ -13,7 +13,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from startgate.agent import signals, systemd, words
@@ -61,6 +61,8 @@ class Supervisor:
         self._why = ""
         """Why the worker was killed: then it is not listened to any more."""
         self._stopping = False
+        self._turns: Sequence[int] = ()
+        """Of the worker's reading threads, when systemd was last told of us."""
         self._exit: int | None = None
 
     def run(self) -> int:
@@ -86,7 +88,7 @@ class Supervisor:
             self._handlers[group.fileno()] = self._on_events
             self._epoll.register(group, _ONCE)
         if interval := systemd.watchdog_interval():
-            self._timers.after(interval, "watchdog", lambda: self._watchdog(interval, None))
+            self._watchdog(interval)  # at once: systemd counts on during an upgrade
 
     def _on(self, fd: int, handler: Callable[[], None]) -> None:
         self._handlers[fd] = handler
@@ -145,6 +147,7 @@ class Supervisor:
         self._born, self._held_until = time.monotonic(), math.inf
         self._timers.drop("start limit", "release")
         systemd.notify(f"READY=1\nMAINPID={os.getpid()}\nSTATUS=worker {worker.pid}")
+        self._turns = ()
         self._health.rest()
         self._look()
 
@@ -264,17 +267,16 @@ class Supervisor:
         for group in self._groups.groups:  # tells at once if something is there already
             self._epoll.modify(group, _ONCE)
 
-    def _watchdog(self, interval: float, before: tuple[int, ...] | None) -> None:
-        """Tell systemd that all is well if the reading threads have moved since the last time."""
+    def _watchdog(self, interval: float) -> None:
+        """Tell systemd that all is well: a worker whose reading threads have not moved since the last
+        time is replaced, which systemd can't do without letting everything go."""
         turns = self._groups.seen().turns
-        if (
-            before is None
-            or self._state is not State.WORKING
-            or all(a != b for a, b in zip(before, turns, strict=True))
-        ):
-            systemd.notify("WATCHDOG=1")
+        if self._state is State.WORKING and any(a == b for a, b in zip(self._turns, turns, strict=False)):
+            self._kill(f"its reading threads made no move for {interval:g} s")
+        self._turns = turns
+        systemd.notify("WATCHDOG=1")
         self._groups.ping()
-        self._timers.after(interval, "watchdog", lambda: self._watchdog(interval, turns))
+        self._timers.after(interval, "watchdog", lambda: self._watchdog(interval))
 
     def _on_signals(self) -> None:
         numbers = signals.read(self._wakeup)

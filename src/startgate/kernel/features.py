@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from startgate.errors import KernelUnsupported
-from startgate.kernel import namespaces, pidfd
+from startgate.kernel import files, namespaces, pidfd
 from startgate.kernel.fanotify import FAN_ALLOW, FAN_OPEN_EXEC_PERM, Event, Group
 
 _PATIENCE_MS = 2000
@@ -94,7 +94,7 @@ def check_host_root(path: str) -> None:
 
 
 def check_other_processes(host: str) -> None:
-    """Raises KernelUnsupported when the directories of other processes can't be reached."""
+    """Raises KernelUnsupported when the directories and files of other processes can't be reached."""
     try:
         # kthreadd has every capability: one who has fewer needs CAP_SYS_PTRACE (ptrace_may_access()).
         os.readlink(os.path.join(host, "proc/2/root"))
@@ -103,6 +103,22 @@ def check_other_processes(host: str) -> None:
             "the root directories and namespaces of other processes can't be reached: CAP_SYS_PTRACE is "
             f"missing ({error.strerror})"
         ) from error
+    _check_openat2()
+
+
+def _check_openat2() -> None:
+    """Their files are opened by it. Seccomp filters of before Linux 5.6, and systemd's RestrictSUIDSGID=,
+    take it away."""
+    root = os.open("/", os.O_PATH | os.O_CLOEXEC)
+    try:
+        os.close(files.open_in_root(root, "/", os.O_PATH))
+    except OSError as error:
+        raise KernelUnsupported(
+            "files of other processes can't be opened: openat2(2) is missing, or a seccomp filter denies it "
+            f"({error.strerror})"
+        ) from error
+    finally:
+        os.close(root)
 
 
 def check_other_users() -> None:
