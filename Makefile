@@ -14,6 +14,9 @@ ENGINES := $(if $(shell command -v dockerd),,docker.io) $(if $(shell command -v 
 	   $(if $(shell command -v buildah),,buildah) $(if $(shell command -v newuidmap),,uidmap) \
 	   $(if $(shell grep -s Y /sys/module/apparmor/parameters/enabled),apparmor)
 VM_APT := qemu-system-x86 kmod zstd debian-archive-keyring systemd
+VM_SYSTEMD = $(PY) vm/vm.py run 6.1 --systemd --timeout 1800 --env STARTGATE_TEST_SLOWNESS=15 \
+	     --env STARTGATE_TEST_SYSTEMD=1 --env STARTGATE_REQUIRE_KERNEL=1 -- \
+	     $(PY) -m pytest -q tests/systemd --tb=short -p no:cacheprovider
 KERNELS := 5.10 6.1 6.12 newest
 MISSING  = dpkg-query -W -f '$${Package} $${db:Status-Status}\n' $(1) 2>/dev/null \
 	  | awk '$$2 == "installed" {print $$1}' | sort | comm -13 - <(printf '%s\n' $(1) | sort)
@@ -30,7 +33,7 @@ setup: apt $(VENV)/.ready bpf $(NATIVE) ## install what is needed, build the BPF
 
 check: setup lint types unit ## lint, types and unit tests: seconds
 
-test: setup vm-apt check kernel faults engines-and-vm newest bench-check ## everything: on this kernel, and on a stock 6.1 where `queue` works
+test: setup vm-apt check kernel faults engines-and-vm newest bench-check ## everything: on this kernel, and on a stock 6.1: the source `queue`, systemd
 
 apt: ## Debian packages; apt is asked only when one is missing
 	$(call INSTALL,$(APT))
@@ -93,7 +96,7 @@ engines: setup engines-apt ## real Docker, containerd, Podman, Buildah, in direc
 	fi
 engines-and-vm: setup vm-apt # side by side: the VM takes one CPU for minutes, and waits for nothing
 	@mkdir -p build
-	@nice $(PY) vm/matrix.py run 6.1 --quick >build/vm.log 2>&1 & vm=$$!; \
+	@{ nice $(PY) vm/matrix.py run 6.1 --quick && nice $(VM_SYSTEMD); } >build/vm.log 2>&1 & vm=$$!; \
 	$(MAKE) --no-print-directory engines; engines=$$?; \
 	wait $$vm; vm=$$?; cat build/vm.log; exit $$((engines | vm))
 engines-table: ## write the tables of docs/engines.md from the results of `make engines` and `make test-newest`
@@ -115,8 +118,7 @@ KERNEL ?= $(KERNELS)
 test-vm: setup vm-apt ## the kernel tests on other kernels, in virtual machines; KERNEL=6.1 for one
 	$(PY) vm/matrix.py run $(KERNEL)
 test-systemd: setup vm-apt ## the unit of packaging/ under a systemd that is PID 1, in a 6.1 VM
-	$(PY) vm/vm.py run 6.1 --systemd --timeout 1800 --env STARTGATE_TEST_SLOWNESS=15 --env STARTGATE_TEST_SYSTEMD=1 \
-	  --env STARTGATE_REQUIRE_KERNEL=1 -- $(PY) -m pytest -q tests/systemd --tb=short -p no:cacheprovider
+	$(VM_SYSTEMD)
 kernel-table: ## write README's table from the results of `make test-vm` and a native run
 	$(PY) vm/matrix.py table
 
