@@ -229,7 +229,8 @@ def main() -> int:
     about = machine.describe()
     with tempfile.TemporaryDirectory(prefix="startgate-peer-") as directory:
         chapters = run(given, tools.Bundle(Path(directory)))
-    command = f"bench/peer.py --command {shlex.quote(given.command)}"
+    program, *arguments = shlex.split(given.command)  # where it lies on this machine is nobody's business
+    command = "bench/peer.py --command " + shlex.quote(shlex.join([Path(program).name, *arguments]))
     report.write(ROOT / "build", given.document, about, chapters, command, name="peer", markers=MARKERS)
     sys.stdout.write((ROOT / "build/peer.md").read_text())
     return 0
