@@ -137,15 +137,20 @@ static void listen_to(struct turnstile *t, int fd, uint32_t events)
 	epoll_ctl(t->epoll, EPOLL_CTL_MOD, fd, &event);
 }
 
+static void breathe(void)
+{
+	const struct timespec breath = {.tv_nsec = BREATH_NS};
+
+	nanosleep(&breath, NULL);
+}
+
 /* Write what is kept. While that does not fit, read no more. */
 static void flush(struct turnstile *t)
 {
-	if (write(t->setup.out, &t->packet, t->kept) >= 0) {
+	if (write(t->setup.out, &t->packet, t->kept) >= 0)
 		t->kept = 0;
-	} else if (errno != EAGAIN) { /* EPIPE: nobody reads any more */
-		let_go(t);
-		t->kept = 0;
-	}
+	else if (errno != EAGAIN)
+		breathe(); /* ENOMEM: epoll says at once that there is room */
 	listen_to(t, t->setup.group, t->kept ? 0 : EPOLLIN);
 	listen_to(t, t->setup.out, t->kept ? EPOLLOUT : 0);
 }
@@ -161,10 +166,6 @@ static void pass_on(struct turnstile *t, size_t size)
 /* The kernel denies what is read while no fd is free: wait a moment for one. */
 static void await_fds(struct turnstile *t)
 {
-	const struct timespec breath = {.tv_nsec = BREATH_NS};
-
-	if (t->setup.counters->top < (uint64_t)t->setup.scarce / 2)
-		return; /* the lowest free number is given out: never yet were half of them in use */
 	for (int i = 0; i < BREATHS; i++) {
 		int lowest = dup(t->setup.stop);
 
@@ -172,7 +173,7 @@ static void await_fds(struct turnstile *t)
 			close(lowest);
 		if (lowest >= 0 && lowest < t->setup.scarce)
 			return;
-		nanosleep(&breath, NULL);
+		breathe();
 	}
 }
 
@@ -286,6 +287,7 @@ struct turnstile *turnstile_start(const struct turnstile_setup *setup)
 		return t;
 	if (t->epoll >= 0)
 		close(t->epoll);
+	t->setup.counters->turns = 0; /* nobody is to wait for its turns */
 	free(t);
 	errno = error;
 	return NULL;

@@ -29,7 +29,7 @@ _SIZE = 4096
 _READERS = 32
 # The words of the page: answers of each group, the highest event fd, the turnstile's (its turns, its
 # holds, its highest event fd, whether the supervisor rests, how many containers are not settled: `struct
-# counters` of native/turnstile.c), then each reader's two.
+# counters` of native/turnstile.c), then each reader's: turns, holds, whether it takes an event right now.
 _TOP = GROUPS
 _TURNSTILE = 3
 _TURNSTILE_HOLDS = _TURNSTILE + 1
@@ -37,7 +37,8 @@ _TURNSTILE_TOP = _TURNSTILE + 2
 _RESTING = _TURNSTILE + 3
 _UNSETTLED = _TURNSTILE + 4
 _FIRST = 8
-_WORDS = 2 * _READERS
+_EACH = 3
+_WORDS = _EACH * _READERS
 
 
 def _eventfd() -> int:
@@ -51,7 +52,7 @@ class Snapshot(NamedTuple):
     """How often those came back from their wait who must: the readers of each group, all together, and
     the turnstile (where there is none, the readers of the first group in its place)."""
     held: int
-    """Permission events that were read, and are not answered."""
+    """Permission events that were read, or are being read, and are not answered."""
     answers: int
 
 
@@ -74,12 +75,17 @@ class Pulse:
         """The highest number that an event's fd had which a reader took, in any group."""
         return self._words[_TOP]
 
+    def take(self, taking: bool) -> None:
+        """The reader is about to take an event, or has counted what it took: read(2) opens the event's
+        file, and may wait for its file system."""
+        self._words[self._at + 2] = taking
+        if taking and self._words[_RESTING]:
+            os.eventfd_write(self._alert, 1)
+
     def hold(self, event_fd: int) -> None:
         """The reader took an event that is owed an answer."""
         self._words[self._at + 1] += 1
         self._words[_TOP] = max(self._words[_TOP], event_fd)
-        if self._words[_RESTING]:
-            os.eventfd_write(self._alert, 1)
 
 
 class Progress:
@@ -108,7 +114,7 @@ class Progress:
         if number >= _READERS:
             raise ValueError("too many readers")
         self._readers[group] += 1
-        return Pulse(self._words, _FIRST + group * _WORDS + 2 * number, self.ping, self.alert)
+        return Pulse(self._words, _FIRST + group * _WORDS + _EACH * number, self.ping, self.alert)
 
     def turnstile(self) -> Watched:
         """Return what the turnstile needs of this."""
@@ -148,9 +154,11 @@ class Progress:
     def snapshot(self) -> Snapshot:
         """Return the counters as they are now."""
         words = self._words
-        of_group = [range(_FIRST + g * _WORDS, _FIRST + (g + 1) * _WORDS, 2) for g in range(GROUPS)]
+        of_group = [range(_FIRST + g * _WORDS, _FIRST + (g + 1) * _WORDS, _EACH) for g in range(GROUPS)]
         answers = sum(words[:GROUPS])  # first: an answer is never counted before its hold
-        holds = words[_TURNSTILE_HOLDS] + sum(words[at + 1] for group in of_group for at in group)
+        holds = words[_TURNSTILE_HOLDS] + sum(
+            words[at + 1] + words[at + 2] for group in of_group for at in group
+        )
         turns = [sum(words[at] for at in group) for group in of_group]
         return Snapshot((*turns, words[_TURNSTILE] or turns[0]), max(0, holds - answers), answers)
 

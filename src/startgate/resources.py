@@ -46,8 +46,6 @@ class Resources:
         """For each group, the events that a dead process had read and not answered."""
         self.unseen = 0
         """How many more there were, which were let go: nobody could tell whose they are."""
-        commands.count = progress.answered(COMMANDS)
-        containers.count = progress.answered(CONTAINERS)
 
     @classmethod
     def open(cls, exec_records: str, progress: Progress | None = None) -> Resources:
@@ -55,7 +53,8 @@ class Resources:
         commands = features.open_group(report_tid=True)
         containers = features.open_group(report_tid=False)
         try:
-            return cls(commands, containers, records.choose(exec_records, commands), progress or Progress())
+            source = records.choose(exec_records, commands)
+            return cls(commands, containers, source, progress or Progress())._count_answers()
         except BaseException:
             commands.close()
             containers.close()
@@ -75,7 +74,13 @@ class Resources:
         box = Outbox(fds["outbox"])
         resources = cls(commands, containers, records.inherit(source, commands, bpf), progress, box)
         resources.pending = resources._claim_pending()
-        return resources
+        return resources._count_answers()
+
+    def _count_answers(self) -> Resources:
+        """From now on: while pending events are claimed, many numbers are answered that nobody is owed."""
+        for number, group in ((COMMANDS, self.commands), (CONTAINERS, self.containers)):
+            group.count = self.progress.answered(number)
+        return self
 
     def fds(self) -> dict[str, int]:
         """Return the fds that keep all of it at work when this process is gone.

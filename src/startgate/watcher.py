@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import resource
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import TypedDict, TypeVar, overload
@@ -55,6 +57,18 @@ class WatcherOptions(TypedDict, total=False):
     backlog: int
     host_root: str
     existing: bool
+
+
+_started: weakref.WeakSet[Watcher] = weakref.WeakSet()
+
+
+def _forget_in_child() -> None:
+    """A forked child that closes its copy must not end our readers: they share eventfds and pipes."""
+    for watcher in list(_started):
+        watcher.forget()
+
+
+os.register_at_fork(after_in_child=_forget_in_child)
 
 
 class Watcher:
@@ -174,6 +188,7 @@ class Watcher:
             self._assemble(parts)
             self._parts = parts.pop_all()
         self._running = True
+        _started.add(self)
 
     def close(self) -> None:
         """Let every held task go, and stop. Safe to call twice."""
@@ -181,6 +196,11 @@ class Watcher:
         self._running = False
         if self._events:
             self._events.close()
+
+    def forget(self) -> None:
+        """Be as if never started, and leave all that was started to whom it belongs: in a forked child."""
+        self._parts.pop_all()
+        self._running, self._events = False, None
 
     def __enter__(self) -> Watcher:
         self.start()

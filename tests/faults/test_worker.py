@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 import os
 import random
+import shutil
 import signal
+import subprocess
 import threading
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,7 +18,7 @@ from startgate.testing import make_bundle
 from tests.faults.agent import Agent, pace, pause, running
 from tests.faults.conftest import Tell
 from tests.faults.load import Load
-from tests.kernel.support import eventually
+from tests.kernel.support import PATIENCE, eventually
 
 # Python runs this in each process that starts with its directory on PYTHONPATH.
 GIL_TRAP = """
@@ -386,3 +388,21 @@ def test_rules_beside_a_pid_file_that_is_watched(load: Load, tmp_path: Path) -> 
         load.runtime("delete", "-f", name)
         assert eventually(lambda: agent.types(name)[-1:] == ["stopped"])
         assert agent.stop() == 0
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["the first", "the next"])
+def test_a_worker_that_stops_while_it_holds_one_task(tmp_path: Path, first: bool) -> None:
+    """And nothing else happens: the supervisor must know of that hold."""
+    program = tmp_path / "runtime"
+    shutil.copy("/bin/true", program)
+    options = ("--runtime", str(program), "--hook", "creating=sleep 1.5", "--hold-timeout", "4")
+    with running(*options) as agent:
+        if not first:
+            agent.signal_worker(signal.SIGKILL)
+            agent.wait_ready(2)
+        pause(1)
+        with subprocess.Popen(["sh", "-c", f"exec {program} create x"]) as held:
+            pause(0.7)
+            agent.signal_worker(signal.SIGSTOP)
+            assert held.wait(PATIENCE) == 0
+        assert any("was killed" in line for line in agent.log), agent.log

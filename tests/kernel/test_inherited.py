@@ -66,3 +66,15 @@ def test_more_are_held_than_can_be_told(tmp_path: Path) -> None:
     assert known + unseen == MANY
     for shell in shells:
         assert os.waitpid(shell, 0)[1] == 0
+
+
+def test_who_inherits_counts_no_answers_that_nobody_was_owed() -> None:
+    """Else as many holds as that are overlooked: by a supervisor that sees none."""
+    with closing(Resources.open("table", Progress.shared())) as resources:
+        fds = resources.fds()
+        with closing(Resources.inherit("table", {name: os.dup(fd) for name, fd in fds.items()})) as heir:
+            assert resources.progress.snapshot().answers == 0
+            heir.progress.reader(COMMANDS).hold(9)
+            assert resources.progress.snapshot().held == 1
+        for outbox in (heir.outbox._fd if heir.outbox else -1, fds["outbox"]):  # a worker keeps it for life
+            os.close(outbox)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from startgate import Watcher
 from tests.kernel.conftest import Watching
 from tests.kernel.support import PATIENCE, SLOWNESS, Runtime, marks, read_as_an_engine
 
@@ -123,3 +125,22 @@ def test_a_bundle_that_hangs_delays_its_own_start_by_the_deadline(
         server.kill()
         stuck.wait(PATIENCE)
         watched.wait_for("stopped", f"{name}-stuck")
+
+
+def test_a_runtime_binary_that_hangs_delays_no_other_runtime(tmp_path: Path) -> None:
+    """Its events could not be read: it is not watched."""
+    for name in ("lower", "merged"):
+        (tmp_path / name).mkdir()
+    stuck, good = tmp_path / "merged/stuck", tmp_path / "good"
+    for program in (tmp_path / "lower/stuck", good):
+        shutil.copy("/bin/true", program)
+    with (
+        fuse(tmp_path / "lower", tmp_path / "fuse") as server,
+        overlay(tmp_path / "fuse", tmp_path / "merged", tmp_path / "scratch"),
+        Watcher(runtimes=[str(stuck), str(good)], existing=False) as watcher,
+    ):
+        assert str(good) in watcher.binaries and str(stuck) not in watcher.binaries
+        hang(server)
+        with subprocess.Popen(["sh", "-c", f"exec {stuck} --version"]):
+            subprocess.run(["sh", "-c", f"exec {good} --version"], check=True, timeout=PATIENCE)
+            server.kill()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -13,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from startgate import Watcher
 from startgate.testing import write_config
 from tests.kernel.conftest import Watching
 from tests.kernel.support import PATIENCE, SLOWNESS, Runtime, eventually, read_as_an_engine, types
@@ -169,3 +172,19 @@ def test_a_runtime_killed_after_its_container_was_made(
         watched.wait_for("stopped", name)
     assert types(watched.of(name)) == ["creating", "created", "started", "stopped"]
     runc("delete", "-f", name)
+
+
+@pytest.mark.parametrize("source", ["table", "procfs"])
+def test_a_forked_child_that_closes_the_watcher_ends_nothing(tmp_path: Path, source: str) -> None:
+    """As one does that leaves our `with`."""
+    program = tmp_path / "runtime"
+    shutil.copy("/bin/true", program)
+    with Watcher(runtimes=[str(program)], existing=False, exec_records=source) as watcher:
+        child = os.fork()
+        if child == 0:
+            watcher.close()
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        for arguments in ("--version", "create x"):
+            subprocess.run(["sh", "-c", f"exec {program} {arguments}"], check=True, timeout=PATIENCE)
+        assert next(iter(watcher)).type == "creating"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from startgate.kernel import files
+from startgate.kernel import layers
 from startgate.kernel.fanotify import FAN_OPEN_EXEC_PERM
 from startgate.runtimes import find
 from startgate.runtimes.find import RuntimeBinaries
@@ -112,7 +112,7 @@ def test_a_network_file_system_is_not_marked(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     install(bin_ / "runc")
-    monkeypatch.setattr(files, "is_foreign", lambda fd: True)
+    monkeypatch.setattr(layers, "is_remote", lambda fd, process, host: True)
     binaries.mark_all()
     assert (binaries.paths, group.marks) == ([], {})
     assert "not watched" in caplog.text

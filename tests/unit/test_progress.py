@@ -89,13 +89,26 @@ def test_a_ping_wakes_each_reader_once(progress: Progress) -> None:
 
 def test_who_takes_an_event_wakes_a_supervisor_that_rests(progress: Progress) -> None:
     reader = progress.reader(1)
-    reader.hold(5)
+    reader.take(True)
     with pytest.raises(BlockingIOError):
         os.eventfd_read(progress.alert)
     progress.rest(True)
-    reader.hold(6)
-    assert os.eventfd_read(progress.alert) == 1
-    progress.rest(False)
-    reader.hold(7)
+    reader.take(False)
     with pytest.raises(BlockingIOError):
         os.eventfd_read(progress.alert)
+    reader.take(True)
+    assert os.eventfd_read(progress.alert) == 1
+    progress.rest(False)
+    reader.take(True)
+    with pytest.raises(BlockingIOError):
+        os.eventfd_read(progress.alert)
+
+
+def test_what_is_being_read_is_held(progress: Progress) -> None:
+    """read(2) may hang: then nothing is unread any more, and nothing was counted yet."""
+    reader = progress.reader(1)
+    reader.take(True)
+    assert progress.snapshot().held == 1
+    reader.hold(9)
+    reader.take(False)
+    assert progress.snapshot().held == 1

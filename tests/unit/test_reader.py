@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import queue
 import threading
 import time
@@ -207,6 +208,25 @@ def test_what_was_not_seen_is_told(
     assert event.reason.message.startswith(said)
     group.raise_event(held())  # and the thread goes on
     assert group.answered.wait(PATIENCE)
+
+
+def test_one_whose_turn_comes_after_its_end_reads_nothing(group: FakeGroup, context: Context) -> None:
+    """What it would read from may be closed by then, and its number be another file's."""
+    progress, crew = Progress(), Crew(in_turn=True)
+    readers = [Reader("test", group, context, nothing, pulse=progress.reader(0), crew=crew) for _ in range(2)]
+    with crew.turn:
+        for reader in readers:
+            reader.start()
+        group.raise_event(held())
+        time.sleep(0.2)  # one of them waits for its turn by now
+        for reader in readers:
+            reader.close()
+    for reader in readers:
+        reader._thread.join(PATIENCE)
+    left = group.read()
+    assert left and group.answers == []
+    os.close(left.fd)
+    progress.close()
 
 
 def test_a_reader_that_was_never_started_is_closed(group: FakeGroup, context: Context) -> None:

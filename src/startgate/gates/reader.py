@@ -80,6 +80,7 @@ class Reader:
         self._crew = crew or Crew()
         self._crew.join()
         self._working = False
+        self._closed = False
         self._pulse = pulse
         self._again = again
         self._scarce = scarce_from()
@@ -95,6 +96,7 @@ class Reader:
         if self._thread.ident is None:
             os.close(self._stop)
             return
+        self._closed = True
         os.eventfd_write(self._stop, 1)
         if not self._working:
             self._thread.join(_PATIENCE)
@@ -109,15 +111,14 @@ class Reader:
                 self._handle(event)
             while self._stop not in (ready := [fd for fd, _ in poll.poll()]):
                 if self._inlet.fileno() in ready:
-                    self._await_fds()
+                    if self._inlet is self._group:  # the turnstile sees to it itself
+                        self._await_fds()
                     self._read()
                 self._pulse.turn()
         os.close(self._stop)
 
     def _await_fds(self) -> None:
         """Wait a moment while few fds are left: the kernel denies what is read without a free one."""
-        if self._pulse.top < self._scarce // 2:
-            return  # the lowest free number is given out: never yet were half of them in use
         for _ in range(_BREATHS):
             if self._has_fds():
                 return
@@ -133,14 +134,23 @@ class Reader:
 
     def _read(self) -> None:
         with self._crew.turn:
+            if self._closed:
+                return  # it took long to be our turn: the inlet's number may be another file's by now
+            self._pulse.take(True)
             try:
-                event = self._inlet.read()
-            except OSError as error:  # EMFILE: the kernel denied that access (fanotify_read())
-                self._lost(f"an access was denied by the kernel, its event can't be read: {error}")
-                return
-            held = self._dispatch(event) if event else None
+                held = self._take()
+            finally:
+                self._pulse.take(False)
         if held:
             self._do(*held)
+
+    def _take(self) -> tuple[Hold, Job] | None:
+        try:
+            event = self._inlet.read()
+        except OSError as error:  # EMFILE: the kernel denied that access (fanotify_read())
+            self._lost(f"an access was denied by the kernel, its event can't be read: {error}")
+            return None
+        return self._dispatch(event) if event else None
 
     def _handle(self, event: Event) -> None:
         with self._crew.turn:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 
 from startgate.gates.command import CommandGate
 from startgate.gates.container import ContainerGate
@@ -17,8 +17,8 @@ from startgate.runtimes import commandline
 log = logging.getLogger(__name__)
 
 _READERS = 4
-"""For each group. All but one may be at work on what they read, or hang: read(2) opens the file,
-on overlayfs above a FUSE server that hangs it waits."""
+"""For each group. All but one may be at work on what they read. Of the second group, they may hang, too:
+read(2) opens the file, on overlayfs above a FUSE server that hangs it waits."""
 
 _WORDS = Words(commandline.WORDS - commandline.SETTLING_WORDS, commandline.SETTLING_WORDS)
 
@@ -26,9 +26,11 @@ Gates = tuple[CommandGate, ContainerGate]
 """What decides on the events of each group."""
 
 
-@contextmanager
-def reading(resources: Resources, context: Context, gates: Gates) -> Iterator[None]:
-    """Read both groups for the length of a block."""
+def reading(resources: Resources, context: Context, gates: Gates) -> ExitStack:
+    """Begin to read both groups; the stack's end ends it.
+
+    Not a generator: a forked child that forgets one would end it.
+    """
     with ExitStack() as parts:
         turnstile = _turnstile(resources)
         if turnstile:
@@ -36,7 +38,7 @@ def reading(resources: Resources, context: Context, gates: Gates) -> Iterator[No
         for reader in _readers(resources, context, gates, turnstile):
             reader.start()
             parts.callback(reader.close)
-        yield
+        return parts.pop_all()
 
 
 def _turnstile(resources: Resources) -> Turnstile | None:

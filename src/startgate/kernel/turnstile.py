@@ -92,8 +92,12 @@ class Turnstile:
         """
         self._group = group
         self._library = library()
-        self._pipe, self._out = os.pipe2(os.O_DIRECT | os.O_NONBLOCK | os.O_CLOEXEC)
         self._stop = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        try:
+            self._pipe, self._out = os.pipe2(os.O_DIRECT | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            os.close(self._stop)
+            raise
         _size(self._pipe, room)
         setup = _Setup(
             group=group.fileno(),
@@ -169,6 +173,7 @@ class Turnstile:
     def _close_fds(self) -> None:
         for fd in (self._pipe, self._out, self._stop):
             os.close(fd)
+        self._pipe = -1
 
 
 def _joined(words: Iterable[bytes]) -> bytes:

@@ -10,7 +10,7 @@ import select
 import threading
 from collections.abc import Iterator, Sequence
 
-from startgate.kernel import files
+from startgate.kernel import files, layers
 from startgate.kernel.fanotify import FAN_OPEN_EXEC_PERM, Group
 from startgate.kernel.inotify import Inotify
 from startgate.runtimes import configured
@@ -182,7 +182,7 @@ class RuntimeBinaries:
         try:
             if not files.is_regular(fd):
                 return False
-            if files.is_foreign(fd):
+            if layers.is_remote(fd, "/proc/self", self._host):  # read(2) of its events would open it
                 log.warning("%s is on a network or FUSE file system: not watched", path)
                 return False
             # Always: a known inode number may be a new file's by now, and has no mark then.
