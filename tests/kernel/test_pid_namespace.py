@@ -52,6 +52,8 @@ def in_container(runc: Runtime, directory: Path, *arguments: str) -> Iterator[su
         if os.path.isdir(f"/{name}"):
             bind = {"destination": f"/{name}", "source": f"/{name}", "options": ["rbind"]}
             config["mounts"].append(bind)
+    here = os.getcwd()  # it may be below /tmp
+    config["mounts"].append({"destination": here, "source": here, "options": ["rbind"]})
     config["mounts"].append({"destination": "/sys", "type": "sysfs", "source": "sysfs"})  # BTF
     config["mounts"].append({"destination": "/host", "source": "/", "options": ["rbind"]})
     (bundle / "config.json").write_text(json.dumps(config))
