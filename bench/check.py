@@ -87,7 +87,7 @@ def stop(bundle: tools.Bundle) -> float:
 CHECKS = (
     Check("a command that needs no hold: the task's delay, to the floor's", 4.0, no_hold),
     Check("the execve of a held `create`, to one that nobody holds", 6.0, command_gate),
-    Check("`runc run`, to one that nobody holds", 1.35, container),
+    Check("`runc run`, to one that nobody holds", 1.45, container),
     Check("fork + exec of an unrelated program, to one with nothing attached", 1.08, unrelated),
     Check("from a container's end to `stopped`, as a share of a `runc run`", 0.4, stop),
 )
