@@ -77,17 +77,10 @@ def test_reload_loads_the_rules_again() -> None:
     assert eventually(lambda: _count("reloaded: ") == reloads + 1), service.journal()[-5:]
 
 
-def test_a_killed_worker_is_replaced(start: Start, name: Name) -> None:
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
+def test_a_worker_that_is_no_more_is_replaced(start: Start, name: Name, how: signal.Signals) -> None:
     main, before = service.supervisor(), service.worker()
-    os.kill(before, signal.SIGKILL)
-    assert_held(start, name("meanwhile"))
-    service.wait_for_another(service.worker, before)
-    assert service.supervisor() == main
-
-
-def test_a_stopped_worker_is_replaced(start: Start, name: Name) -> None:
-    main, before = service.supervisor(), service.worker()
-    os.kill(before, signal.SIGSTOP)
+    os.kill(before, how)
     assert_held(start, name("meanwhile"))
     service.wait_for_another(service.worker, before)
     assert service.supervisor() == main

@@ -21,6 +21,7 @@ SANDBOX = "1eeaf363b151df2eb379b9fa3b9a48b320ced000510567c618aaf2df1c8e634f"
 APP = "b0d93460091b1415e74b12f47eedcbc0126dc033b09c31e7f4bafa9509837ed8"
 PAGE = 4096
 IMAGE = "startgate.test/busybox:1"
+LINK = "work"  # in a bundle: to the directory of its shim
 
 
 def reader(data: bytes) -> Read:
@@ -29,7 +30,7 @@ def reader(data: bytes) -> Read:
 
 def facts(namespace: str, identity: str, data: bytes = DATA, bundle_of: str = "") -> Facts:
     bundle = f"/run/containerd/io.containerd.runtime.v2.task/{namespace}/{bundle_of or identity}"
-    database = f"{bundle}/work/../../../io.containerd.metadata.v1.bolt/meta.db"
+    database = f"{bundle}/{LINK}/../../../io.containerd.metadata.v1.bolt/meta.db"
 
     def read_at(path: str, offset: int, size: int) -> bytes:
         if path != database:

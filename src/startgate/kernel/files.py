@@ -77,14 +77,19 @@ def read_regular(root: int, path: str, limit: int, *, owner: int | None = None) 
             raise OSError(errno.EPERM, f"owned by uid {status.st_uid}", path)
         if status.st_size > limit:
             raise OSError(errno.EFBIG, f"larger than {limit} bytes", path)
-        data = bytearray()
-        while chunk := os.read(fd, _CHUNK):
-            data += chunk
-            if len(data) > limit:
-                raise OSError(errno.EFBIG, f"larger than {limit} bytes", path)
-        return bytes(data)
+        return read_whole(fd, path, limit)
     finally:
         os.close(fd)
+
+
+def read_whole(fd: int, path: str, limit: int) -> bytes:
+    """Read what is left of a file; `path` is for the error. Raises OSError: EFBIG beyond `limit`."""
+    data = bytearray()
+    while chunk := os.read(fd, min(_CHUNK, limit + 1 - len(data))):
+        data += chunk
+    if len(data) > limit:
+        raise OSError(errno.EFBIG, f"larger than {limit} bytes", path)
+    return bytes(data)
 
 
 def append_to_regular(root: int, path: str, data: bytes, instead_of: bytes) -> None:

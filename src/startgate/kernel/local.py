@@ -13,12 +13,12 @@ import errno
 import os
 import stat
 
+from startgate.kernel import files
 from startgate.kernel.layers import find_mount, mount_id
 
 # What a disk or memory of this host answers. No overlay: its layers may be anything.
 _LOCAL = frozenset("bcachefs btrfs ext2 ext3 ext4 f2fs jfs ramfs reiserfs tmpfs xfs zfs".split())
 _STEP = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
-_CHUNK = 1 << 16
 _MOUNTS = "/proc/self/mountinfo"
 
 
@@ -36,12 +36,7 @@ class LocalFiles:
         EINVAL where it is no regular file, EFBIG where it is larger than `limit`."""
         fd = self._open(path)
         try:
-            data = bytearray()
-            while chunk := os.read(fd, min(_CHUNK, limit + 1 - len(data))):
-                data += chunk
-            if len(data) > limit:
-                raise OSError(errno.EFBIG, f"larger than {limit} bytes", path)
-            return bytes(data)
+            return files.read_whole(fd, path, limit)
         finally:
             os.close(fd)
 
