@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -64,41 +64,38 @@ class Subscription:
 
     def __init__(self, backlog: int, forget: Callable[[Subscription], None]) -> None:
         self._backlog = backlog
-        self._queue: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
-        self._lock = threading.Lock()
+        self._events: deque[Event] = deque()
+        self._changed = threading.Condition()
         self._dropped = 0
+        self._closed = False
         self._forget = forget
 
     def put(self, event: Event) -> None:
-        """Queue an event, or drop it when the consumer is too far behind. Never waits."""
-        if self._queue.qsize() >= self._backlog:
-            with self._lock:
+        """Queue an event, or drop it when the consumer is too far behind. Never waits; wakes nobody."""
+        with self._changed:
+            if len(self._events) >= self._backlog:
                 self._dropped += 1
-            return
-        if loss := self._loss():
-            self._queue.put(loss)
-        self._queue.put(event)
+                return
+            if self._dropped:
+                self._events.append(self._loss())
+            self._events.append(event)
+
+    def wake(self) -> None:
+        """Let the consumer come for what was put."""
+        with self._changed:
+            self._changed.notify()
 
     def get(self, timeout: float | None = None) -> Event | None:
         """Return the next event; None at the end, or after `timeout` seconds."""
-        try:
-            event = self._queue.get_nowait()
-        except queue.Empty:
-            if loss := self._loss():
-                return loss
-            try:
-                event = self._queue.get(timeout=timeout)
-            except queue.Empty:
-                return None
-        if event is None:
-            self._queue.put(None)  # the end stays the end, for every reader
-            return self._loss()
-        return event
+        with self._changed:
+            self._changed.wait_for(lambda: self._events or self._dropped or self._closed, timeout)
+            if self._events:
+                return self._events.popleft()
+            return self._loss() if self._dropped else None
 
-    def _loss(self) -> Event | None:
-        with self._lock:
-            dropped, self._dropped = self._dropped, 0
-        return lost(f"{dropped} events were dropped: the listener is too slow") if dropped else None
+    def _loss(self) -> Event:
+        dropped, self._dropped = self._dropped, 0
+        return lost(f"{dropped} events were dropped: the listener is too slow")
 
     def __iter__(self) -> Iterator[Event]:
         while (event := self.get()) is not None:
@@ -107,7 +104,9 @@ class Subscription:
     def close(self) -> None:
         """End the iteration after what is queued."""
         self._forget(self)
-        self._queue.put(None)
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
 
 
 def lost(message: str) -> Event:
@@ -193,10 +192,17 @@ class Listeners:
             patches=tuple(word for word in said if isinstance(word, Patch)),
         )
 
-    def publish(self, event: Event) -> None:
-        """Give the event to all subscriptions. Never waits."""
+    def publish(self, event: Event, *, wake: bool = True) -> None:
+        """Give the event to all subscriptions. Never waits. Without `wake` they are told later: `wake`."""
         for subscription in self._subscriptions:
             subscription.put(event)
+        if wake:
+            self.wake()
+
+    def wake(self) -> None:
+        """Let the subscriptions' consumers come for what was published."""
+        for subscription in self._subscriptions:
+            subscription.wake()
 
 
 def _call(registration: Registration, event: Event) -> list[object]:

@@ -51,7 +51,7 @@ class Outbox(Subscription):
         self._closed = False
 
     def put(self, event: Event) -> None:
-        """Add an event, or drop it when the consumer is too far behind. Never waits."""
+        """Add an event, or drop it when the consumer is too far behind. Never waits; wakes nobody."""
         record = _record(event)
         with self._changed:
             self._rewind()
@@ -60,7 +60,6 @@ class Outbox(Subscription):
                 self._dropped = 0 if self._add(_record(loss)) else self._dropped
             if self._dropped or not self._add(record):
                 self._dropped += 1
-            self._changed.notify()
 
     def _rewind(self) -> None:
         """Use the first pages again while the consumer keeps up: the others are never touched."""

@@ -82,7 +82,7 @@ class Passage:
                 return self._overdue
             if verdict and (refused := self._refuse(told, verdict, deniable)):
                 return refused
-            self._publish(told)
+            self._publish(told, wake=index + 1 < len(events))
         if deniable:
             self._hold.allow()
             self.finish()
@@ -116,17 +116,21 @@ class Passage:
         with self._lock:
             passed, self._passed = self._passed, _nothing
         passed()
+        self._listeners.wake()
 
-    def _publish(self, event: Event) -> None:
+    def _publish(self, event: Event, *, wake: bool = True) -> None:
+        """Not `wake`: right before the answer. Who is woken for the event takes the CPU and Python's lock
+        from us while the task is held; `finish` does it."""
         with self._lock:
             if not self._expired:
                 del self._drafts[0]
                 reason = Reason("the task was let go before this was looked at") if self._late else None
-                self._listeners.publish(replace(event, held_us=self._hold.held_us, reason=reason))
+                told = replace(event, held_us=self._hold.held_us, reason=reason)
+                self._listeners.publish(told, wake=wake)
 
     def _refuse(self, event: Event, verdict: Deny, deniable: bool) -> Deny | None:
         if not deniable:
-            self._publish(event)
+            self._publish(event, wake=False)
             return verdict
         if not self._hold.answered:
             self._refusing(verdict)

@@ -7,8 +7,8 @@ returns would keep the process.
 from __future__ import annotations
 
 import logging
-import queue
 import threading
+from collections import deque
 from collections.abc import Callable
 
 log = logging.getLogger(__name__)
@@ -27,8 +27,9 @@ class Workers:
         """`spare` threads stay when they are idle."""
         self._limit = limit
         self._spare = max(1, spare)  # somebody has to wait for jobs
-        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
-        self._lock = threading.Lock()
+        self._jobs: deque[Job] = deque()
+        # Not a SimpleQueue: each item wakes two of those who wait for one, the second for nothing.
+        self._changed = threading.Condition()
         self._threads = 0
         self._idle = 0
         self._closed = False
@@ -39,7 +40,9 @@ class Workers:
 
     def submit(self, job: Job) -> None:
         """Run `job` soon, on some thread. Never waits; after `close` nothing is run."""
-        self._jobs.put(job)
+        with self._changed:
+            self._jobs.append(job)
+            self._changed.notify()
 
     @property
     def closed(self) -> bool:
@@ -48,14 +51,12 @@ class Workers:
 
     def close(self) -> None:
         """Let idle threads end; those that are stuck in a job are left behind."""
-        with self._lock:
+        with self._changed:
             self._closed = True
-            threads = self._threads
-        for _ in range(threads):
-            self._jobs.put(None)
+            self._changed.notify_all()
 
     def _add_thread(self) -> None:
-        with self._lock:
+        with self._changed:
             if self._idle or self._threads >= self._limit or self._closed:
                 return
             self._threads += 1
@@ -64,19 +65,24 @@ class Workers:
             threading.Thread(target=self._run, name="startgate-worker", daemon=True).start()
         except RuntimeError as error:  # no memory, or RLIMIT_NPROC
             log.error("no further worker thread: %s", error)
-            with self._lock:
+            with self._changed:
                 self._threads -= 1
                 self._idle -= 1
 
     def _run(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            with self._lock:
-                self._idle -= 1
+        while (job := self._next()) is not None:
             self._add_thread()
             self._do(job)
             del job
             if not self._stay():
                 return
+
+    def _next(self) -> Job | None:
+        """Wait for a job; None at the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._jobs or self._closed)
+            self._idle -= 1
+            return None if self._closed else self._jobs.popleft()
 
     def _do(self, job: Job) -> None:
         if self._closed:
@@ -87,7 +93,7 @@ class Workers:
             log.exception("a worker's job failed")
 
     def _stay(self) -> bool:
-        with self._lock:
+        with self._changed:
             if self._closed or self._idle >= self._spare:
                 self._threads -= 1
                 return False

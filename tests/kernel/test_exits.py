@@ -14,19 +14,19 @@ import pytest
 
 from startgate import records
 from startgate.errors import NotReadable
-from startgate.exits import ExitMemory, Exits, PidfdExits, RingExits
+from startgate.exits import DELAY, ExitMemory, Exits, PidfdExits, RingExits
 from startgate.kernel import features
 from startgate.kernel.process import Proc
 from tests.kernel.support import PATIENCE, SLOWNESS
 
-Follow = Callable[[int], "queue.Queue[int | None]"]
+Follow = Callable[..., "queue.Queue[int | None]"]
 
 
 @contextmanager
 def following(exits: Exits) -> Iterator[Follow]:
-    def follow(pid: int) -> queue.Queue[int | None]:
+    def follow(pid: int, *, patient: bool = False) -> queue.Queue[int | None]:
         told: queue.Queue[int | None] = queue.Queue()
-        exits.watch(Proc().identify(pid), told.put)
+        exits.watch(Proc().identify(pid), told.put, patient=patient)
         return told
 
     exits.start()
@@ -124,6 +124,43 @@ def test_the_bpf_program_tells_the_end_itself(script: str, memory: ExitMemory | 
         told, twice = follow(process.pid), follow(process.pid)
         go(process)
         assert told.get(timeout=PATIENCE) == twice.get(timeout=PATIENCE) == ENDS[script]
+
+
+@pytest.fixture(params=["pidfd", "ring"])
+def exits(request: pytest.FixtureRequest, memory: ExitMemory | None) -> Exits:
+    if request.param == "pidfd":
+        return PidfdExits(Proc(), memory)
+    if memory is None:
+        pytest.skip("procfs has no BPF")
+    return RingExits(Proc(), memory)
+
+
+@pytest.mark.parametrize("script", ENDS)
+def test_who_is_patient_is_told_later(script: str, exits: Exits, memory: ExitMemory | None) -> None:
+    """With the status all the same, reaped or not; without BPF the zombie tells it in time."""
+    with following(exits) as follow, child(script) as process:
+        told = follow(process.pid, patient=True)
+        began = time.monotonic()
+        go(process)
+        if memory:
+            process.wait()
+        assert told.get(timeout=PATIENCE) == ENDS[script]
+        assert time.monotonic() - began >= DELAY
+
+
+def test_who_is_patient_may_forget_about_it(exits: Exits, memory: ExitMemory | None) -> None:
+    """After the end, within the delay: nothing is told, and nothing is left behind."""
+    with following(exits), child("exit 0") as process:
+        told: queue.Queue[int | None] = queue.Queue()
+        fds = len(os.listdir("/proc/self/fd"))
+        watch = exits.watch(Proc().identify(process.pid), told.put, patient=True)
+        go(process)
+        process.wait()
+        exits.unwatch(watch)
+        with pytest.raises(queue.Empty):
+            told.get(timeout=2 * DELAY * max(1.0, SLOWNESS))
+        assert len(os.listdir("/proc/self/fd")) == fds - 1  # the pipe to the child
+        assert memory is None or memory.take(process.pid) is None
 
 
 def test_it_is_told_within_50_ms() -> None:

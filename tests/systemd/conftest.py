@@ -16,7 +16,7 @@ from tests.kernel.conftest import _kernel, runc  # noqa: F401
 from tests.kernel.support import SLOWNESS, Runtime
 from tests.systemd import service
 
-HANG_LIMIT = max(2.0, 1.3 * SLOWNESS)
+HANG_LIMIT = max(2.0, 3 * SLOWNESS)
 """The next worker is to be ready within 3/4 of it."""
 CONFIG = """
 hold_timeout = 20.0

@@ -257,6 +257,9 @@ def test_a_pid_that_was_reused_is_another_process(scene: Scene, host: FakeHost, 
     known = record("runc run c1")
     assert not repeats.seen(known, hold)
     assert repeats.seen(known, hold)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(host.proc, "identify", lambda pid: ProcessId(pid, 9999))
+        assert not repeats.seen(known, hold)
     (host.root / f"proc/{TID}/stat").unlink()
     assert not repeats.seen(known, hold)
 
@@ -278,13 +281,11 @@ def test_a_wrapper_executes_the_runtime(scene: Scene, host: FakeHost) -> None:
 def test_memory_of_commands_is_bounded(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     repeats, hold = Repeats(scene.host.proc), scene.hold("runc")
     monkeypatch.setattr(repeats, "_SIZE", 3)
-    known = record("runc run c1")
-    for start in range(5):
-        monkeypatch.setattr(scene.host.proc, "identify", lambda pid, start=start: ProcessId(pid, start))
-        assert not repeats.seen(known, hold)
-    assert repeats.seen(known, hold)
     monkeypatch.setattr(scene.host.proc, "identify", lambda pid: ProcessId(pid, 0))
-    assert not repeats.seen(known, hold)
+    known = [replace(record("runc run c1"), tgid=pid) for pid in range(100, 105)]
+    assert not any(repeats.seen(one, hold) for one in known)
+    assert repeats.seen(known[-1], hold)
+    assert not repeats.seen(known[0], hold)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import queue
 import sys
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -232,6 +234,27 @@ def test_events_wake_a_consumer_that_waits() -> None:
     subscription.close()
     consumer.join(PATIENCE)
     assert ids(seen) == ["1"]
+
+
+def test_a_consumer_is_woken_when_the_publisher_likes() -> None:
+    listeners, seen = Listeners(), queue.SimpleQueue[Event]()
+    subscription = listeners.subscribe(10)
+
+    def consume() -> None:
+        for event in subscription:
+            seen.put(event)
+
+    consumer = threading.Thread(target=consume)
+    consumer.start()
+    time.sleep(0.05)  # it waits by then
+    for event in numbered(1, 2):
+        listeners.publish(event, wake=False)
+    with pytest.raises(queue.Empty):
+        seen.get(timeout=0.05)
+    listeners.wake()
+    assert ids([seen.get(timeout=PATIENCE) for _ in range(2)]) == ["1", "2"]
+    subscription.close()
+    consumer.join(PATIENCE)
 
 
 def test_no_event_is_lost_or_doubled_between_many_publishers() -> None:

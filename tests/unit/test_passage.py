@@ -27,10 +27,17 @@ class Journaling(Listeners):
         super().__init__()
         self.journal = journal
         self.published: list[Event] = []
+        self.woken: list[list[str]] = []
+        """What the journal had whenever consumers were woken."""
 
-    def publish(self, event: Event) -> None:
+    def publish(self, event: Event, *, wake: bool = True) -> None:
         self.journal.append(("publish", event.type))
         self.published.append(event)
+        if wake:
+            self.wake()
+
+    def wake(self) -> None:
+        self.woken.append([what for what, _ in self.journal])
 
 
 class Scene:
@@ -72,6 +79,12 @@ def test_first_the_callback_then_the_event_then_the_answer(scene: Scene) -> None
     ]
     (event,) = scene.listeners.published
     assert (event.held_us is not None, event.reason) == (True, None)
+
+
+def test_who_consumes_events_is_woken_after_the_answer(scene: Scene) -> None:
+    """Or before a callback, which may take its time."""
+    scene.passage(CREATED, STARTED).run([CREATED, STARTED])
+    assert scene.listeners.woken == [["publish"], ["publish", "publish", "answer", "passed"]]
 
 
 def test_two_events_pass_one_after_the_other(scene: Scene) -> None:

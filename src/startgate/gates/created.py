@@ -124,17 +124,12 @@ class Created:
         """Its end tells of starts that fail, and of `create`s whose pid file nobody reads."""
 
         def ended(status: int | None) -> None:
-            def tell() -> None:
-                if entry.state is State.CREATING:
-                    self._context.housekeeping.submit(lambda: self.runtime_ended(entry, status))
+            if entry.state is State.CREATING:
+                self._context.housekeeping.submit(lambda: self.runtime_ended(entry, status))
 
-            if status == 0 and entry.invocation.command is Command.CREATE:
-                # Somebody reads the pid file right now, most likely: then there is nothing to do.
-                self._context.exits.later(tell)
-            else:
-                tell()
-
-        entry.runtime_watch = self._context.exits.watch(entry.runtime, ended)
+        # When `create` ends somebody reads the pid file right then, most likely: keep out of the way.
+        patient = entry.invocation.command is Command.CREATE
+        entry.runtime_watch = self._context.exits.watch(entry.runtime, ended, patient=patient)
 
     def runtime_ended(self, entry: Entry, status: int | None) -> None:
         """The runtime process ended before any gate told the pid."""

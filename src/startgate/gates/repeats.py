@@ -21,7 +21,7 @@ class Repeats:
 
     def __init__(self, proc: Proc) -> None:
         self._proc = proc
-        self._last: OrderedDict[ProcessId, tuple[int, Hold]] = OrderedDict()
+        self._last: OrderedDict[int, tuple[ProcessId, int, Hold]] = OrderedDict()
 
     def seen(self, record: ExecRecord, hold: Hold) -> bool:
         """Was this very process, or its parent, let go with the same arguments before?"""
@@ -30,22 +30,27 @@ class Repeats:
         except NotReadable:
             return False
         arguments = _hash(record.arguments)
-        if self._was(process, arguments, hold) or self._was(self._parent(record), arguments, hold):
+        if self._was(process, arguments) or self._was(self._parent(record), arguments):
             return True
         self.remember(process, record.arguments, hold)
         return False
 
     def remember(self, process: ProcessId, arguments: list[bytes], hold: Hold) -> None:
         """The process came with these arguments, and `hold` tells what was answered."""
-        self._last[process] = (_hash(arguments), hold)
+        self._last[process.pid] = (process, _hash(arguments), hold)
+        self._last.move_to_end(process.pid)
         if len(self._last) > self._SIZE:
             self._last.popitem(last=False)
 
-    def _was(self, process: ProcessId | None, arguments: int, hold: Hold) -> bool:
-        same, before = self._last.get(process, (0, hold)) if process else (0, hold)
-        return same == arguments and not before.denied
+    def _was(self, process: ProcessId | None, arguments: int) -> bool:
+        if process is None or process.pid not in self._last:
+            return False
+        known, same, before = self._last[process.pid]
+        return known == process and same == arguments and not before.denied
 
     def _parent(self, record: ExecRecord) -> ProcessId | None:
+        if record.ppid not in self._last:
+            return None
         try:
             return self._proc.identify(record.ppid)
         except NotReadable:

@@ -1,0 +1,142 @@
+"""The thread that follows processes, and what it needs of those who remember their ends."""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+from startgate.kernel.process import ProcessId
+
+log = logging.getLogger(__name__)
+
+DELAY = 0.01
+"""Seconds that `Exits.later` waits."""
+
+Ended = Callable[[int | None], None]
+"""Called on the exits' thread with the wait status, None where unknown. Must not wait."""
+
+
+@dataclass(eq=False, frozen=True, slots=True)
+class Watch:
+    """A process that is watched; the token for `unwatch`. `fd` is its pidfd, or -1."""
+
+    process: ProcessId
+    fd: int
+    ended: Ended
+    patient: bool = False
+    """Its end is told DELAY seconds later, unless it is forgotten until then."""
+
+
+class ExitMemory(Protocol):
+    """Remembers the wait statuses of processes that were asked for before they ended."""
+
+    def expect(self, pid: int) -> None:
+        """Remember the status of `pid`, when it ends. Raises OSError when it is full."""
+
+    def take(self, pid: int) -> int | None:
+        """Return the wait status, None where not known; forget it once taken as often as expected."""
+
+    def was_oom_victim(self, pid: int) -> bool:
+        """Did the kernel's OOM killer choose this process, which was expected and has ended?"""
+
+    def ends(self) -> EndRing:
+        """Return the stream of their ends. The caller closes it."""
+
+
+class EndRing(Protocol):
+    """A stream of ends of processes that are expected."""
+
+    def fileno(self) -> int:
+        """Return an fd that polls readable when there are any."""
+
+    def read(self) -> list[tuple[int, int]]:
+        """Return (pid, wait status) of those that ended since the last call."""
+
+    def close(self) -> None:
+        """Stop reading."""
+
+
+class Exits:
+    """The thread, and its epoll; subclasses know how to follow a process."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._stop = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._epoll.register(self._stop, select.EPOLLIN)
+        self._lock = threading.Lock()
+        self._readable: dict[int, Callable[[], None]] = {}
+        self._later: deque[tuple[float, Callable[[], object]]] = deque()
+        self._thread = threading.Thread(target=self._run, name="startgate-exits", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def watch(self, process: ProcessId, ended: Ended, *, patient: bool = False) -> Watch:
+        """Call `ended` once the process has ended. For `patient` see Watch.
+
+        Raises NotReadable when it has ended already, OSError when no more can be watched.
+        """
+        raise NotImplementedError
+
+    def unwatch(self, watch: Watch) -> None:
+        """Forget a process that is watched. Nothing if it has ended."""
+        raise NotImplementedError
+
+    def gone(self, process: ProcessId) -> int | None:
+        """Return the wait status of a process that ended before it could be watched here.
+
+        It is known where somebody before us watched it, and died. Else None.
+        """
+        raise NotImplementedError
+
+    def was_oom_victim(self, watch: Watch) -> bool | None:
+        """Did the kernel's OOM killer choose this process, which has ended? None: not known."""
+        raise NotImplementedError
+
+    def also(self, fd: int, readable: Callable[[], None]) -> None:
+        """Call `readable` on this thread whenever `fd`, which stays the caller's, is readable."""
+        self._readable[fd] = readable
+        self._epoll.register(fd, select.EPOLLIN)
+
+    def later(self, call: Callable[[], object]) -> None:
+        """Call `call` on this thread after DELAY seconds. Only for those who are on it already."""
+        self._later.append((time.monotonic() + DELAY, call))
+
+    def close(self) -> None:
+        """End the thread."""
+        os.eventfd_write(self._stop, 1)
+        if self._thread.ident is not None:
+            self._thread.join()
+        self._epoll.close()
+        os.close(self._stop)
+
+    def _run(self) -> None:
+        while True:
+            for fd, _ in self._epoll.poll(self._patience()):
+                if fd == self._stop:
+                    return
+                self._guard(partial(self._on_ready, fd))
+            while self._later and self._later[0][0] <= time.monotonic():
+                self._guard(self._later.popleft()[1])
+
+    def _patience(self) -> float | None:
+        return max(0.0, self._later[0][0] - time.monotonic()) if self._later else None
+
+    def _guard(self, call: Callable[[], object]) -> None:
+        try:
+            call()
+        except Exception:
+            log.exception("following the end of a process failed")
+
+    def _on_ready(self, fd: int) -> None:
+        """Subclasses may register further fds."""
+        self._readable[fd]()
