@@ -10,6 +10,7 @@ import logging
 import os
 import posixpath
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -96,12 +97,18 @@ class Scan:
             os.close(root)
 
     def directories(self) -> list[str]:
-        """Return the state directories: the usual ones, and those that engines use."""
+        """Return the state directories: the usual ones, and those that engines use. Each by one of its
+        names only, the first: others are links to it, or mounts of it."""
         found = roots.usual(self._proc.host)
         for command in commands(self._proc):
             if directory := self._directory_of(command):
                 found.append(directory)
-        return list(dict.fromkeys(map(state.canonical, found)))
+        inodes: dict[tuple[int, int], str] = {}
+        for directory in map(state.canonical, found):
+            with suppress(OSError):
+                status = os.stat(_on(self._proc.host, directory))
+                inodes.setdefault((status.st_dev, status.st_ino), directory)
+        return list(inodes.values())
 
     def _directory_of(self, command: Command) -> str | None:
         name = posixpath.basename(command.words[0]) if command.words else ""
@@ -235,9 +242,13 @@ def of_process(container: Container, proc: Proc, process: ProcessId) -> Containe
     )
 
 
+def _on(host: str, path: str) -> str:
+    return os.path.join(host, path.lstrip("/"))
+
+
 def _names(host: str, directory: str) -> list[str]:
     try:
-        return os.listdir(os.path.join(host, directory.lstrip("/")))
+        return os.listdir(_on(host, directory))
     except OSError:
         return []
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from tests.kernel.support import PATIENCE, eventually
 
+ABSENT = "no worker was ready: what waited was let go unseen"
 STARTGATE = [str(Path(sys.executable).parent / "startgate")]
 
 
@@ -102,6 +103,11 @@ class Agent:
     def types(self, container: str) -> list[str]:
         """Return the types of a container's events."""
         return [event["type"] for event in self.of(container)]
+
+    @property
+    def lost(self) -> list[str]:
+        """What its `lost` events say."""
+        return [event["reason"]["message"] for event in list(self.events) if event["type"] == "lost"]
 
     def stop(self) -> int:
         """End it as an init system does; return its exit status."""

@@ -108,3 +108,14 @@ class Load:
     def longest_delay(self) -> float:
         """Seconds: the slowest start, beyond what is usual."""
         return max(0.0, max(self.took.values()) - self.usual)
+
+
+def assert_nothing_missed(load: Load, agent: Agent) -> None:
+    assert not load.failed, load.failed
+    assert not load.wait_told(agent), (
+        [agent.of(c) for c in load.untold(agent)][:4],
+        agent.log,
+    )
+    not_held = set(load.took) - set(load.held(agent))
+    assert not not_held, [(c, agent.of(c)) for c in not_held]
+    assert load.longest_delay <= agent.hang_limit * 1.5 + load.usual, load.longest_delay

@@ -16,8 +16,7 @@ import pytest
 from startgate.testing import make_bundle
 from tests.faults.agent import counts, pause, rss, running
 from tests.faults.conftest import SOAK, Tell
-from tests.faults.load import Load
-from tests.faults.test_worker import assert_nothing_missed
+from tests.faults.load import Load, assert_nothing_missed
 from tests.kernel.support import PATIENCE, Runtime, eventually
 
 NO_MARKS = """

@@ -26,7 +26,7 @@ from startgate.agent.state import State
 from startgate.agent.timers import Timers
 
 START_LIMIT = 30.0
-"""Seconds after which a worker that is not ready is given up."""
+"""Seconds after which a worker that is not ready is given up; with a long hang limit twice that."""
 STOP_LIMIT = 5.0
 """Seconds that a worker has for a clean end."""
 SETTLED = 0.5
@@ -50,6 +50,7 @@ class Supervisor:
         self._groups = Groups(handover)
         self._health = Health(handover.hang_limit, handover.watch["hold_timeout"])
         self._timers = Timers()
+        self._start_limit = max(START_LIMIT, 2 * handover.hang_limit)
         self._epoll = select.epoll()
         self._handlers: dict[int, Callable[[], None]] = {}
         self._state = State.FIRST
@@ -119,10 +120,10 @@ class Supervisor:
             self._born = math.inf
             self._recover(f"no worker can be started ({error.strerror})")
             return
-        self._timers.after(START_LIMIT, "start limit", lambda: self._kill("it was not ready in time"))
+        self._timers.after(self._start_limit, "start limit", lambda: self._kill("it was not ready in time"))
 
     def _adopt(self, worker: WorkerProcess) -> None:
-        self._worker, self._born = worker, time.monotonic() + START_LIMIT
+        self._worker, self._born = worker, time.monotonic() + self._start_limit
         self._on(worker.fileno(), self._on_death)
 
     def _on_word(self) -> None:
