@@ -11,10 +11,9 @@ from typing import Any, Literal
 import msgspec
 
 from startgate import tomlfile
+from startgate.hold import TIMEOUT_LIMIT
 from startgate.hooks.config import HookConfig
 from startgate.tomlfile import Reader, TomlFile
-
-_HOLD_TIMEOUT_LIMIT = 3600
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,8 +46,8 @@ def decode(file: TomlFile) -> Settings:
     if not isinstance(hooks, list) or not all(isinstance(hook, dict) for hook in hooks):
         raise file.error("hooks are tables that begin with [[hook]]", file.find("hook"))
     settings = file.decode(values, Settings)
-    if settings.hold_timeout is not None and not 0 < settings.hold_timeout <= _HOLD_TIMEOUT_LIMIT:
-        message = f"hold_timeout: it must be more than 0, and at most {_HOLD_TIMEOUT_LIMIT} seconds"
+    if settings.hold_timeout is not None and not 0 < settings.hold_timeout <= TIMEOUT_LIMIT:
+        message = f"hold_timeout: it must be more than 0, and at most {TIMEOUT_LIMIT} seconds"
         raise file.error(message, file.find("hold_timeout"))
     decoded = tuple(file.decode(hook, HookConfig, "hook", index) for index, hook in enumerate(hooks))
     return msgspec.structs.replace(settings, hook=decoded)

@@ -19,6 +19,9 @@ from types import TracebackType
 from startgate.errors import NotReadable, StartgateError
 from startgate.kernel.fanotify import FAN_ALLOW, FAN_DENY, Group
 
+TIMEOUT_LIMIT = 3600
+"""Seconds: the longest deadline that may be asked for."""
+
 
 class Released(StartgateError):
     """The hold was answered meanwhile: its fd is not to be used any more."""

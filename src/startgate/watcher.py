@@ -22,7 +22,7 @@ from startgate.gates.marks import PidFiles, Programs
 from startgate.gates.readers import reading
 from startgate.gates.restored import Restored
 from startgate.gates.rootless import Rootless
-from startgate.hold import Deadlines
+from startgate.hold import TIMEOUT_LIMIT, Deadlines
 from startgate.kernel import features, spawn
 from startgate.kernel.process import Proc
 from startgate.lifecycle import STARTING_LIMIT, Lifecycle
@@ -35,14 +35,11 @@ from startgate.workers import Workers
 
 log = logging.getLogger(__name__)
 
-HOLD_TIMEOUT_LIMIT = 3600
-"""Seconds: the longest `hold_timeout`."""
-
 
 def check_hold_timeout(seconds: float) -> None:
     """Raises ValueError for what is no `hold_timeout`."""
-    if not 0 < seconds <= HOLD_TIMEOUT_LIMIT:
-        raise ValueError(f"hold_timeout is {seconds}: it must be in (0, {HOLD_TIMEOUT_LIMIT}]")
+    if not 0 < seconds <= TIMEOUT_LIMIT:
+        raise ValueError(f"hold_timeout is {seconds}: it must be in (0, {TIMEOUT_LIMIT}]")
 
 
 F = TypeVar("F", bound=Callback)

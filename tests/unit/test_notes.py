@@ -18,6 +18,7 @@ from startgate.kernel.process import ProcessId
 from startgate.lifecycle import End, Entry, Lifecycle, State
 from startgate.listeners import Deny
 from startgate.notes import Notes
+from tests.kernel.support import eventually
 from tests.unit.fakes import FakeExits, FakeGroup, FakeHost, make_context, make_entry, running
 
 
@@ -83,7 +84,7 @@ def test_one_that_ended_meanwhile_is_told(group: FakeGroup, directory: Path) -> 
         assert restored(context) == []
         stopped = events.get(timeout=10)
         assert stopped and stopped.type == "stopped" and stopped.exit and stopped.exit.code == 3
-    assert not list(directory.iterdir()), "its note is dropped"
+        assert eventually(lambda: not list(directory.iterdir())), "its note is dropped"
 
 
 def test_armed_gates_are_known_again(group: FakeGroup, directory: Path, tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from startgate.hold import TIMEOUT_LIMIT
+
 
 def text(value: str) -> str:
     """Return a value that is not empty, as one of an unset variable is."""
@@ -74,7 +76,7 @@ _WATCHING = (
     host_root,
     click.option(
         "--hold-timeout",
-        type=Seconds(min=0, min_open=True, max=3600),
+        type=Seconds(min=0, min_open=True, max=TIMEOUT_LIMIT),
         default=2.0,
         show_default=True,
         metavar="SECONDS",
