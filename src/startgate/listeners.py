@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -65,14 +67,17 @@ class Subscription:
     def __init__(self, backlog: int, forget: Callable[[Subscription], None]) -> None:
         self._backlog = backlog
         self._events: deque[Event] = deque()
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()  # a signal handler may publish, too
+        # Not a Condition: what a signal handler raises inside its wait() may find its lock free.
+        self._asleep = threading.Lock()
+        self._asleep.acquire()
         self._dropped = 0
         self._closed = False
         self._forget = forget
 
     def put(self, event: Event) -> None:
         """Queue an event, or drop it when the consumer is too far behind. Never waits; wakes nobody."""
-        with self._changed:
+        with self._lock:
             if len(self._events) >= self._backlog:
                 self._dropped += 1
                 return
@@ -82,16 +87,30 @@ class Subscription:
 
     def wake(self) -> None:
         """Let the consumer come for what was put."""
-        with self._changed:
-            self._changed.notify()
+        with self._lock:
+            if self._asleep.locked():
+                self._asleep.release()
 
     def get(self, timeout: float | None = None) -> Event | None:
         """Return the next event; None at the end, or after `timeout` seconds."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._events or self._dropped or self._closed, timeout)
-            if self._events:
-                return self._events.popleft()
-            return self._loss() if self._dropped else None
+        until = math.inf if timeout is None else time.monotonic() + timeout
+        while True:
+            with self._lock:
+                if event := self._next():
+                    return event
+                if self._closed:
+                    self.wake()  # whoever else waits
+                    return None
+            left = until - time.monotonic()
+            if left <= 0:
+                return None
+            self._asleep.acquire(timeout=-1 if timeout is None else min(left, threading.TIMEOUT_MAX))
+
+    def _next(self) -> Event | None:
+        """Take the next event, or what tells of a gap; None: there is none yet."""
+        if self._events:
+            return self._events.popleft()
+        return self._loss() if self._dropped else None
 
     def _loss(self) -> Event:
         dropped, self._dropped = self._dropped, 0
@@ -104,9 +123,8 @@ class Subscription:
     def close(self) -> None:
         """End the iteration after what is queued."""
         self._forget(self)
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
+        self._closed = True
+        self.wake()
 
 
 def lost(message: str) -> Event:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import mmap
 import os
 import struct
-import threading
 
 import msgspec
 
@@ -41,19 +40,17 @@ class Outbox(Subscription):
 
     def __init__(self, fd: int) -> None:
         """Goes on where another process left off; takes the fd over."""
+        super().__init__(0, lambda subscription: None)
         self._fd = fd
         self._memory = mmap.mmap(fd, SIZE)
         self._at = memoryview(self._memory)[:_FIRST].cast("Q")
         self._at[_HEAD] = max(self._at[_HEAD], self._at[_TAIL])  # who rewound it died on the way
-        self._changed = threading.Condition()
         self._taken = self._at[_TAIL]
-        self._dropped = 0
-        self._closed = False
 
     def put(self, event: Event) -> None:
         """Add an event, or drop it when the consumer is too far behind. Never waits; wakes nobody."""
         record = _record(event)
-        with self._changed:
+        with self._lock:
             self._rewind()
             if self._dropped:
                 loss = lost(f"{self._dropped} events were dropped: the output is slow")
@@ -77,15 +74,17 @@ class Outbox(Subscription):
 
     def get(self, timeout: float | None = None) -> Event | None:
         """Return the next event; None at the end, or after `timeout` seconds."""
-        with self._changed:
+        with self._lock:
             self._at[_TAIL] = self._taken  # the one before is out
-            self._changed.wait_for(lambda: self._closed or self._taken < self._at[_HEAD], timeout)
-            if self._taken >= self._at[_HEAD]:
-                return None
-            (length,) = _LENGTH.unpack(self._read(self._taken, _LENGTH.size))
-            record = self._read(self._taken + _LENGTH.size, length)
-            self._taken += _LENGTH.size + length
-            return _decode(record)
+        return super().get(timeout)
+
+    def _next(self) -> Event | None:
+        if self._taken >= self._at[_HEAD]:
+            return None
+        (length,) = _LENGTH.unpack(self._read(self._taken, _LENGTH.size))
+        record = self._read(self._taken + _LENGTH.size, length)
+        self._taken += _LENGTH.size + length
+        return _decode(record)
 
     def _write(self, at: int, data: bytes) -> None:
         start = at % _ROOM
@@ -97,12 +96,6 @@ class Outbox(Subscription):
         start = at % _ROOM
         first = self._memory[_FIRST + start : _FIRST + min(start + length, _ROOM)]
         return first + self._memory[_FIRST : _FIRST + length - len(first)]
-
-    def close(self) -> None:
-        """End the iteration after what is in it."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify()
 
 
 def _decode(record: bytes) -> Event:

@@ -226,8 +226,8 @@ class FakeExits:
     def was_oom_victim(self, watch: object) -> bool | None:
         return self.oom_victim
 
-    def watch(self, process: ProcessId, ended: Ended) -> Watch:
-        return Watch(process, -1, ended)
+    def watch(self, process: ProcessId, ended: Ended, *, patient: bool = False) -> Watch:
+        return Watch(process, -1, ended, patient)
 
     def unwatch(self, watch: object) -> None:
         self.forgotten.append(watch)

@@ -29,10 +29,10 @@ class Followed(FakeExits):
         super().__init__()
         self._ended = ended
 
-    def watch(self, process: ProcessId, ended: Any) -> Watch:
+    def watch(self, process: ProcessId, ended: Any, *, patient: bool = False) -> Watch:
         if process.pid in self._ended:
             raise OSError("gone")
-        return Watch(process, -1, ended)
+        return super().watch(process, ended, patient=patient)
 
     def gone(self, process: ProcessId) -> int | None:
         return self._ended.get(process.pid)
