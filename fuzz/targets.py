@@ -14,8 +14,8 @@ from typing import Any
 
 import msgspec
 
-from startgate import config as config_file
-from startgate import engines, tomlfile
+from startgate import engines
+from startgate.config import settings, tomlfile
 from startgate.errors import BundleError, NotReadable, UsageError
 from startgate.events import Container, Event, Process, timestamp
 from startgate.foreign import SIZE, TEXT, UNDECODABLE
@@ -219,7 +219,7 @@ _PATCH = Patch(
 @target
 def configuration(data: bytes) -> None:
     """The daemon's config.toml, and a policy file."""
-    for read in (config_file.decode, compile_rules):
+    for read in (settings.decode, compile_rules):
         try:
             read(tomlfile.parse(data.decode(errors="replace"), "f.toml"))
         except UsageError as error:

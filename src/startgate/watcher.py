@@ -23,12 +23,12 @@ from startgate.gates.readers import reading
 from startgate.gates.restored import Restored
 from startgate.gates.rootless import Rootless
 from startgate.hold import TIMEOUT_LIMIT, Deadlines
+from startgate.inherited.notes import Notes
+from startgate.inherited.resources import COMMANDS, Resources
 from startgate.kernel import features, spawn
 from startgate.kernel.process import Proc
 from startgate.lifecycle import STARTING_LIMIT, Lifecycle
 from startgate.listeners import Callback, Listeners, Registration, Subscription
-from startgate.notes import Notes
-from startgate.resources import COMMANDS, Resources
 from startgate.runtimes.find import RuntimeBinaries
 from startgate.runtimes.oci import capability_names
 from startgate.workers import Workers

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from startgate import Event, Patch, tomlfile
+from startgate import Event, Patch
+from startgate.config import tomlfile
 from startgate.policy.rules import Policy, compile_rules
 from tests.engines.engine import DockerLike, leftovers
 from tests.kernel.support import Watched, eventually, types, watch_events

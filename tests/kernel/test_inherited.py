@@ -10,9 +10,9 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
+from startgate.inherited.progress import Progress
+from startgate.inherited.resources import COMMANDS, Resources
 from startgate.kernel.fanotify import FAN_OPEN_EXEC_PERM, Event
-from startgate.progress import Progress
-from startgate.resources import COMMANDS, Resources
 from tests.kernel.support import PATIENCE
 
 MANY = 600  # more than the BPF program looks through
@@ -20,7 +20,7 @@ MANY = 600  # more than the BPF program looks through
 
 TAKE_OVER = """
 import json, sys
-from startgate.resources import COMMANDS, Resources
+from startgate.inherited.resources import COMMANDS, Resources
 from startgate.kernel.fanotify import FAN_ALLOW
 
 resources = Resources.inherit("table", json.loads(sys.argv[1]))

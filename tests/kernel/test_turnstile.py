@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from startgate.inherited.resources import Resources
 from startgate.kernel.fanotify import FAN_ALLOW, FAN_OPEN_EXEC_PERM, Event
 from startgate.kernel.turnstile import Turnstile, Words
 from startgate.records.table import Table
-from startgate.resources import Resources
 from tests.kernel.support import PATIENCE, eventually
 
 WORDS = Words((b"create", b"start"), (b"delete",))

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from startgate.active import Active, Reloader
+from startgate.config.active import Active
+from startgate.config.reloader import Reloader
 from startgate.errors import UsageError
 from startgate.hooks import HookConfig
 from startgate.listeners import Listeners
@@ -174,7 +175,7 @@ def test_a_broken_file_keeps_the_old_and_says_so(
         def emit(self, record: logging.LogRecord) -> None:
             said.set()
 
-    logger = logging.getLogger("startgate.active")
+    logger = logging.getLogger("startgate.config.reloader")
     handler = Hear()
     logger.addHandler(handler)
     try:

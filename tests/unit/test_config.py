@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from startgate import config, tomlfile
-from startgate.config import Settings
+from startgate.config import settings, tomlfile
+from startgate.config.settings import Settings
 from startgate.errors import UsageError
 from startgate.hooks import HookConfig
 
@@ -34,19 +34,19 @@ def write(tmp_path: Path, text: str) -> str:
 
 def error(tmp_path: Path, text: str) -> str:
     with pytest.raises(UsageError) as caught:
-        config.load(write(tmp_path, text))
+        settings.load(write(tmp_path, text))
     return str(caught.value).replace(f"{tmp_path}/", "")
 
 
 def test_a_good_file(tmp_path: Path) -> None:
-    assert config.load(write(tmp_path, GOOD)) == Settings(
+    assert settings.load(write(tmp_path, GOOD)) == Settings(
         hold_timeout=5.0,
         exec_records="procfs",
         runtimes=("/opt/runc", f"{tmp_path}/bin/crun"),
         policy=(f"{tmp_path}/rules.toml", "/etc/other.toml"),
         hook=(HookConfig(on=("created", "stopped"), command="logger hello", timeout=0.5),),
     )
-    assert config.load(write(tmp_path, "")) == Settings()
+    assert settings.load(write(tmp_path, "")) == Settings()
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_a_file_that_is_not_roots(tmp_path: Path) -> None:
     path = write(tmp_path, "")
     os.chown(path, 1000, 0)
     with pytest.raises(UsageError, match="belongs to uid 1000"):
-        config.load(path)
+        settings.load(path)
 
 
 @pytest.mark.parametrize("mode", [0o666, 0o664])
@@ -93,26 +93,26 @@ def test_a_file_that_others_may_write(tmp_path: Path, mode: int) -> None:
     path = write(tmp_path, "")
     os.chmod(path, mode)
     with pytest.raises(UsageError, match="may be written by others than root: chmod go-w"):
-        config.load(path)
+        settings.load(path)
 
 
 def test_a_directory_where_others_may_put_another(tmp_path: Path) -> None:
     path = write(tmp_path, "")
     tmp_path.chmod(0o777)
     with pytest.raises(UsageError, match="may be written by others"):
-        config.load(path)
+        settings.load(path)
     tmp_path.chmod(0o1777)
-    config.load(path)
+    settings.load(path)
 
 
 def test_files_that_can_not_be_read(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="No such file"):
-        config.load(str(tmp_path / "none"))
+        settings.load(str(tmp_path / "none"))
     with pytest.raises(UsageError, match="Is a directory"):
-        config.load(str(tmp_path))
+        settings.load(str(tmp_path))
     os.mkfifo(tmp_path / "fifo")
     with pytest.raises(UsageError, match="not a regular file"):
-        config.load(str(tmp_path / "fifo"))
+        settings.load(str(tmp_path / "fifo"))
     (tmp_path / "bytes").write_bytes(b"a = '\xff'")
     with pytest.raises(UsageError, match="not UTF-8, at byte 5"):
         tomlfile.read(str(tmp_path / "bytes"))

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from startgate.agent.health import Health
-from startgate.progress import Snapshot
+from startgate.inherited.progress import Snapshot
 
 HANG, HOLD = 2.0, 2.0
 

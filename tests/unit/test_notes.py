@@ -9,15 +9,15 @@ from typing import Any, cast
 
 import pytest
 
-from startgate import notes
 from startgate.exits import Exits, Watch
 from startgate.gates.context import Context
 from startgate.gates.created import Created
 from startgate.gates.restored import Restored
+from startgate.inherited import notes
+from startgate.inherited.notes import Notes
 from startgate.kernel.process import ProcessId
 from startgate.lifecycle import End, Entry, Lifecycle, State
 from startgate.listeners import Deny
-from startgate.notes import Notes
 from tests.kernel.support import eventually
 from tests.unit.fakes import FakeExits, FakeGroup, FakeHost, make_context, make_entry, running
 

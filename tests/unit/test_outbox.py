@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from startgate import outbox
 from startgate.events import Event
-from startgate.outbox import Outbox
+from startgate.inherited import outbox
+from startgate.inherited.outbox import Outbox
 from startgate.testing import make_event
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from startgate import tomlfile
+from startgate.config import tomlfile
 from startgate.errors import UsageError
 from startgate.events import Container, Deny, Event, Kubernetes, Mount, Namespaces, Note, Process
 from startgate.listeners import Listeners

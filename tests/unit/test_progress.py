@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from startgate.progress import Progress
+from startgate.inherited.progress import Progress
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from startgate.events import Event as ContainerEvent
 from startgate.gates.context import Context, Job
 from startgate.gates.reader import Crew, Reader
 from startgate.hold import Hold
+from startgate.inherited.progress import Progress
 from startgate.kernel.fanotify import FAN_ALLOW, FAN_DENY, FAN_NOFD, FAN_OPEN_EXEC_PERM, FAN_Q_OVERFLOW, Event
-from startgate.progress import Progress
 from tests.unit.fakes import FakeGroup, any_fd, make_context, running
 
 PATIENCE = 10.0

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from startgate import tomlfile
+from startgate.config import tomlfile
 from startgate.events import Container, Event, Kubernetes, Process
 from startgate.gates.host import shared_namespaces
 from startgate.policy.rules import Policy, compile_rules

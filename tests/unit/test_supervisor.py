@@ -16,7 +16,7 @@ from startgate.agent import supervisor, words
 from startgate.agent.handover import SIGNALS, Handover, Past
 from startgate.agent.process import WorkerProcess
 from startgate.agent.supervisor import Supervisor
-from startgate.progress import Snapshot
+from startgate.inherited.progress import Snapshot
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -6,8 +6,8 @@ import os
 from contextlib import suppress
 
 from startgate.agent.handover import Handover
+from startgate.inherited.progress import MARGIN, Progress, Snapshot
 from startgate.kernel.fanotify import FAN_ALLOW, FAN_NOFD, Group
-from startgate.progress import MARGIN, Progress, Snapshot
 
 
 class Groups:

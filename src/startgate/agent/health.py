@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from startgate.progress import MOVERS, Snapshot
+from startgate.inherited.progress import MOVERS, Snapshot
 
 LOOKS = 16
 """Looks within the hang limit."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from typing import Any, NoReturn
 
-from startgate import notes
 from startgate.agent import words
 from startgate.agent.handover import Handover
 from startgate.filters import compile_filter
+from startgate.inherited import notes
+from startgate.inherited.progress import Progress
+from startgate.inherited.resources import Resources
 from startgate.kernel import features
-from startgate.progress import Progress
-from startgate.resources import Resources
 from startgate.watcher import check_hold_timeout, raise_fd_limit
 
 

@@ -9,14 +9,15 @@ import sys
 from functools import partial
 from typing import Any
 
-from startgate import cli, notes
+from startgate import cli
 from startgate.agent import words
 from startgate.agent.handover import Handover
 from startgate.cli import log
 from startgate.cli.watch import Watch, deciding
+from startgate.inherited import notes
+from startgate.inherited.resources import Resources
 from startgate.kernel import parent
 from startgate.listeners import lost
-from startgate.resources import Resources
 from startgate.watcher import Watcher
 
 

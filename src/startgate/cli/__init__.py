@@ -18,7 +18,7 @@ from startgate.cli.policy import policy as policy_group
 from startgate.errors import KernelUnsupported, StartgateError, UsageError
 
 if TYPE_CHECKING:
-    from startgate.config import Settings
+    from startgate.config.settings import Settings
 
 _CONFIG = "/etc/startgate/config.toml"
 
@@ -102,10 +102,10 @@ def _configure(watcher: dict[str, Any], path: str | None) -> str | None:
     """Add what the configuration file sets; return its path, None where there is none."""
     if path is None and not os.path.lexists(_CONFIG):  # a link that leads nowhere is a mistake
         return None
-    from startgate import config  # noqa: PLC0415  (not for those who have none)
+    from startgate.config import settings  # noqa: PLC0415  (not for those who have none)
 
     path = path or _CONFIG
-    watcher |= _unless_given(config.load(path))
+    watcher |= _unless_given(settings.load(path))
     return path
 
 

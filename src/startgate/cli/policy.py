@@ -89,7 +89,7 @@ def config() -> None:
 @click.argument("file", type=options.FILE, default="/etc/startgate/config.toml")
 def check_config(file: str) -> None:
     """Check the configuration file and all that it names. Tell where it is wrong."""
-    from startgate.active import Active  # noqa: PLC0415
+    from startgate.config.active import Active  # noqa: PLC0415
     from startgate.listeners import Listeners  # noqa: PLC0415
 
     with Active(Listeners(), file) as active:

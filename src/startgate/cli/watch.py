@@ -19,7 +19,7 @@ from startgate.filters import compile_filter
 from startgate.watcher import Watcher
 
 if TYPE_CHECKING:
-    from startgate.active import Active
+    from startgate.config.active import Active
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ def reloading(active: Active) -> Iterator[None]:
     if not active.files:
         yield
         return
-    from startgate.active import Reloader  # noqa: PLC0415
+    from startgate.config.reloader import Reloader  # noqa: PLC0415
 
     with Reloader(active) as reloader:
         before = signal.signal(signal.SIGHUP, lambda number, frame: reloader.reload())
@@ -97,7 +97,7 @@ def deciding(
     if not (path or policies or commands):
         yield make()
         return
-    from startgate.active import Active  # noqa: PLC0415  (a third of the start, for those who need it)
+    from startgate.config.active import Active  # noqa: PLC0415  (a third of the start, for those who need it)
     from startgate.hooks import parse_option  # noqa: PLC0415
 
     hooks = [parse_option(text) for text in commands]

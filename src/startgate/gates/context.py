@@ -12,10 +12,10 @@ from startgate.events import Container, Event, EventType, Gate, timestamp
 from startgate.exits import Exits
 from startgate.gates.marks import PidFiles, Programs
 from startgate.hold import Deadlines, Hold, Released
+from startgate.inherited.notes import Notes
 from startgate.kernel.process import Proc
 from startgate.lifecycle import Entry, Key, Lifecycle
 from startgate.listeners import Listeners, lost
-from startgate.notes import Notes
 from startgate.records import ExecRecord
 from startgate.runtimes import state
 from startgate.runtimes.commandline import Invocation

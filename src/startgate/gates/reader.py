@@ -13,10 +13,10 @@ from contextlib import AbstractContextManager, nullcontext
 from startgate.errors import NotReadable
 from startgate.gates.context import Context, Job
 from startgate.hold import Hold
+from startgate.inherited.progress import Pulse
 from startgate.kernel.fanotify import FAN_NOFD, Event, Group, scarce_from
 from startgate.kernel.turnstile import Turnstile
 from startgate.listeners import lost
-from startgate.progress import Pulse
 
 log = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ from startgate.gates.command import CommandGate
 from startgate.gates.container import ContainerGate
 from startgate.gates.context import Context
 from startgate.gates.reader import Crew, Reader
+from startgate.inherited.resources import COMMANDS, CONTAINERS, Resources
 from startgate.kernel.turnstile import Turnstile, Words
-from startgate.resources import COMMANDS, CONTAINERS, Resources
 from startgate.runtimes import commandline
 
 log = logging.getLogger(__name__)

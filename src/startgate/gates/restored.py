@@ -9,9 +9,9 @@ from contextlib import suppress
 from startgate.errors import NotReadable
 from startgate.gates.context import Context
 from startgate.gates.created import Created
+from startgate.inherited.notes import Noted
 from startgate.kernel.process import ProcessId
 from startgate.lifecycle import End, Entry, State
-from startgate.notes import Noted
 from startgate.records import procfs
 
 log = logging.getLogger(__name__)

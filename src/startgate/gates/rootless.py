@@ -27,10 +27,10 @@ from startgate.gates.executing import process_of
 from startgate.gates.repeats import Repeats
 from startgate.gates.turns import Turns
 from startgate.hold import Hold
+from startgate.inherited.notes import Notes
 from startgate.kernel.local import LocalFiles
 from startgate.kernel.process import Proc
 from startgate.lifecycle import Entry, Lifecycle, State
-from startgate.notes import Notes
 from startgate.passage import Passage, failed
 from startgate.policy.patch import Patch
 from startgate.records import ExecRecord

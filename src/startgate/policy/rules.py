@@ -12,7 +12,8 @@ from typing import Any, Literal, get_args
 
 import msgspec
 
-from startgate import tomlfile
+from startgate.config import tomlfile
+from startgate.config.tomlfile import Position, Reader, TomlFile
 from startgate.errors import UsageError
 from startgate.events import Event, EventType, Note
 from startgate.listeners import Deny, Registration
@@ -20,7 +21,6 @@ from startgate.policy import cel, schema
 from startgate.policy.cel import EvaluationError, Expression, ExpressionError
 from startgate.policy.patch import Changes, Patch
 from startgate.policy.schema import InvalidChange
-from startgate.tomlfile import Position, Reader, TomlFile
 
 Action = Literal["deny", "warn", "audit", "patch"]
 RuleEvent = Literal["creating", "created", "exec"]

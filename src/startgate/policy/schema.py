@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from startgate import tomlfile
+from startgate.config import tomlfile
 from startgate.errors import UsageError
 
 Uint32 = Annotated[int, Meta(ge=0, le=2**32 - 1)]

@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 
-from startgate import outbox, records
+from startgate import records
+from startgate.inherited import outbox
+from startgate.inherited.outbox import Outbox
+from startgate.inherited.progress import MARGIN, Progress
 from startgate.kernel import features
 from startgate.kernel.fanotify import FAN_ALLOW, Event, Group
-from startgate.outbox import Outbox
-from startgate.progress import MARGIN, Progress
 from startgate.records import ExecRecordSource
 
 COMMANDS, CONTAINERS = 0, 1

@@ -10,10 +10,10 @@ from typing import Any, Literal
 
 import msgspec
 
-from startgate import tomlfile
+from startgate.config import tomlfile
+from startgate.config.tomlfile import Reader, TomlFile
 from startgate.hold import TIMEOUT_LIMIT
 from startgate.hooks.config import HookConfig
-from startgate.tomlfile import Reader, TomlFile
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,7 +11,7 @@ import os
 
 import msgspec
 
-from startgate import tomlfile
+from startgate.config import tomlfile
 from startgate.errors import UsageError
 
 log = logging.getLogger(__name__)

@@ -1,0 +1,1 @@
+"""The files that decide what is done at starts: the configuration, and the rules it names."""
