@@ -8,6 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -67,7 +68,7 @@ class Subscription:
     def __init__(self, backlog: int, forget: Callable[[Subscription], None]) -> None:
         self._backlog = backlog
         self._events: deque[Event] = deque()
-        self._lock = threading.RLock()  # a signal handler may publish, too
+        self._lock = threading.RLock()  # for those who put: a signal handler may, too
         # Not a Condition: what a signal handler raises inside its wait() may find its lock free.
         self._asleep = threading.Lock()
         self._asleep.acquire()
@@ -87,20 +88,22 @@ class Subscription:
 
     def wake(self) -> None:
         """Let the consumer come for what was put."""
-        with self._lock:
-            if self._asleep.locked():
-                self._asleep.release()
+        with suppress(RuntimeError):  # it is not asleep, or somebody else woke it
+            self._asleep.release()
 
     def get(self, timeout: float | None = None) -> Event | None:
-        """Return the next event; None at the end, or after `timeout` seconds."""
+        """Return the next event; None at the end, or after `timeout` seconds.
+
+        It keeps no lock: a signal handler that interrupts it may wait for one who puts.
+        """
         until = math.inf if timeout is None else time.monotonic() + timeout
         while True:
-            with self._lock:
-                if event := self._next():
-                    return event
-                if self._closed:
-                    self.wake()  # whoever else waits
-                    return None
+            closed = self._closed  # before the look: what was put by then is seen
+            if event := self._next():
+                return event
+            if closed:
+                self.wake()  # whoever else waits
+                return None
             left = until - time.monotonic()
             if left <= 0:
                 return None
@@ -108,12 +111,17 @@ class Subscription:
 
     def _next(self) -> Event | None:
         """Take the next event, or what tells of a gap; None: there is none yet."""
+        try:
+            event = self._events.popleft()
+        except IndexError:
+            return self._loss() if self._dropped else None
         if self._events:
-            return self._events.popleft()
-        return self._loss() if self._dropped else None
+            self.wake()  # of several consumers one may still be asleep
+        return event
 
     def _loss(self) -> Event:
-        dropped, self._dropped = self._dropped, 0
+        with self._lock:
+            dropped, self._dropped = self._dropped, 0
         return lost(f"{dropped} events were dropped: the listener is too slow")
 
     def __iter__(self) -> Iterator[Event]:

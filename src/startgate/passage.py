@@ -115,8 +115,10 @@ class Passage:
         """The gate is passed: tell it, once."""
         with self._lock:
             passed, self._passed = self._passed, _nothing
-        passed()
-        self._listeners.wake()
+        try:
+            passed()
+        finally:
+            self._listeners.wake()
 
     def _publish(self, event: Event, *, wake: bool = True) -> None:
         """Not `wake`: right before the answer. Who is woken for the event takes the CPU and Python's lock

@@ -98,29 +98,27 @@ class Scan:
 
     def directories(self) -> list[str]:
         """Return the state directories: the usual ones, and those that engines use. Each by one of its
-        names only, the first: others are links to it, or mounts of it."""
-        found = roots.usual(self._proc.host)
-        for command in commands(self._proc):
-            if directory := self._directory_of(command):
-                found.append(directory)
+        names only: the one that an engine will use again, else the usual one."""
+        every = list(commands(self._proc))
+        found = [*map(self._of_engine, every), *roots.usual(self._proc.host), *map(_of_runtime, every)]
         inodes: dict[tuple[int, int], str] = {}
-        for directory in map(state.canonical, found):
+        for directory in map(state.canonical, filter(None, found)):
             with suppress(OSError):
                 status = os.stat(_on(self._proc.host, directory))
                 inodes.setdefault((status.st_dev, status.st_ino), directory)
         return list(inodes.values())
 
-    def _directory_of(self, command: Command) -> str | None:
-        name = posixpath.basename(command.words[0]) if command.words else ""
-        if name.startswith(roots.SHIM):
-            try:
-                with View(self._proc, command.process.pid) as view:
-                    return roots.of_shim(command.words, view.read(view.absolute("options.json"), _SMALL))
-            except (OSError, NotReadable):
-                return None
+    def _of_engine(self, command: Command) -> str | None:
+        name = _name(command)
         if name == roots.CONMON:
             return roots.of_conmon(command.words)
-        return commandline.parse([os.fsencode(word) for word in command.words]).root
+        if not name.startswith(roots.SHIM):
+            return None
+        try:
+            with View(self._proc, command.process.pid) as view:
+                return roots.of_shim(command.words, view.read(view.absolute("options.json"), _SMALL))
+        except (OSError, NotReadable):
+            return None
 
     def find(self, key: Key) -> Running | None:
         """Look for one container."""
@@ -240,6 +238,17 @@ def of_process(container: Container, proc: Proc, process: ProcessId) -> Containe
         namespaces=Namespaces(**namespaces),
         cgroup=CgroupId(printable(cgroup.path), cgroup.id),
     )
+
+
+def _name(command: Command) -> str:
+    return posixpath.basename(command.words[0]) if command.words else ""
+
+
+def _of_runtime(command: Command) -> str | None:
+    name = _name(command)
+    if name == roots.CONMON or name.startswith(roots.SHIM):
+        return None
+    return commandline.parse([os.fsencode(word) for word in command.words]).root
 
 
 def _on(host: str, path: str) -> str:

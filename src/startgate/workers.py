@@ -28,8 +28,9 @@ class Workers:
         self._limit = limit
         self._spare = max(1, spare)  # somebody has to wait for jobs
         self._jobs: deque[Job] = deque()
+        self._lock = threading.RLock()
         # Not a SimpleQueue: each item wakes two of those who wait for one, the second for nothing.
-        self._changed = threading.Condition()
+        self._changed = threading.Condition(self._lock)
         self._threads = 0
         self._idle = 0
         self._closed = False
@@ -40,7 +41,7 @@ class Workers:
 
     def submit(self, job: Job) -> None:
         """Run `job` soon, on some thread. Never waits; after `close` nothing is run."""
-        with self._changed:
+        with self._lock:
             self._jobs.append(job)
             self._changed.notify()
 
@@ -51,12 +52,12 @@ class Workers:
 
     def close(self) -> None:
         """Let idle threads end; those that are stuck in a job are left behind."""
-        with self._changed:
+        with self._lock:
             self._closed = True
             self._changed.notify_all()
 
     def _add_thread(self) -> None:
-        with self._changed:
+        with self._lock:
             if self._idle or self._threads >= self._limit or self._closed:
                 return
             self._threads += 1
@@ -65,7 +66,7 @@ class Workers:
             threading.Thread(target=self._run, name="startgate-worker", daemon=True).start()
         except RuntimeError as error:  # no memory, or RLIMIT_NPROC
             log.error("no further worker thread: %s", error)
-            with self._changed:
+            with self._lock:
                 self._threads -= 1
                 self._idle -= 1
 
@@ -79,7 +80,7 @@ class Workers:
 
     def _next(self) -> Job | None:
         """Wait for a job; None at the end."""
-        with self._changed:
+        with self._lock:
             self._changed.wait_for(lambda: self._jobs or self._closed)
             self._idle -= 1
             return None if self._closed else self._jobs.popleft()
@@ -93,7 +94,7 @@ class Workers:
             log.exception("a worker's job failed")
 
     def _stay(self) -> bool:
-        with self._changed:
+        with self._lock:
             if self._closed or self._idle >= self._spare:
                 self._threads -= 1
                 return False

@@ -31,7 +31,7 @@ STARTGATE = (sys.executable, "-c", "from startgate.cli import main; main()")
 
 @dataclass(frozen=True)
 class Runtime:
-    """A real OCI runtime. `prefix` is what its command line begins with."""
+    """A real OCI runtime. `prefix` is what its command line begins with: its path, last."""
 
     name: str
     prefix: tuple[str, ...]
@@ -56,6 +56,12 @@ class Runtime:
             assert done.returncode == 0, f"{self.name} {arguments}: {done.stdout}{done.stderr}"
         return done
 
+    def script(self, text: str) -> int:
+        """Run a shell script in which `$0` is the runtime, and lose no moment between its commands."""
+        *before, path = self.prefix
+        command = [*before, "/bin/sh", "-c", f"({text}) </dev/null >/dev/null 2>&1", path]
+        return subprocess.run(command, check=False, timeout=PATIENCE * 3).returncode
+
     def popen(self, *arguments: str, cwd: Path | str = "/") -> subprocess.Popen[bytes]:
         """Start a command in the background.
 
@@ -77,8 +83,8 @@ def find_runtime(name: str) -> Runtime | None:
         return None
     hybrid = os.path.ismount("/sys/fs/cgroup/unified")
     if name == "crun" and hybrid:  # crun 1.8 refuses hosts with both cgroup versions
-        script = f'umount /sys/fs/cgroup/unified; exec {path} "$@"'
-        return Runtime(name, ("unshare", "-m", "sh", "-c", script, "crun"))
+        script = 'umount /sys/fs/cgroup/unified; exec "$@"'
+        return Runtime(name, ("unshare", "-m", "sh", "-c", script, "sh", path))
     return Runtime(name, (path,))
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from startgate import Event
-from startgate.testing import write_config
+from startgate.testing import make_bundle, write_config
 from tests.kernel.conftest import Watching
 from tests.kernel.support import PATIENCE, SLOWNESS, Runtime, eventually, marks, types
 
@@ -192,3 +192,25 @@ def make_other(bundle: Path, tmp_path: Path) -> Path:
     other = tmp_path / "other"
     subprocess.run(["cp", "-a", bundle, other], check=True)
     return other
+
+
+@pytest.mark.parametrize("reader", [True, False], ids=["read", "not read"])
+def test_a_create_that_fails_and_the_next_one_at_once(
+    source: str, runtime: Runtime, bundle: Path, tmp_path: Path, name: str, watching: Watching, reader: bool
+) -> None:
+    """The state may name the second one's init by the time that the first one's end is looked at."""
+    broken = make_bundle(tmp_path / "broken", ["/bin/true"], config={"root": {"path": "nowhere"}})
+    pid_file = tmp_path / "pid"
+    again = f"$0 create -b {bundle} --pid-file {pid_file} {name} && cat {pid_file}"
+    if not reader:
+        again = f"$0 create -b {bundle} {name} && sleep 0.05 && $0 start {name}"
+    with watching(exec_records=source) as watched:
+        assert runtime.script(f"$0 create -b {broken} {name}; {again}") == 0
+        created = watched.wait_for("created", name)
+        failed = watched.wait_for("stopped", name)
+        assert (created.container and created.container.bundle) == str(bundle)
+        assert failed.container and (failed.container.bundle, failed.container.pid) == (str(broken), None)
+        assert failed.reason and "256" in failed.reason.message
+        runtime("delete", "-f", name)
+        watched.wait(lambda events: types(events).count("stopped") == 2)
+        assert types(watched.of(name)).count("created") == 1

@@ -219,6 +219,21 @@ def test_two_starts_with_one_id_at_once(lifecycle: Lifecycle, entry: Entry) -> N
     assert lifecycle.find(KEY) is entry
 
 
+def test_an_id_that_two_want(lifecycle: Lifecycle, entry: Entry) -> None:
+    assert not lifecycle.is_contested(entry)
+    apart = make_entry("c2")
+    apart.runtime = ProcessId(300, 3000)
+    lifecycle.begin(apart)
+    assert not lifecycle.is_contested(entry)
+    other = second(ProcessId(200, 2000))
+    lifecycle.begin(other)
+    assert lifecycle.is_contested(entry) and lifecycle.is_contested(other)
+    claim(lifecycle, other)
+    assert lifecycle.is_contested(entry) and not lifecycle.stopped(other, EXIT_3)
+    lifecycle.stopped(entry, EXIT_3)
+    assert not lifecycle.is_contested(other)
+
+
 def test_a_start_that_will_be_refused_hides_nothing(lifecycle: Lifecycle, entry: Entry) -> None:
     """An `exec` meanwhile is in the container that runs."""
     claim(lifecycle, entry)

@@ -257,6 +257,21 @@ def test_a_consumer_is_woken_when_the_publisher_likes() -> None:
     consumer.join(PATIENCE)
 
 
+def test_one_wake_up_serves_all_consumers() -> None:
+    listeners, seen = Listeners(), queue.SimpleQueue[Event | None]()
+    subscription = listeners.subscribe(10)
+    consumers = [threading.Thread(target=lambda: seen.put(subscription.get(PATIENCE))) for _ in range(2)]
+    for consumer in consumers:
+        consumer.start()
+    time.sleep(0.05)
+    for event in numbered(1, 2):
+        listeners.publish(event, wake=False)
+    subscription.wake()
+    subscription.wake()
+    told = [seen.get(timeout=PATIENCE) for _ in range(2)]
+    assert {event.container.id for event in told if event and event.container} == {"1", "2"}
+
+
 def test_no_event_is_lost_or_doubled_between_many_publishers() -> None:
     listeners = Listeners()
     subscription = listeners.subscribe(10_000)

@@ -93,6 +93,15 @@ def test_two_names_of_a_state_directory(host: Host) -> None:
     assert [found.key for found in host.scan()] == [Key("/run/runc", "c1")]
 
 
+def test_the_name_that_an_engine_uses_is_kept(host: Host) -> None:
+    host.bundle("/b")
+    host.run(10, "sleep")
+    host.runc("c1", 10, "/b")
+    (host.root / "other").symlink_to("run/runc")
+    host.run(20, "conmon", "--runtime-arg", "--root=/other", "-c", "c1")
+    assert [found.key for found in host.scan()] == [Key("/other", "c1")]
+
+
 def test_a_created_one_waits_at_its_fifo(host: Host) -> None:
     host.bundle("/b")
     host.run(10, "runc", "init")

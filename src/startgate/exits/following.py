@@ -32,7 +32,7 @@ class Watch:
     fd: int
     ended: Ended
     patient: bool = False
-    """Its end is told DELAY seconds later, unless it is forgotten until then."""
+    """A clean end, with status 0, is told DELAY seconds later, unless it is forgotten until then."""
 
 
 class ExitMemory(Protocol):
@@ -41,8 +41,11 @@ class ExitMemory(Protocol):
     def expect(self, pid: int) -> None:
         """Remember the status of `pid`, when it ends. Raises OSError when it is full."""
 
+    def peek(self, pid: int) -> int | None:
+        """Return the wait status, None where not known."""
+
     def take(self, pid: int) -> int | None:
-        """Return the wait status, None where not known; forget it once taken as often as expected."""
+        """As `peek`; forget it once taken as often as expected."""
 
     def was_oom_victim(self, pid: int) -> bool:
         """Did the kernel's OOM killer choose this process, which was expected and has ended?"""
@@ -88,7 +91,11 @@ class Exits:
         raise NotImplementedError
 
     def unwatch(self, watch: Watch) -> None:
-        """Forget a process that is watched. Nothing if it has ended."""
+        """Forget a process that is watched. Nothing if its end was told."""
+        self._forget(watch)
+
+    def _forget(self, watch: Watch) -> bool:
+        """False: it is not watched any more."""
         raise NotImplementedError
 
     def gone(self, process: ProcessId) -> int | None:
@@ -110,6 +117,16 @@ class Exits:
     def later(self, call: Callable[[], object]) -> None:
         """Call `call` on this thread after DELAY seconds. Only for those who are on it already."""
         self._later.append((time.monotonic() + DELAY, call))
+
+    def _on_end(self, watch: Watch, status: int | None) -> None:
+        if watch.patient and status == 0:
+            self.later(partial(self._tell, watch, status))
+        else:
+            self._tell(watch, status)
+
+    def _tell(self, watch: Watch, status: int | None) -> None:
+        if self._forget(watch):
+            watch.ended(status)
 
     def close(self) -> None:
         """End the thread."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import os
 import select
-from functools import partial
 
 from startgate.errors import NotReadable
 from startgate.exits.following import Ended, ExitMemory, Exits, Watch
@@ -55,16 +54,16 @@ class PidfdExits(Exits):
         except OSError as error:
             log.warning("the exit status of %d may not be known: %s", pid, error)
 
-    def unwatch(self, watch: Watch) -> None:
-        """See Exits."""
+    def _forget(self, watch: Watch) -> bool:
         with self._lock:
             if self._watched.get(watch.fd) is not watch:
-                return
+                return False
             del self._watched[watch.fd]
             self._epoll.unregister(watch.fd)
             os.close(watch.fd)
         if self._memory:
             self._memory.take(watch.process.pid)
+        return True
 
     def was_oom_victim(self, watch: Watch) -> bool | None:
         """See Exits."""
@@ -81,46 +80,26 @@ class PidfdExits(Exits):
         if fd in self._readable:
             super()._on_ready(fd)
             return
-        with self._lock:
+        with self._lock:  # nobody closes the fd meanwhile
             watch = self._watched.get(fd)
-        if watch is None:
-            return
-        if watch.patient:
-            self.later(partial(self._on_end, watch, self._passing_status(watch)))
-        else:
-            self._on_end(watch)
-
-    def _passing_status(self, watch: Watch) -> int | None:
-        """Return a status that nobody may know any more in a moment."""
-        with self._lock:
-            if self._memory or self._watched.get(watch.fd) is not watch:
-                return None
-            return self._wait_status(watch.process, watch.fd)
-
-    def _on_end(self, watch: Watch, status: int | None = None) -> None:
-        with self._lock:
-            if self._watched.get(watch.fd) is not watch:
+            if watch is None:
                 return
-            if not _is_readable(watch.fd):  # the number was reused after epoll_wait(2) returned
-                self._epoll.modify(watch.fd, select.EPOLLIN | select.EPOLLONESHOT)
+            if not _is_readable(fd):  # the number was reused after epoll_wait(2) returned
+                self._epoll.modify(fd, select.EPOLLIN | select.EPOLLONESHOT)
                 return
-            del self._watched[watch.fd]
-        try:
-            status = self._wait_status(watch.process, watch.fd) if status is None else status
-        finally:
-            os.close(watch.fd)
-        watch.ended(status)
+            status = self._wait_status(watch)
+        self._on_end(watch, status)
 
     def gone(self, process: ProcessId) -> int | None:
         """See Exits."""
         status = self._memory.take(process.pid) if self._memory else None
         return self._zombie_status(process) if status is None else status
 
-    def _wait_status(self, process: ProcessId, fd: int) -> int | None:
-        status = self._memory.take(process.pid) if self._memory else None
+    def _wait_status(self, watch: Watch) -> int | None:
+        status = self._memory.peek(watch.process.pid) if self._memory else None
         if status is None:
-            status = self._zombie_status(process)
-        return pidfd.wait_status(fd) if status is None else status
+            status = self._zombie_status(watch.process)
+        return pidfd.wait_status(watch.fd) if status is None else status
 
     def _zombie_status(self, process: ProcessId) -> int | None:
         """Read the status of a process that nobody has reaped yet.

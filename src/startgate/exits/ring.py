@@ -5,8 +5,6 @@ The BPF program tells their end itself, through a ring buffer.
 
 from __future__ import annotations
 
-from functools import partial
-
 from startgate.errors import NotReadable
 from startgate.exits.following import Ended, ExitMemory, Exits, Watch
 from startgate.kernel.process import Proc, ProcessId
@@ -35,12 +33,7 @@ class RingExits(Exits):
         self.unwatch(watch)
         raise NotReadable(f"process {process.pid} is gone")
 
-    def unwatch(self, watch: Watch) -> None:
-        """See Exits."""
-        self._forget(watch)
-
     def _forget(self, watch: Watch) -> bool:
-        """False: it was forgotten before."""
         with self._lock:
             watches = self._watched.get(watch.process.pid, [])
             if watch not in watches:
@@ -69,11 +62,4 @@ class RingExits(Exits):
             with self._lock:
                 watches = tuple(self._watched.get(pid, ()))
             for watch in watches:
-                if watch.patient:
-                    self.later(partial(self._on_end, watch, status))
-                else:
-                    self._on_end(watch, status)
-
-    def _on_end(self, watch: Watch, status: int) -> None:
-        if self._forget(watch):
-            watch.ended(status)
+                self._on_end(watch, status)

@@ -135,7 +135,9 @@ class Created:
         """The runtime process ended before any gate told the pid."""
         if entry.state is not State.CREATING:
             return
-        init = self._by_state(self._context.proc, entry)
+        # One that failed has no init: what the state names is the other's of that id, then.
+        other = status and self._context.lifecycle.is_contested(entry)
+        init = None if other else self._by_state(self._context.proc, entry)
         if init is None:
             told = "" if status is None else f" with wait status {status}"
             message = f"the runtime ended{told} before a container was seen"

@@ -79,11 +79,12 @@ class Outbox(Subscription):
         return super().get(timeout)
 
     def _next(self) -> Event | None:
-        if self._taken >= self._at[_HEAD]:
-            return None
-        (length,) = _LENGTH.unpack(self._read(self._taken, _LENGTH.size))
-        record = self._read(self._taken + _LENGTH.size, length)
-        self._taken += _LENGTH.size + length
+        with self._lock:
+            if self._taken >= self._at[_HEAD]:
+                return None
+            (length,) = _LENGTH.unpack(self._read(self._taken, _LENGTH.size))
+            record = self._read(self._taken + _LENGTH.size, length)
+            self._taken += _LENGTH.size + length
         return _decode(record)
 
     def _write(self, at: int, data: bytes) -> None:

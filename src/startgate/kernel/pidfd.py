@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import struct
@@ -22,16 +21,15 @@ def open_process(pid: int) -> int:
 def wait_status(fd: int) -> int | None:
     """Return the wait status of a process that exited *and was reaped*, else None.
 
-    A zombie has none yet. None too on a kernel without PIDFD_INFO_EXIT (before 6.15).
+    A zombie has none yet. None too on a kernel without PIDFD_INFO_EXIT (before 6.15), or if it says
+    anything else: that the process has ended is known all the same.
     """
     info = bytearray(_INFO.size)
     _INFO.pack_into(info, 0, _PIDFD_INFO_EXIT, 0)
     try:
         fcntl.ioctl(fd, _PIDFD_GET_INFO, info)
-    except OSError as error:
-        if error.errno in (errno.ENOTTY, errno.EINVAL, errno.ESRCH):
-            return None
-        raise
+    except OSError:  # ENOTTY, EINVAL, ESRCH
+        return None
     mask, exit_code = _INFO.unpack(info)
     return exit_code if mask & _PIDFD_INFO_EXIT else None
 

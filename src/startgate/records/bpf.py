@@ -184,16 +184,25 @@ class BpfExits:
                 self._map.set(pid, self._STATUS.pack(-1))
             self._expected[pid] += 1
 
+    def peek(self, pid: int) -> int | None:
+        """Return the wait status."""
+        with self._lock:
+            return self._peek(pid)
+
+    def _peek(self, pid: int) -> int | None:
+        value = self._map.get(pid)
+        status = -1 if value is None else int(self._STATUS.unpack(value.raw)[0])
+        return None if status < 0 else status
+
     def take(self, pid: int) -> int | None:
         """Return the wait status; forget it once taken as often as expected."""
         with self._lock:
-            value = self._map.get(pid)
-            status = -1 if value is None else int(self._STATUS.unpack(value.raw)[0])
+            status = self._peek(pid)
             self._expected[pid] -= 1
             if self._expected[pid] <= 0:
                 del self._expected[pid]
                 self._map.delete(pid)
-        return None if status < 0 else status
+        return status
 
     def was_oom_victim(self, pid: int) -> bool:
         """Did the OOM killer choose the process, which was expected and has ended?"""
