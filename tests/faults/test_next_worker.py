@@ -189,7 +189,7 @@ def test_rules_beside_a_pid_file_that_is_watched(load: Load, tmp_path: Path) -> 
         assert eventually(lambda: agent.types(name) == ["creating"])
         agent.signal_worker(signal.SIGKILL)
         agent.wait_ready(2)
-        assert agent.lost == [ABSENT]
+        assert eventually(lambda: agent.lost == [ABSENT]), agent.log
         waits.unlink()
         creating.join()
         load.runtime("delete", "-f", name)
