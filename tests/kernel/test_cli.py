@@ -168,11 +168,13 @@ def test_start_up_idle_and_size() -> None:
             times.append(time.monotonic() - began)
     with watch_process() as process:
         rss = _rss(process.pid)
-        calls = _system_calls(process.pid, 3 if SLOWNESS > 1 else 10)
+        for _ in range(3):  # somebody else may execute a runtime: but not all the time
+            if not (calls := _system_calls(process.pid, 3 if SLOWNESS > 1 else 10)):
+                break
     print(f"start-up {sorted(times)[2]:.3f} s, RSS {rss / 1024:.1f} MB, {len(calls)} system calls while idle")
     assert sorted(times)[2] < 0.4 * max(1, SLOWNESS)
     assert rss < 45 * 1024
-    assert calls == []
+    assert not calls, "\n".join(calls)
 
 
 def _rss(pid: int) -> int:
