@@ -42,9 +42,13 @@ class Api:
         return content
 
     def run(self, name: str, image: str, program: tuple[str, ...], cgroup: str) -> str:
-        """Create and start a container; return its id."""
-        host = {"NetworkMode": "none", "CgroupParent": cgroup}
-        settings = {"Image": image, "Cmd": program, "HostConfig": host, "Labels": {"load": name}}
+        """Create and start a container; return its id.
+
+        Without libnetwork: many ends at a time can deadlock it (20.10.24: the locks of the controller
+        and of a network, taken by processEndpointDelete and getSvcRecords in opposite orders).
+        """
+        settings = {"Image": image, "Cmd": program, "Labels": {"load": name}, "NetworkDisabled": True}
+        settings |= {"HostConfig": {"NetworkMode": "none", "CgroupParent": cgroup}}
         identity: str = json.loads(self("POST", f"/containers/create?name={name}", settings))["Id"]
         self("POST", f"/containers/{identity}/start")
         return identity
