@@ -52,6 +52,14 @@ def trapped(trap: Path, sleep: float) -> dict[str, str]:
     return {"PYTHONPATH": str(trap), "START_TRAP": str(trap), "START_SLEEP": str(sleep)}
 
 
+def next_in(agent: Agent, trap: Path, name: str) -> int:
+    """Kill the worker; return the next one's pid once it is in that trap."""
+    (trap / name).touch()
+    agent.signal_worker(signal.SIGKILL)
+    assert eventually(lambda: agent.worker and not (trap / name).exists())
+    return agent.worker
+
+
 @pytest.mark.timeout(180)
 def test_no_worker_can_start(load: Load, trap: Path) -> None:
     """Nobody waits for one, and the first that can tells what was let go unseen."""
@@ -111,10 +119,7 @@ def test_a_worker_that_is_slow_to_start(load: Load, trap: Path) -> None:
     """While it can't read yet nobody waits for it; it tells itself what was let go meanwhile."""
     with running(env=trapped(trap, pace() * 3)) as agent:
         load.warm_up(agent)
-        (trap / "slow").touch()
-        agent.signal_worker(signal.SIGKILL)
-        assert eventually(lambda: agent.worker and not (trap / "slow").exists())
-        slow = agent.worker
+        slow = next_in(agent, trap, "slow")
         load.start(2, "waits", at_once=2)
         assert load.longest_delay <= agent.hang_limit * 1.5 + load.usual
         load.took.clear()
@@ -133,10 +138,7 @@ def test_a_worker_that_takes_the_groups_and_is_never_ready(load: Load, trap: Pat
     """Its events are its own as long as it lives: so it does not, and the supervisor lets them go."""
     with running(env=trapped(trap, 60)) as agent:
         load.warm_up(agent)
-        (trap / "stuck").touch()
-        agent.signal_worker(signal.SIGKILL)
-        assert eventually(lambda: agent.worker and not (trap / "stuck").exists())
-        stuck = agent.worker
+        stuck = next_in(agent, trap, "stuck")
         with load.under_way():
             agent.wait_ready(2)
         assert agent.worker != stuck

@@ -3,7 +3,6 @@ from __future__ import annotations
 import queue
 import sys
 import threading
-import time
 from typing import Any
 
 import pytest
@@ -236,7 +235,21 @@ def test_events_wake_a_consumer_that_waits() -> None:
     assert ids(seen) == ["1"]
 
 
-def test_a_consumer_is_woken_when_the_publisher_likes() -> None:
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> threading.Semaphore:
+    """Counts how often a consumer found nothing: what is put after that, it comes for when woken only."""
+    looks, find = threading.Semaphore(0), Subscription._next
+
+    def found(subscription: Subscription) -> Event | None:
+        if not (event := find(subscription)):
+            looks.release()
+        return event
+
+    monkeypatch.setattr(Subscription, "_next", found)
+    return looks
+
+
+def test_a_consumer_is_woken_when_the_publisher_likes(looks: threading.Semaphore) -> None:
     listeners, seen = Listeners(), queue.SimpleQueue[Event]()
     subscription = listeners.subscribe(10)
 
@@ -246,7 +259,7 @@ def test_a_consumer_is_woken_when_the_publisher_likes() -> None:
 
     consumer = threading.Thread(target=consume)
     consumer.start()
-    time.sleep(0.05)  # it waits by then
+    assert looks.acquire(timeout=PATIENCE)
     for event in numbered(1, 2):
         listeners.publish(event, wake=False)
     with pytest.raises(queue.Empty):
@@ -257,13 +270,13 @@ def test_a_consumer_is_woken_when_the_publisher_likes() -> None:
     consumer.join(PATIENCE)
 
 
-def test_one_wake_up_serves_all_consumers() -> None:
+def test_two_wake_ups_at_once_serve_two_consumers(looks: threading.Semaphore) -> None:
     listeners, seen = Listeners(), queue.SimpleQueue[Event | None]()
     subscription = listeners.subscribe(10)
     consumers = [threading.Thread(target=lambda: seen.put(subscription.get(PATIENCE))) for _ in range(2)]
     for consumer in consumers:
         consumer.start()
-    time.sleep(0.05)
+        assert looks.acquire(timeout=PATIENCE)
     for event in numbered(1, 2):
         listeners.publish(event, wake=False)
     subscription.wake()

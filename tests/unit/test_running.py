@@ -82,24 +82,22 @@ def test_a_runc_and_a_crun_container(host: Host) -> None:
         assert found.started
 
 
-def test_two_names_of_a_state_directory(host: Host) -> None:
-    """A link to it, given as `--root`: its containers are told once, under its usual name."""
+@pytest.mark.parametrize(
+    ("command", "kept"),
+    [
+        (["runc", "--root", "/other", "run", "c1"], "/run/runc"),
+        (["conmon", "--runtime-arg", "--root=/other", "-c", "c1"], "/other"),
+    ],
+    ids=["the usual", "an engine's"],
+)
+def test_two_names_of_a_state_directory(host: Host, command: list[str], kept: str) -> None:
+    """Its containers are told once: under the name that will be used again."""
     host.bundle("/b")
     host.run(10, "sleep")
     host.runc("c1", 10, "/b")
     (host.root / "other").symlink_to("run/runc")
-    host.run(20, "runc", "--root", "/other", "state", "c1")
-    host.run(21, "runc", "--root", "/other", "run", "c1")
-    assert [found.key for found in host.scan()] == [Key("/run/runc", "c1")]
-
-
-def test_the_name_that_an_engine_uses_is_kept(host: Host) -> None:
-    host.bundle("/b")
-    host.run(10, "sleep")
-    host.runc("c1", 10, "/b")
-    (host.root / "other").symlink_to("run/runc")
-    host.run(20, "conmon", "--runtime-arg", "--root=/other", "-c", "c1")
-    assert [found.key for found in host.scan()] == [Key("/other", "c1")]
+    host.run(20, *command)
+    assert [found.key for found in host.scan()] == [Key(kept, "c1")]
 
 
 def test_a_created_one_waits_at_its_fifo(host: Host) -> None:

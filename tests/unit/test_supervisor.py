@@ -174,6 +174,17 @@ def test_while_a_worker_is_slow_to_ask_nobody_waits_and_it_is_told(run: Run, tmp
     assert let_go(found)
 
 
+def test_a_worker_that_never_asks_is_given_up(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not before twice the hang limit: a machine that needs a long one is slow to start workers, too."""
+    monkeypatch.setattr(supervisor, "START_LIMIT", 0.1)
+    began = time.monotonic()
+    run(WELL + "os.abort()", "time.sleep(60)", READY)
+    assert gaps(tmp_path) == ["", ABSENT]
+    assert 0.7 + 2 * HANG_LIMIT <= time.monotonic() - began < 30
+
+
 def test_one_that_fails_after_its_turn_gives_the_groups_back_at_once(run: Run, tmp_path: Path) -> None:
     failing = "time.sleep({}); ask(); sys.exit(2)"
     found = run(WELL + "os.abort()", failing.format(1.5), failing.format(0), READY)

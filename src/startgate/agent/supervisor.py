@@ -26,7 +26,7 @@ from startgate.agent.state import State
 from startgate.agent.timers import Timers
 
 START_LIMIT = 30.0
-"""Seconds after which a worker that is not ready is given up; with a long hang limit twice that."""
+"""Seconds after which a worker that is not ready is given up: twice the hang limit, if that is longer."""
 STOP_LIMIT = 5.0
 """Seconds that a worker has for a clean end."""
 SETTLED = 0.5
