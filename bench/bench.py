@@ -28,6 +28,8 @@ import tools
 import unrelated
 from cost import Effort
 from report import Chapter
+from stats import Estimate
+from turns import Seat
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -55,9 +57,10 @@ class Bench:
     def _effort(self, rounds: int, commands: int, quick: tuple[int, int]) -> Effort:
         return Effort(*quick) if self._quick else Effort(max(3, round(rounds * self._share)), commands)
 
-    def _sides(self) -> list[sides.Side]:
-        floor = sides.Floor([tools.runtime(), self._bundle.program], [self._bundle.pids])
-        return cost.listeners(self.sources, floor, {"10 rules": self._rules} if self._rules else {})
+    def _sides(self) -> dict[Seat, sides.Side]:
+        directory = self._directory / "seats"
+        directory.mkdir()
+        return cost.listeners(directory, self.sources, {"10 rules": self._rules} if self._rules else {})
 
     def delay(self) -> list[Chapter]:
         """The gate's delay."""
@@ -68,12 +71,13 @@ class Bench:
 
     def cost(self) -> list[Chapter]:
         """Wall time."""
-        version = cost.commands(self._sides(), self._effort(20, 50, (2, 20)))
-        run = cost.runs(self._sides(), self._effort(20, 20, (3, 6)), self._bundle)
-        engine, read, added = cost.engine(self._sides(), self._effort(20, 15, (3, 6)), self._bundle)
+        seated = self._sides()
+        version = cost.commands(seated, self._effort(400, 1, (40, 1)))
+        run = cost.runs(seated, self._effort(400, 1, (25, 1)))
+        engine, read, added = cost.engine(seated, self._effort(600, 1, (30, 1)))
         return [version, run, engine, read, *self._docker(added)]
 
-    def _docker(self, added: float) -> list[Chapter]:
+    def _docker(self, added: Estimate) -> list[Chapter]:
         quiet: list[sides.Side] = [
             sides.Nothing(),
             sides.Floor([tools.runtime()]),

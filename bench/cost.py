@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import tools
 from report import Chapter, Figure, figure, spread
 from rounds import column, interleave
 from sides import Floor, Nothing, Side, Startgate
+from turns import Seat, take_turns
 
 START_LIMIT = 1.5
 """A container start is to cost less than this many times what the floor adds."""
@@ -19,26 +20,41 @@ START_LIMIT = 1.5
 SHARE_LIMIT = 0.5
 """Percent of a `docker run` that startgate may add."""
 
+TO_FLOOR = ", to the floor's"
+
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is measured: rounds, and commands in a round."""
+    """How much is measured: rounds, and commands of each side in a round."""
 
     rounds: int
     commands: int
 
     def __str__(self) -> str:
+        if self.commands == 1:
+            return f"{self.rounds} of each side, which take turns one by one"
         return f"{self.rounds} interleaved rounds of {self.commands}"
 
 
-def listeners(sources: Sequence[str], floor: Floor, policies: Mapping[str, Path]) -> list[Side]:
-    """Return the sides of every cost measurement."""
-    named = [Startgate(source) for source in sources]
-    with_rules = [
-        Startgate(sources[0], "--policy", str(path), name=f"startgate, {sources[0]}, {rules}")
-        for rules, path in policies.items()
+def listeners(directory: Path, sources: Sequence[str], policies: Mapping[str, Path]) -> dict[Seat, Side]:
+    """Return the sides that take turns start by start."""
+
+    def ours(*more: str, name: str | None = None, source: str = sources[0]) -> Callable[[Seat], Side]:
+        return lambda seat: Startgate(source, "--runtime", str(seat.runtime), *more, name=name)
+
+    makers: list[Callable[[Seat], Side]] = [
+        lambda _: Nothing(),
+        _floor,
+        *(ours(source=source) for source in sources),
     ]
-    return [Nothing(), floor, *named, *with_rules]
+    for rules, path in policies.items():
+        makers.append(ours("--policy", str(path), name=f"startgate, {sources[0]}, {rules}"))
+    seats = [Seat.make(directory, number) for number in range(len(makers))]
+    return {seat: make(seat) for seat, make in zip(seats, makers, strict=True)}
+
+
+def _floor(seat: Seat) -> Floor:
+    return Floor([seat.runtime, seat.bundle.program], [seat.bundle.pids])
 
 
 def table(chapter: Chapter, key: str, rounds: Mapping[str, stats.Rounds], limit: float | None = None) -> None:
@@ -64,23 +80,34 @@ def table(chapter: Chapter, key: str, rounds: Mapping[str, stats.Rounds], limit:
         chapter.figures.append(figure(f"{id}.added", in_us, "us", f"{chapter.title}: added by {name}"))
         chapter.figures.append(figure(f"{id}.ratio", ratio, "x", f"{chapter.title}: {name} to nothing"))
         if name.startswith("startgate"):
-            what = f"{chapter.title}: added by {name}, to the floor's"
+            what = f"{chapter.title}: added by {name}{TO_FLOOR}"
             # procfs is the way without BPF: it has to wait until the held task sleeps.
             goal = limit if "procfs" not in name else None
-            chapter.figures.append(figure(f"{id}.of-floor", times, "x", what, goal))
+            resolved = all(math.isfinite(value) for value in times)
+            chapter.figures.append(figure(f"{id}.of-floor", times, "x", what, goal if resolved else None))
+            if goal and not resolved:
+                chapter.figures.append(_excess(f"{id}.over-floor", what, (samples, floor, nothing), goal))
+
+
+def _excess(
+    id: str, what: str, sides: tuple[stats.Rounds, stats.Rounds, stats.Rounds], goal: float
+) -> Figure:
+    """Return the figure that judges the goal where what the floor adds can't be told from nothing."""
+    over = stats.Estimate(*(value / 1e3 for value in stats.excess(*sides, goal)))
+    what = what.removesuffix(TO_FLOOR) + f", less {goal:g} times the floor's"
+    return figure(id, over, "us", what, 0)
 
 
 HEADER = ["listening", "median, ms", "added, us", "to nothing", "added, to the floor's"]
 
 
-def commands(sides: Sequence[Side], effort: Effort) -> Chapter:
+def commands(sides: Mapping[Seat, Side], effort: Effort) -> Chapter:
     """A command that needs no hold, as who executes it sees it."""
-    runc = tools.runtime()
-    found = interleave(
+    found = take_turns(
         "runc --version",
         sides,
         effort.rounds,
-        lambda _: tools.load(effort.commands, "spawn", runc, "--version"),
+        lambda seat, _: tools.load(effort.commands, "spawn", seat.runtime, "--version"),
     )
     chapter = Chapter(
         "A command that needs no hold: the parent's view",
@@ -92,28 +119,32 @@ def commands(sides: Sequence[Side], effort: Effort) -> Chapter:
     return chapter
 
 
-def runs(sides: Sequence[Side], effort: Effort, bundle: tools.Bundle) -> Chapter:
+def runs(sides: Mapping[Seat, Side], effort: Effort) -> Chapter:
     """`runc run` of a program that ends at once."""
-    command = (tools.runtime(), "run", "--bundle", bundle.path, "bench-{}")
-    found = interleave(
-        "runc run", sides, effort.rounds, lambda _: tools.load(effort.commands, "spawn", *command)
-    )
+
+    def measure(seat: Seat, _: object) -> list[list[float]]:
+        command = (seat.runtime, "run", "--bundle", seat.bundle.path, "bench-{}")
+        return tools.load(effort.commands, "spawn", *command)
+
+    found = take_turns("runc run", sides, effort.rounds, measure)
     chapter = Chapter(
         "A container: `runc run`",
         f"`runc run` of a static program that ends at once; {effort}. "
-        " Held: the command and the container's first exec. The floor has both marks.",
+        "Held: the command and the container's first exec. The floor has both marks.",
         HEADER,
     )
     table(chapter, "run", column(found, 0), START_LIMIT)
     return chapter
 
 
-def engine(sides: Sequence[Side], effort: Effort, bundle: tools.Bundle) -> tuple[Chapter, Chapter, float]:
-    """As engines do; also the delay of the pid file's reader, and the median that startgate adds (ns)."""
-    command = (tools.runtime(), bundle.path, bundle.pids / "{}.pid")
-    found = interleave(
-        "create, read, start", sides, effort.rounds, lambda _: tools.load(effort.commands, "engine", *command)
-    )
+def engine(sides: Mapping[Seat, Side], effort: Effort) -> tuple[Chapter, Chapter, stats.Estimate]:
+    """As engines do; also the delay of the pid file's reader, and what startgate adds (ns)."""
+
+    def measure(seat: Seat, _: object) -> list[list[float]]:
+        command = (seat.runtime, seat.bundle.path, seat.bundle.pids / "{}.pid")
+        return tools.load(effort.commands, "engine", *command)
+
+    found = take_turns("create, read, start", sides, effort.rounds, measure)
     chapter = Chapter(
         "A container, as engines start it",
         "`runc create --pid-file`, a read of the pid file by another process, `runc start`, timed together "
@@ -130,10 +161,10 @@ def engine(sides: Sequence[Side], effort: Effort, bundle: tools.Bundle) -> tuple
     table(read, "pid-file", column(found, 2))
     all_of = column(found, 0)
     source = next(name for name in all_of if name.startswith("startgate"))
-    return chapter, read, stats.added(all_of[source], all_of["nothing"]).value
+    return chapter, read, stats.added(all_of[source], all_of["nothing"])
 
 
-def docker(sides: Sequence[Side], effort: Effort, run: Sequence[str], added: float) -> Chapter:
+def docker(sides: Sequence[Side], effort: Effort, run: Sequence[str], added: stats.Estimate) -> Chapter:
     """`docker run`, and the share that startgate adds to it."""
     found = interleave(
         "docker run", sides, effort.rounds, lambda _: tools.load(effort.commands, "spawn", *run)
@@ -149,6 +180,6 @@ def docker(sides: Sequence[Side], effort: Effort, run: Sequence[str], added: flo
     table(chapter, "docker", samples)
     whole = stats.median(samples["nothing"]).value
     what = "added to a container start, as a share of a `docker run`"
-    share = added / whole * 100 if added > 0 else math.inf
-    chapter.figures.append(Figure("docker.share", share, "%", what, SHARE_LIMIT))
+    share = stats.Estimate(*(value / whole * 100 for value in added))
+    chapter.figures.append(figure("docker.share", share, "%", what, SHARE_LIMIT))
     return chapter

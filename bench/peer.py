@@ -3,8 +3,9 @@
     bench/peer.py --command '/path/to/container-hook' --pattern 'Container added: (\\S+)' \\
                   --stop-pattern 'Container removed: (\\S+)' [--name NAME] [--document docs/performance.md]
 
-The first group of a pattern is the container's id. Both watch the same starts, in the same
-interleaved rounds. Where the peer needs what this kernel has not (kprobes), run it in a VM:
+The first group of a pattern is the container's id. All watch at the same time, each a runtime of
+its own, and take turns start by start; the peer finds its one at runc's usual path, in a mount
+namespace of its own. Where the peer needs what this kernel has not (kprobes), run it in a VM:
 `make bench-peer`. Writes build/peer.json, build/peer.md and the tables in the document.
 """
 
@@ -31,16 +32,14 @@ import sides
 import stats
 import stops
 import tools
-from cost import Effort
 from report import Chapter, Figure, figure, spread
-from rounds import interleave
 from sides import Floor, Listening, Nothing, Peer, Side, Startgate
+from turns import Seat, take_turns
 
 ROOT = Path(__file__).resolve().parent.parent
 MARKERS = ("<!-- peer: written by `make bench-peer` -->", "<!-- /peer -->")
 ADDED_LIMIT = 0.5
 """startgate is to add at most this share of what the peer adds."""
-_WARM = 1
 _PREFIX = "bench-"
 
 
@@ -66,82 +65,77 @@ OURS = Words(r'"type":"created".*?"id":"([^"]+)"', r'"type":"stopped".*?"id":"([
 
 
 class Sample(NamedTuple):
-    """One round of one side."""
+    """One turn of one side."""
 
     times: list[float]
     """Of each container: create, read of the pid file, start; nanoseconds."""
     seen: int
-    stops: list[float]
-    """From each container's last instruction to the line that tells; milliseconds."""
+    stop: float | None
+    """From a single container's last instruction to the line that tells; milliseconds."""
     rss: float
     cpu: float
+
+
+def start(seat: Seat, log: Path | None = None) -> list[float]:
+    """Start a container as engines do, with a bundle of its name."""
+    own = seat.bundle.bundles / f"{_PREFIX}{{}}"
+    places = (own, own / "init.pid", seat.bundle.path)
+    return tools.load(1, "engine", seat.runtime, *places, log=log)[0]
 
 
 class Harness:
     """The containers, and who is asked about them."""
 
-    def __init__(self, bundle: tools.Bundle, words: dict[str, Words]) -> None:
-        self._bundle = bundle
+    def __init__(self, words: dict[str, Words]) -> None:
         self._words = words
 
-    def start(self, count: int, log: Path | None = None) -> list[list[float]]:
-        """Start containers as engines do, one after the other, each with a bundle of its name."""
-        bundle = self._bundle
-        own = bundle.bundles / f"{_PREFIX}{{}}"
-        places = (own, own / "init.pid", bundle.path)
-        return tools.load(count, "engine", tools.runtime(), *places, log=log)
-
-    def measure(self, listening: Listening, count: int, at_once: int) -> Sample:
-        """Start `at_once` times `count` containers."""
-        self.start(_WARM)
+    def measure(self, seat: Seat, listening: Listening, at_once: int) -> Sample:
+        """Start that many containers."""
         cpu = capacity.cpu_seconds(listening.pid) if listening.pid else 0.0
         before = self._ids(listening)
         with ThreadPoolExecutor(at_once) as pool:
-            timed = list(pool.map(lambda _: self._timed(count), range(at_once)))
-        times = [sample[0] for samples, _ in timed for sample in samples]
+            timed = list(pool.map(lambda _: self._timed(seat), range(at_once)))
+        times = [time for time, _ in timed]
         words = self._words.get(listening.name)
         if not words or not listening.pid:
-            return Sample(times, 0, [], 0.0, 0.0)
-        stops_after = self._stops(words, listening, timed[0][1], count * at_once) if at_once == 1 else []
-        seen = self._count(listening, before, count * at_once)
-        cpu = (capacity.cpu_seconds(listening.pid) - cpu) / (count * at_once)
-        return Sample(times, seen, stops_after, capacity.memory(listening.pid)["Rss"], cpu)
+            return Sample(times, 0, None, 0.0, 0.0)
+        seen = self._count(listening, before, at_once)
+        stop = self._stop(words, listening, timed[0][1], before) if at_once == 1 else None
+        cpu = (capacity.cpu_seconds(listening.pid) - cpu) / at_once
+        return Sample(times, seen, stop, capacity.memory(listening.pid)["Rss"], cpu)
 
-    def _timed(self, count: int) -> tuple[list[list[float]], list[stops.Life]]:
-        found: list[list[float]] = []
-        lives = stops.lives(lambda log: found.extend(self.start(count, log)))
-        return found, lives
+    def _timed(self, seat: Seat) -> tuple[float, stops.Life]:
+        found: list[float] = []
+        (life,) = stops.lives(lambda log: found.extend(start(seat, log)))
+        return found[0], life
 
     def _count(self, listening: Listening, before: set[str], wanted: int) -> int:
         """Return how many it told of; what comes after ten seconds is not counted."""
         until = time.monotonic() + 10
         while len(self._ids(listening) - before) < wanted and time.monotonic() < until:
-            time.sleep(0.1)
+            time.sleep(0.02)
         return len(self._ids(listening) - before)
 
     def _ids(self, listening: Listening) -> set[str]:
         words = self._words.get(listening.name)
         return words.starts(listening) if words else set()
 
-    def _stops(
-        self, words: Words, listening: Listening, lives: Sequence[stops.Life], count: int
-    ) -> list[float]:
-        """Ids end with the number of the container in its load."""
+    def _stop(self, words: Words, listening: Listening, life: stops.Life, before: set[str]) -> float | None:
+        """Wait until it tells of the end of the container that was not there before."""
         if not words.stop:
-            return []
+            return None
         pattern = words.stop
-        lines = listening.wait_for(count + _WARM, lambda text: named(pattern, text))[-count:]
-        numbers = [int(named(pattern, line.text).rpartition("-")[2]) for line in lines]
-        return [(line.when - lives[n].last) / 1e6 for line, n in zip(lines, numbers, strict=True)]
+        line = listening.wait_for(1, lambda text: (name := named(pattern, text)) and name not in before)[0]
+        return (line.when - life.last) / 1e6
 
 
 class Ready:
     """A peer that does not say when it watches: it does once it has told of a container."""
 
-    def __init__(self, peer: Peer, harness: Harness, words: Words) -> None:
+    def __init__(self, peer: Peer, seat: Seat, words: Words) -> None:
         self.name = peer.name
         self._peer = peer
-        self._harness = harness
+        self._seat = seat
         self._words = words
 
     @contextmanager
@@ -149,7 +143,7 @@ class Ready:
         """See Side. Raises TimeoutError when it tells of none of 20."""
         with self._peer.listening() as listening:
             for _ in range(20):
-                self._harness.start(1)
+                start(self._seat)
                 if self._words.starts(listening):
                     break
             else:
@@ -170,14 +164,13 @@ HEADER = [
 ]
 
 
-def table(
-    title: str, key: str, found: dict[str, list[Sample]], peer: str, effort: Effort, each: int
-) -> Chapter:
+def table(title: str, key: str, found: dict[str, list[Sample]], peer: str, at_once: int) -> Chapter:
     """Return the table and the figures of one case."""
     chapter = Chapter(
         title,
-        f"`runc create --bundle B --pid-file F ID`, a read of the pid file by another process, `runc start`; "
-        f"{effort} containers, each with a bundle directory of its own. The floor has no marks on those.",
+        f"`runc create --bundle B --pid-file F ID`, a read of the pid file by another process, `runc start`, "
+        f"{at_once} at a time: {len(found[peer])} times by each side, which take turns. Each container has a "
+        "bundle directory of its own; the floor has no marks on those.",
         HEADER,
     )
     times = {side: [sample.times for sample in samples] for side, samples in found.items()}
@@ -185,8 +178,8 @@ def table(
         ratio = stats.ratio(times[side], times["nothing"])
         added = stats.Estimate(*(v / 1e6 for v in stats.added(times[side], times["nothing"])))
         share = stats.added_ratio(times[side], times[peer], times["nothing"])
-        seen, total = sum(s.seen for s in samples), effort.rounds * each
-        late = [stop for sample in samples for stop in sample.stops]
+        seen, total = sum(s.seen for s in samples), sum(len(s.times) for s in samples)
+        late = [sample.stop for sample in samples if sample.stop is not None]
         told = f"{statistics.median(late):.1f}, at most {max(late):.1f}" if late else ""
         watches = side not in ("nothing", "floor")
         chapter.rows.append(
@@ -199,7 +192,7 @@ def table(
                 f"{seen} of {total}" if watches else "",
                 told,
                 f"{max(s.rss for s in samples):.0f}" if watches else "",
-                f"{statistics.median(s.cpu for s in samples) * 1e3:.1f}" if watches else "",
+                f"{statistics.fmean(s.cpu for s in samples) * 1e3:.1f}" if watches else "",
             ]
         )
         if watches:
@@ -207,9 +200,11 @@ def table(
             chapter.figures.append(figure(f"{id}.ratio", ratio, "x", f"{title}: {side} to nothing"))
             chapter.figures.append(Figure(f"{id}.rss", max(s.rss for s in samples), "MiB", f"{side}: RSS"))
         if side == "startgate, table":
-            chapter.figures.append(
-                figure(f"{id}.of-peer", share, "x", f"{title}: added, to the peer's", ADDED_LIMIT)
-            )
+            chapter.figures.append(figure(f"{id}.of-peer", share, "x", f"{title}: added, to the peer's"))
+            over = stats.excess(times[side], times[peer], times["nothing"], ADDED_LIMIT)
+            over = stats.Estimate(*(value / 1e6 for value in over))
+            what = f"{title}: added, less {ADDED_LIMIT:g} of what the peer adds"
+            chapter.figures.append(figure(f"{id}.over-peer", over, "ms", what, 0))
     return chapter
 
 
@@ -220,15 +215,12 @@ def main() -> int:
     parser.add_argument("--pattern", required=True, help="a container was started; group 1: its id")
     parser.add_argument("--stop-pattern", help="it has ended; group 1: its id")
     parser.add_argument("--name", default="the peer")
-    parser.add_argument("--rounds", type=int, default=6)
-    parser.add_argument(
-        "--containers", type=int, default=6, help="in a round, one at a time; twice as many 8 at a time"
-    )
+    parser.add_argument("--rounds", type=int, default=80, help="one at a time; a fifth of it, 8 at a time")
     parser.add_argument("--document", type=Path)
     given = parser.parse_args()
     about = machine.describe()
     with tempfile.TemporaryDirectory(prefix="startgate-peer-") as directory:
-        chapters = run(given, tools.Bundle(Path(directory)))
+        chapters = run(given, Path(directory))
     program, *arguments = shlex.split(given.command)  # where it lies on this machine is nobody's business
     command = "bench/peer.py --command " + shlex.quote(shlex.join([Path(program).name, *arguments]))
     report.write(ROOT / "build", given.document, about, chapters, command, name="peer", markers=MARKERS)
@@ -236,32 +228,51 @@ def main() -> int:
     return 0
 
 
-def run(given: argparse.Namespace, bundle: tools.Bundle) -> list[Chapter]:
+def run(given: argparse.Namespace, directory: Path) -> list[Chapter]:
     """Measure both cases."""
     theirs = Words(given.pattern, given.stop_pattern)
     sources = [name for name, reason in sides.sources().items() if not reason and name != "procfs"]
-    names = {f"startgate, {source}": OURS for source in sources} | {given.name: theirs}
-    harness = Harness(bundle, names)
-    peer = Ready(Peer(given.command, given.name, settle=0.1), harness, theirs)
-    watching: list[Side] = [
-        Nothing(),
-        Floor([tools.runtime()]),
-        *map(Startgate, sources),
-        peer,
-    ]
+    harness = Harness({f"startgate, {source}": OURS for source in sources} | {given.name: theirs})
     chapters = []
-    for title, key, at_once, count in (
-        ("One start at a time", "one", 1, given.containers),
-        ("8 starts at a time", "eight", 8, max(1, given.containers // 4)),
+    for title, key, at_once, rounds in (
+        ("One start at a time", "one", 1, given.rounds),
+        ("8 starts at a time", "eight", 8, max(3, given.rounds // 5)),
     ):
-        effort = Effort(given.rounds, count * at_once)
+        place = directory / key
+        place.mkdir()
+        watching = seated(place, sources, given, theirs)
 
-        def measure(listening: Listening, count: int = count, at_once: int = at_once) -> Sample:
-            return harness.measure(listening, count, at_once)
+        def measure(seat: Seat, listening: Listening, at_once: int = at_once) -> Sample:
+            return harness.measure(seat, listening, at_once)
 
-        found = interleave(title, watching, effort.rounds, measure)
-        chapters.append(table(title, key, found, given.name, effort, count * at_once))
+        found = take_turns(title, watching, rounds, measure)
+        chapters.append(table(title, key, found, given.name, at_once))
     return [*chapters, memory(chapters, given.name)]
+
+
+def seated(
+    directory: Path, sources: Sequence[str], given: argparse.Namespace, theirs: Words
+) -> dict[Seat, Side]:
+    """Return the sides: each watches a runtime of its own."""
+    seats = [Seat.make(directory, number) for number in range(len(sources) + 3)]
+    nothing, floor, *ours, last = seats
+    peer = Peer(["/bin/sh", "-c", in_place_of_runc(last.runtime, given.command)], given.name, settle=0.1)
+    return {
+        nothing: Nothing(),
+        floor: Floor([floor.runtime]),
+        **{
+            seat: Startgate(name, "--runtime", str(seat.runtime))
+            for seat, name in zip(ours, sources, strict=True)
+        },
+        last: Ready(peer, last, theirs),
+    }
+
+
+def in_place_of_runc(runtime: Path, command: str) -> str:
+    """Return the command that runs `command` where `runtime` is what lies at runc's usual path."""
+    mount = shlex.join(["mount", "--bind", str(runtime), str(tools.runtime())])
+    inner = f"{mount} && exec {command}"
+    return f"exec unshare --mount --propagation private /bin/sh -c {shlex.quote(inner)}"
 
 
 def memory(chapters: Sequence[Chapter], peer: str) -> Chapter:

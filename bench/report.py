@@ -26,14 +26,12 @@ class Figure:
     spread: tuple[float, float] | None = None
 
     @property
-    def resolved(self) -> bool:
-        """Is it a number? What the floor adds may be lost in the noise: then there is no ratio to it."""
-        return math.isfinite(self.value)
-
-    @property
     def ok(self) -> bool | None:
-        """Is the goal met? None where there is none, or nothing to judge."""
-        return self.value < self.limit if self.limit is not None and self.resolved else None
+        """Is the goal met? None where there is none, or the interval of its value has it inside."""
+        if self.limit is None:
+            return None
+        low, high = self.spread or (self.value, self.value)
+        return None if low < self.limit <= high else self.value < self.limit
 
     @property
     def goal(self) -> str | None:
@@ -85,7 +83,7 @@ def goals(chapters: Sequence[Chapter]) -> Chapter:
     for one in (f for chapter in chapters for f in chapter.figures if f.limit is not None):
         spread = f" ({one.spread[0]:.3g} to {one.spread[1]:.3g})" if one.spread else ""
         measured = f"{one.value:.3g}{spread} {one.unit}"
-        met = {True: "yes", False: "**no**", None: "lost in the noise"}[one.ok]
+        met = {True: "yes", False: "**no**", None: "can't be told"}[one.ok]
         table.rows.append([one.what, measured, one.goal or "", met])
     return table
 

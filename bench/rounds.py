@@ -22,14 +22,14 @@ def interleave(
     for number in range(rounds):
         at = number % len(sides)
         for side in [*sides[at:], *sides[:at]]:
-            _say(f"\r\033[K{what}: round {number + 1} of {rounds}, {side.name}")
+            say(f"\r\033[K{what}: round {number + 1} of {rounds}, {side.name}")
             with side.listening() as listening:
                 results[side.name].append(measure(listening))
-    _say("\r\033[K")
+    say("\r\033[K")
     return results
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
     """Tell how it goes, on a terminal only."""
     if sys.stderr.isatty():
         sys.stderr.write(text)

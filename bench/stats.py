@@ -60,3 +60,15 @@ def added_ratio(rounds: Rounds, other: Rounds, base: Rounds) -> Estimate:
         return statistics.median(mine[i] for i in chosen) / least if least > 0 else float("inf")
 
     return _bootstrap(len(mine), of)
+
+
+def excess(rounds: Rounds, other: Rounds, base: Rounds, times: float) -> Estimate:
+    """What `rounds` adds to `base` beyond `times` what `other` adds, which may be about nothing."""
+    mine = [statistics.median(a) - statistics.median(b) for a, b in zip(rounds, base, strict=True)]
+    others = [statistics.median(a) - statistics.median(b) for a, b in zip(other, base, strict=True)]
+
+    def of(chosen: Sequence[int]) -> float:
+        own = statistics.median(mine[i] for i in chosen)
+        return own - times * statistics.median(others[i] for i in chosen)
+
+    return _bootstrap(len(mine), of)

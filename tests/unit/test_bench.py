@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import report
+import sides
 import stats
+import turns
 from report import Chapter, Figure
 
 
@@ -28,16 +33,55 @@ def test_there_is_no_multiple_of_noise() -> None:
     assert math.isinf(stats.added_ratio([[16.0]], [[9.0]], [[10.0]]).value)
 
 
+def test_what_is_added_beyond_noise() -> None:
+    """Also where the other one adds less than nothing."""
+    nothing, floor, ours = [[10.0]] * 4, [[8.0]] * 4, [[16.0]] * 4
+    assert stats.excess(ours, floor, nothing, 1.5) == (9, 9, 9)
+
+
+def test_sides_take_turns_in_another_order_each_round(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "PAUSE", 0)
+    monkeypatch.setattr(turns, "_SETTLE", 0)
+    seats = {turns.Seat(tmp_path / name, Mock()): Mock(sides.Nothing()) for name in "abc"}
+    for seat, side in seats.items():
+        side.name = seat.runtime.name
+        side.listening = partial(nullcontext, sides.Listening(side.name))
+    order: list[str] = []
+
+    def measure(seat: turns.Seat, _: sides.Listening) -> int:
+        order.append(seat.runtime.name)
+        return len(order)
+
+    found = turns.take_turns("it", seats, 20, measure)
+    rounds = ["".join(order[at : at + 3]) for at in range(3, len(order), 3)]
+    assert len(rounds) == 20 and {"".join(sorted(one)) for one in rounds} == {"abc"} and len(set(rounds)) > 2
+    assert all(order[at - 1] == name for name, numbers in found.items() for at in numbers)
+
+
 def test_the_interval_holds_the_value() -> None:
     found = stats.median([[float(n)] for n in range(20)])
     assert found.low < found.value < found.high
 
 
 @pytest.mark.parametrize(
-    ("value", "limit", "ok"), [(1.0, 2.0, True), (2.0, 2.0, False), (1.0, None, None), (math.inf, 2.0, None)]
+    ("value", "spread", "limit", "ok"),
+    [
+        (1.0, None, 2.0, True),
+        (2.0, None, 2.0, False),
+        (1.0, None, None, None),
+        (1.0, (0.5, 1.9), 2.0, True),
+        (1.0, (0.5, 2.0), 2.0, None),
+        (3.0, (1.9, 4.0), 2.0, None),
+        (3.0, (2.0, math.inf), 2.0, False),
+        (math.inf, (math.inf, math.inf), 2.0, False),
+    ],
 )
-def test_a_goal_is_met_or_not_or_lost(value: float, limit: float | None, ok: bool | None) -> None:
-    figure = Figure("name", value, "x", "what", limit)
+def test_a_goal_is_met_or_not_or_can_not_be_told(
+    value: float, spread: tuple[float, float] | None, limit: float | None, ok: bool | None
+) -> None:
+    figure = Figure("name", value, "x", "what", limit, spread)
     assert figure.ok is ok
     row = figure.row()
     assert row["ok"] is ok and (row["goal"] is None) == (limit is None)
