@@ -143,9 +143,9 @@ def test_without_privileges_it_is_3(command: str, tmp_path: Path) -> None:
 def test_without_bpf_it_reads_proc() -> None:
     """CAP_SYS_ADMIN includes CAP_BPF, so the library is hidden instead."""
     script = (
-        "import sys; from startgate.kernel import bpf; from startgate.cli import main\n"
+        "import sys; from startgate.kernel import libbpf; from startgate.cli import main\n"
         "def gone(*a, **o): raise OSError('hidden')\n"
-        "bpf.ctypes.CDLL = gone; sys.argv[1:] = ['demo', '-o', 'json']; main()"
+        "libbpf.ctypes.CDLL = gone; sys.argv[1:] = ['demo', '-o', 'json']; main()"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=PATIENCE

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from startgate.errors import NotReadable
+from startgate.kernel.memory import execve_argv_index
 from startgate.kernel.process import (
     Cgroup,
     ProcessId,
     Stat,
-    execve_argv_index,
     parse_cgroup,
     parse_cgroup_mounts,
     parse_stat,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from startgate.kernel.bpf import LINK, Map, Program, Ring, library
+from startgate.kernel.bpf import LINK
+from startgate.kernel.libbpf import Map, Program, Ring, library
 
 
 class InheritedObject:

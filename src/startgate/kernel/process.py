@@ -1,25 +1,22 @@
 """What /proc tells of a process: proc_pid_stat(5), namespaces(7), cgroups(7).
 
-Nothing here waits for a foreign file system, but for `read_memory`, which may fault in
-a page that a FUSE server or userfaultfd provides: never call that on a reading thread.
+Nothing here waits for a foreign file system, but for what reads a process's memory (`arguments`,
+`command_line`): that may fault in a page that a FUSE server or userfaultfd provides. Never call
+it on a reading thread.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from startgate.errors import NotReadable
+from startgate.kernel.memory import execve_argv_index, read_strings
 
 NAMESPACES = ("mnt", "net", "pid", "ipc", "uts", "user", "cgroup")
-_MAX_ARGUMENTS = 1 << 16
-_MAX_ARGUMENT_BYTES = 1 << 17  # MAX_ARG_STRLEN
-_MAX_BYTES = 6 << 20
-_PAGE = 4096
 
 
 class Stat(NamedTuple):
@@ -200,7 +197,7 @@ class Proc:
         except OSError as error:
             raise NotReadable(f"the memory of thread {tid}: {error.strerror}") from error
         try:
-            return _read_strings(fd, argv)
+            return read_strings(fd, argv)
         except (OSError, OverflowError) as error:
             raise NotReadable(f"the memory of thread {tid}: {error}") from error
         finally:
@@ -278,64 +275,3 @@ def parse_cgroup_mounts(mountinfo: str, host: str = "/") -> dict[str, str]:
 def _unescape(field: str) -> str:
     """Undo the octal escapes of /proc/PID/mountinfo (proc_pid_mountinfo(5))."""
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field)
-
-
-# Position of argv among the arguments of execve and execveat, by their numbers.
-_EXECVE = {
-    "x86_64": {59: 1, 322: 2},
-    "aarch64": {221: 1, 281: 2},
-}
-
-
-def execve_argv_index(fields: list[bytes]) -> int | None:
-    """Where argv is among the arguments of /proc/TID/syscall's call; None: it is no execve.
-
-    The file reads ``running`` until the thread sleeps.
-    """
-    if len(fields) < 7:
-        return None
-    try:
-        return _EXECVE.get(os.uname().machine, {}).get(int(fields[0]))
-    except ValueError:
-        return None
-
-
-def _read_strings(mem: int, argv: int) -> list[bytes]:
-    """Read as much as an execve takes: 6 MiB in all (execve(2))."""
-    strings, left = [], _MAX_BYTES
-    for address in _read_pointers(mem, argv):
-        strings.append(_read_string(mem, address))
-        left -= len(strings[-1]) + 9
-        if left < 0:
-            raise OSError("more arguments than an execve takes")
-    return strings
-
-
-def _read_pointers(mem: int, address: int) -> Iterator[int]:
-    for _ in range(_MAX_ARGUMENTS // 64):
-        chunk = _read_up_to(mem, address, 64 * 8)
-        for (pointer,) in struct.iter_unpack("=Q", chunk[: len(chunk) // 8 * 8]):
-            if not pointer:
-                return
-            yield pointer
-        address += len(chunk) // 8 * 8
-
-
-def _read_string(mem: int, address: int) -> bytes:
-    text = bytearray()
-    while len(text) < _MAX_ARGUMENT_BYTES:
-        chunk = _read_up_to(mem, address, _PAGE - address % _PAGE)
-        end = chunk.find(b"\0")
-        if end >= 0:
-            return bytes(text + chunk[:end])
-        text += chunk
-        address += len(chunk)
-    return bytes(text)
-
-
-def _read_up_to(mem: int, address: int, size: int) -> bytes:
-    """Read what is mapped of `size` bytes: at least one, or OSError."""
-    chunk = os.pread(mem, size, address)
-    if not chunk:
-        raise OSError("not mapped")
-    return chunk
