@@ -79,13 +79,13 @@ struct {
 	__type(value, struct path);
 } paths SEC(".maps");
 
-/* Wait statuses of the processes that user space asked for by inserting their tgid. */
+/* How processes ended that user space asked for by inserting their tgid. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 65536);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, __u32);
-	__type(value, __s64); /* wait status; -1 until the exit */
+	__type(value, struct exit_memory);
 } exit_status SEC(".maps");
 
 /* Their ends, for readers that live in a child pid namespace and so can have no pidfd. */
@@ -93,14 +93,6 @@ struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 256 * 1024);
 } ends SEC(".maps");
-
-/* Those of them that the OOM killer chose; user space takes them out, or never asks. */
-struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 1024);
-	__type(key, __u32); /* tgid */
-	__type(value, __u32);
-} oom_victims SEC(".maps");
 
 /* Our own fanotify group. Set by set_tracer_group(): its address never leaves the kernel. */
 static volatile __u64 tracer_group;
@@ -116,9 +108,9 @@ static __always_inline int read_argument(struct exec_record *rec, const char *ar
 	/* clang drops the check above on a reloaded value; the mask keeps it for the verifier */
 	at &= EXEC_ARGS_SIZE - 1;
 	n = bpf_probe_read_user_str(&rec->args[at], EXEC_ARG_SIZE, arg);
-	if (n <= 0) {
-		/* A tracepoint can't fault a page in: user space reads it from the held task. */
+	if (n < 0) /* A tracepoint can't fault a page in: user space reads it from the held task. */
 		rec->flags |= EXEC_INCOMPLETE;
+	if (n <= 0) { /* 0: older kernels say so of an empty string (strncpy_from_user_nofault()) */
 		rec->args[at] = 0;
 		n = 1;
 	}
@@ -258,22 +250,23 @@ int exec_done(struct bpf_raw_tracepoint_args *ctx)
 	return forget_exec((__u32)ctx->args[1]);
 }
 
-static __always_inline void process_end(struct task_struct *task, __u32 tid, __u32 tgid, __s64 *status)
+static __always_inline void process_end(struct task_struct *task, __u32 tid, __u32 tgid,
+					struct exit_memory *known)
 {
 	struct exec_end *end;
 
 	/* The rule of wait(2), wait_task_zombie(): the group's code if there is one. */
 	if (BPF_CORE_READ(task, signal, flags) & SIGNAL_GROUP_EXIT)
-		*status = BPF_CORE_READ(task, signal, group_exit_code);
+		known->status = BPF_CORE_READ(task, signal, group_exit_code);
 	else if (tid == tgid)
-		*status = BPF_CORE_READ(task, exit_code);
+		known->status = BPF_CORE_READ(task, exit_code);
 	if (BPF_CORE_READ(task, signal, live.counter))
 		return; /* other threads live on */
 	end = bpf_ringbuf_reserve(&ends, sizeof(*end), 0);
 	if (!end)
 		return;
 	end->tgid = tgid;
-	end->status = (__s32)*status;
+	end->status = known->status;
 	bpf_ringbuf_submit(end, 0);
 }
 
@@ -284,10 +277,10 @@ int task_exit(void *ctx)
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
 	__u64 pid_tgid = bpf_get_current_pid_tgid();
 	__u32 tid = (__u32)pid_tgid, tgid = pid_tgid >> 32;
-	__s64 *status = bpf_map_lookup_elem(&exit_status, &tgid);
+	struct exit_memory *known = bpf_map_lookup_elem(&exit_status, &tgid);
 
-	if (status)
-		process_end(task, tid, tgid, status);
+	if (known)
+		process_end(task, tid, tgid, known);
 	return forget_exec(tid);
 }
 
@@ -295,10 +288,11 @@ int task_exit(void *ctx)
 SEC("tracepoint/oom/mark_victim")
 int oom_victim(struct trace_event_raw_mark_victim *ctx)
 {
-	__u32 pid = ctx->pid, one = 1;
+	__u32 pid = ctx->pid;
+	struct exit_memory *known = bpf_map_lookup_elem(&exit_status, &pid);
 
-	if (bpf_map_lookup_elem(&exit_status, &pid))
-		bpf_map_update_elem(&oom_victims, &pid, &one, BPF_ANY);
+	if (known)
+		known->oom_victim = 1;
 	return 0;
 }
 

@@ -42,7 +42,13 @@ struct exec_record {
 	char args[EXEC_ARGS_SIZE + EXEC_ARG_SIZE];
 };
 
-/* The end of a process that user space asked for. */
+/* What is remembered of a process that user space asked for. */
+struct exit_memory {
+	__s32 status;	  /* wait status; -1 until the exit */
+	__u32 oom_victim; /* the OOM killer chose it */
+};
+
+/* The end of such a process. */
 struct exec_end {
 	__u32 tgid;
 	__s32 status; /* wait status */

@@ -48,7 +48,7 @@ class ExitMemory(Protocol):
         """As `peek`; forget it once taken as often as expected."""
 
     def was_oom_victim(self, pid: int) -> bool:
-        """Did the kernel's OOM killer choose this process, which was expected and has ended?"""
+        """Did the kernel's OOM killer choose this process, whose status was taken?"""
 
     def ends(self) -> EndRing:
         """Return the stream of their ends. The caller closes it."""

@@ -26,7 +26,7 @@ _TRACEPOINTS = (
     "oom_victim",
 )
 _KPROBES = ("pick_event", "picked_event")
-_MAPS = ("exec_args", "ig_fa_records", "exit_status", "oom_victims", "ends", "runtime_names")
+_MAPS = ("exec_args", "ig_fa_records", "exit_status", "ends", "runtime_names")
 _ATTEMPTS = 3
 _ON_DEMAND = ("set_tracer_group", "pending_tid")
 
@@ -165,39 +165,42 @@ class BpfEnds:
 
 
 class BpfExits:
-    """Wait statuses from the program on sched_process_exit: see exits.ExitMemory."""
+    """What the BPF programs on exits and on the OOM killer remember: see exits.ExitMemory."""
 
-    _STATUS = struct.Struct("=q")
+    _MEMORY = struct.Struct("=iI")  # struct exit_memory
 
     def __init__(self, exec_bpf: ExecBpf) -> None:
         self._bpf = exec_bpf
         self._map = exec_bpf.object.map("exit_status")
-        self._victims = exec_bpf.object.map("oom_victims")
         self._expected: Counter[int] = Counter()
+        self._victims: set[int] = set()  # of those that were taken
         self._lock = threading.Lock()
 
     def expect(self, pid: int) -> None:
         """Remember the status of the process when it ends."""
         with self._lock:
             if not self._expected[pid]:
-                self._victims.delete(pid)  # of a process that had this pid before
-                self._map.set(pid, self._STATUS.pack(-1))
+                self._victims.discard(pid)  # of a process that had this pid before
+                self._map.set(pid, self._MEMORY.pack(-1, 0))
             self._expected[pid] += 1
 
     def peek(self, pid: int) -> int | None:
         """Return the wait status."""
         with self._lock:
-            return self._peek(pid)
+            return self._peek(pid)[0]
 
-    def _peek(self, pid: int) -> int | None:
+    def _peek(self, pid: int) -> tuple[int | None, bool]:
+        """Return the wait status, and whether the OOM killer chose it."""
         value = self._map.get(pid)
-        status = -1 if value is None else int(self._STATUS.unpack(value.raw)[0])
-        return None if status < 0 else status
+        status, victim = (-1, 0) if value is None else self._MEMORY.unpack(value.raw)
+        return None if status < 0 else status, bool(victim)
 
     def take(self, pid: int) -> int | None:
         """Return the wait status; forget it once taken as often as expected."""
         with self._lock:
-            status = self._peek(pid)
+            status, victim = self._peek(pid)
+            if victim:
+                self._victims.add(pid)
             self._expected[pid] -= 1
             if self._expected[pid] <= 0:
                 del self._expected[pid]
@@ -205,10 +208,10 @@ class BpfExits:
         return status
 
     def was_oom_victim(self, pid: int) -> bool:
-        """Did the OOM killer choose the process, which was expected and has ended?"""
+        """Did the OOM killer choose the process, whose status was taken? Told once."""
         with self._lock:
-            found = self._victims.get(pid) is not None
-            self._victims.delete(pid)
+            found = pid in self._victims
+            self._victims.discard(pid)
         return found
 
     def ends(self) -> BpfEnds:
