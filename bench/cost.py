@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,16 +82,15 @@ def table(chapter: Chapter, key: str, rounds: Mapping[str, stats.Rounds], limit:
             what = f"{chapter.title}: added by {name}{TO_FLOOR}"
             # procfs is the way without BPF: it has to wait until the held task sleeps.
             goal = limit if "procfs" not in name else None
-            resolved = all(math.isfinite(value) for value in times)
-            chapter.figures.append(figure(f"{id}.of-floor", times, "x", what, goal if resolved else None))
-            if goal and not resolved:
+            chapter.figures.append(figure(f"{id}.of-floor", times, "x", what))
+            if goal:
                 chapter.figures.append(_excess(f"{id}.over-floor", what, (samples, floor, nothing), goal))
 
 
 def _excess(
     id: str, what: str, sides: tuple[stats.Rounds, stats.Rounds, stats.Rounds], goal: float
 ) -> Figure:
-    """Return the figure that judges the goal where what the floor adds can't be told from nothing."""
+    """Return the figure that judges the goal: what the floor adds may not be told from nothing."""
     over = stats.Estimate(*(value / 1e3 for value in stats.excess(*sides, goal)))
     what = what.removesuffix(TO_FLOOR) + f", less {goal:g} times the floor's"
     return figure(id, over, "us", what, 0)
@@ -149,7 +147,8 @@ def engine(sides: Mapping[Seat, Side], effort: Effort) -> tuple[Chapter, Chapter
         "A container, as engines start it",
         "`runc create --pid-file`, a read of the pid file by another process, `runc start`, timed together "
         f"(`delete` follows, untimed); {effort}. Held: "
-        "the command and the read. The floor has both marks.",
+        "the command and the read. The floor has both marks. What tracepoints add for everybody is not in "
+        "it: see what unrelated processes pay.",
         HEADER,
     )
     table(chapter, "engine", column(found, 0), START_LIMIT)
@@ -179,7 +178,7 @@ def docker(sides: Sequence[Side], effort: Effort, run: Sequence[str], added: sta
     samples = column(found, 0)
     table(chapter, "docker", samples)
     whole = stats.median(samples["nothing"]).value
-    what = "added to a container start, as a share of a `docker run`"
+    what = "added to a container start in its gates and beside, as a share of a `docker run`"
     share = stats.Estimate(*(value / whole * 100 for value in added))
     chapter.figures.append(figure("docker.share", share, "%", what, SHARE_LIMIT))
     return chapter

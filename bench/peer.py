@@ -100,7 +100,7 @@ class Harness:
         if not words or not listening.pid:
             return Sample(times, 0, None, 0.0, 0.0)
         seen = self._count(listening, before, at_once)
-        stop = self._stop(words, listening, timed[0][1], before) if at_once == 1 else None
+        stop = self._stop(words, listening, timed, before) if words.stop else None
         cpu = (capacity.cpu_seconds(listening.pid) - cpu) / at_once
         return Sample(times, seen, stop, capacity.memory(listening.pid)["Rss"], cpu)
 
@@ -120,13 +120,13 @@ class Harness:
         words = self._words.get(listening.name)
         return words.starts(listening) if words else set()
 
-    def _stop(self, words: Words, listening: Listening, life: stops.Life, before: set[str]) -> float | None:
-        """Wait until it tells of the end of the container that was not there before."""
-        if not words.stop:
-            return None
-        pattern = words.stop
-        line = listening.wait_for(1, lambda text: (name := named(pattern, text)) and name not in before)[0]
-        return (line.when - life.last) / 1e6
+    def _stop(
+        self, words: Words, listening: Listening, timed: Sequence[tuple[float, stops.Life]], before: set[str]
+    ) -> float | None:
+        """Wait until it tells of the ends of all that it told of; how late that was for a single one."""
+        ours, pattern = self._ids(listening) - before, words.stop or ""
+        lines = listening.wait_for(len(ours), lambda text: named(pattern, text) in ours)
+        return (lines[0].when - timed[0][1].last) / 1e6 if len(timed) == len(lines) == 1 else None
 
 
 class Ready:

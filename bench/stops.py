@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import daemons
+import stats
 import tools
-from report import Chapter, Figure
+from report import Chapter, Figure, figure
 from sides import Line, Listening
 
 STOP_LIMIT = 2.0
@@ -79,9 +80,9 @@ def bare(listening: Listening, bundle: tools.Bundle, count: int) -> Chapter:
         row("`created`, after the first instruction", since(started, [life.first for life in clocks])),
         row("`stopped`, after the last", late),
     ]
-    middle, low, high = quantiles(late)
+    middle = stats.median([[value] for value in late])
     what = "from a container's last instruction to its `stopped`, median"
-    chapter.figures.append(Figure("stop.latency", middle, "ms", what, STOP_LIMIT, (low, high)))
+    chapter.figures.append(figure("stop.latency", middle, "ms", what, STOP_LIMIT))
     return chapter
 
 

@@ -64,6 +64,17 @@ def load(count: int, *words: str | Path, log: Path | None = None) -> list[list[f
     return [[float(word) for word in line.split()] for line in done.stdout.splitlines()]
 
 
+def system_calls_of_a_run(bundle: Bundle) -> int:
+    """Count the system calls of a `runc run`, its container's included. Raises Missing."""
+    if not shutil.which("strace"):
+        raise Missing("strace is not installed")
+    counts = bundle.directory / "system-calls"
+    command = ["strace", "-f", "-c", "-U", "calls", "-o", str(counts), str(runtime()), "run"]
+    command += ["--bundle", str(bundle.path), "counted"]
+    subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=True)
+    return int(counts.read_text().splitlines()[-1].split()[0])  # "CALLS total"
+
+
 def numbers(*command: str | Path) -> list[float]:
     """Run a program that prints one number a line."""
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import stats
 import tools
 from cost import Effort
-from report import Chapter, figure, spread
+from report import Chapter, Figure, figure, spread
 from rounds import column, interleave
 from sides import Nothing, Side, Startgate
 
@@ -13,7 +13,7 @@ LIMIT = 1.01
 """fork + exec of a trivial program may take this many times what it takes without startgate."""
 
 
-def execs(source: str, effort: Effort) -> Chapter:
+def execs(source: str, effort: Effort, bundle: tools.Bundle) -> Chapter:
     """fork + exec of a trivial program, and a trivial system call."""
     trivial, syscalls = tools.program("trivial"), tools.program("syscalls")
     sides: list[Side] = [Nothing(), Startgate(source)]
@@ -30,7 +30,19 @@ def execs(source: str, effort: Effort) -> Chapter:
     _row(chapter, "unrelated.exec", "an unrelated exec", column(found, 0), 1e3, LIMIT)
     calls = interleave("system calls", sides, effort.rounds, lambda _: tools.numbers(syscalls))
     _row(chapter, "unrelated.syscall", "an unrelated system call", calls, 1e3, None)
+    _all_calls(chapter, bundle, stats.added(calls[sides[1].name], calls["nothing"]).value)
     return chapter
+
+
+def _all_calls(chapter: Chapter, bundle: tools.Bundle, added: float) -> None:
+    """What a container start pays for that: it is not seen where all sides listen at once."""
+    try:
+        count = tools.system_calls_of_a_run(bundle)
+    except tools.Missing:
+        return
+    what = f"the {count:,} system calls of a `runc run`, together"
+    chapter.rows.append([what, "", "", "", f"{count * added / 1e3:.0f}"])
+    chapter.figures.append(Figure("unrelated.start.added", count * added / 1e3, "us", f"{what}: added"))
 
 
 def _row(

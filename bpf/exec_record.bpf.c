@@ -85,7 +85,7 @@ struct {
 	__uint(max_entries, 65536);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, __u32);
-	__type(value, struct exit_memory);
+	__type(value, struct exit_record);
 } exit_status SEC(".maps");
 
 /* Their ends, for readers that live in a child pid namespace and so can have no pidfd. */
@@ -251,7 +251,7 @@ int exec_done(struct bpf_raw_tracepoint_args *ctx)
 }
 
 static __always_inline void process_end(struct task_struct *task, __u32 tid, __u32 tgid,
-					struct exit_memory *known)
+					struct exit_record *known)
 {
 	struct exec_end *end;
 
@@ -277,7 +277,7 @@ int task_exit(void *ctx)
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
 	__u64 pid_tgid = bpf_get_current_pid_tgid();
 	__u32 tid = (__u32)pid_tgid, tgid = pid_tgid >> 32;
-	struct exit_memory *known = bpf_map_lookup_elem(&exit_status, &tgid);
+	struct exit_record *known = bpf_map_lookup_elem(&exit_status, &tgid);
 
 	if (known)
 		process_end(task, tid, tgid, known);
@@ -289,7 +289,7 @@ SEC("tracepoint/oom/mark_victim")
 int oom_victim(struct trace_event_raw_mark_victim *ctx)
 {
 	__u32 pid = ctx->pid;
-	struct exit_memory *known = bpf_map_lookup_elem(&exit_status, &pid);
+	struct exit_record *known = bpf_map_lookup_elem(&exit_status, &pid);
 
 	if (known)
 		known->oom_victim = 1;

@@ -43,7 +43,7 @@ struct exec_record {
 };
 
 /* What is remembered of a process that user space asked for. */
-struct exit_memory {
+struct exit_record {
 	__s32 status;	  /* wait status; -1 until the exit */
 	__u32 oom_victim; /* the OOM killer chose it */
 };

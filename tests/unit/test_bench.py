@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from unittest.mock import Mock
 
+import cost
 import pytest
 import report
 import sides
@@ -45,12 +47,21 @@ def test_sides_take_turns_in_another_order_each_round(
     monkeypatch.setattr(turns, "PAUSE", 0)
     monkeypatch.setattr(turns, "_SETTLE", 0)
     seats = {turns.Seat(tmp_path / name, Mock()): Mock(sides.Nothing()) for name in "abc"}
+    at_work: set[str] = set()
+
+    @contextmanager
+    def listening(name: str) -> Iterator[sides.Listening]:
+        at_work.add(name)
+        yield sides.Listening(name)
+        at_work.remove(name)
+
     for seat, side in seats.items():
         side.name = seat.runtime.name
-        side.listening = partial(nullcontext, sides.Listening(side.name))
+        side.listening = partial(listening, side.name)
     order: list[str] = []
 
     def measure(seat: turns.Seat, _: sides.Listening) -> int:
+        assert len(at_work) == 3
         order.append(seat.runtime.name)
         return len(order)
 
@@ -58,6 +69,14 @@ def test_sides_take_turns_in_another_order_each_round(
     rounds = ["".join(order[at : at + 3]) for at in range(3, len(order), 3)]
     assert len(rounds) == 20 and {"".join(sorted(one)) for one in rounds} == {"abc"} and len(set(rounds)) > 2
     assert all(order[at - 1] == name for name, numbers in found.items() for at in numbers)
+
+
+def test_what_is_added_is_judged_beside_the_floor() -> None:
+    chapter = Chapter("It", "what was run", cost.HEADER)
+    sides = {"nothing": 10.0, "floor": 9.0, "startgate, table": 12.0, "startgate, procfs": 99.0}
+    cost.table(chapter, "it", {name: [[ms * 1e6]] * 4 for name, ms in sides.items()}, limit=1.5)
+    judged = [(one.name, one.value, one.ok) for one in chapter.figures if one.limit is not None]
+    assert judged == [("it.table.over-floor", 3500.0, False)]
 
 
 def test_the_interval_holds_the_value() -> None:

@@ -48,8 +48,8 @@ def header(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[int]]:
             printf("struct %zu\\n", sizeof(struct exec_record));
             printf("end %zu %zu %zu\\n", sizeof(struct exec_end), offsetof(struct exec_end, tgid),
                    offsetof(struct exec_end, status));
-            printf("memory %zu %zu %zu\\n", sizeof(struct exit_memory), offsetof(struct exit_memory, status),
-                   offsetof(struct exit_memory, oom_victim));
+            printf("exit %zu %zu %zu\\n", sizeof(struct exit_record), offsetof(struct exit_record, status),
+                   offsetof(struct exit_record, oom_victim));
             printf("limits %d %d\\n", EXEC_ARGS_SIZE, EXEC_ARG_SIZE);
             printf("bits %d %d\\n", EXEC_TRUNCATED, EXEC_INCOMPLETE);
             printf("name %d\\n", EXEC_NAME_SIZE);
@@ -91,8 +91,8 @@ def test_the_end_of_a_process_is_where_the_header_puts_it(header: dict[str, list
 
 
 def test_what_is_remembered_of_a_process_is_where_the_header_puts_it(header: dict[str, list[int]]) -> None:
-    assert BpfExits._MEMORY.format == "=iI"
-    assert header["memory"] == [BpfExits._MEMORY.size, 0, 4]
+    assert BpfExits._RECORD.format == "=iI"
+    assert header["exit"] == [BpfExits._RECORD.size, 0, 4]
 
 
 def record(

@@ -1,8 +1,8 @@
 """What /proc tells of a process: proc_pid_stat(5), namespaces(7), cgroups(7).
 
 Nothing here waits for a foreign file system, but for what reads a process's memory (`arguments`,
-`command_line`): that may fault in a page that a FUSE server or userfaultfd provides. Never call
-it on a reading thread.
+`arguments_at`, `command_line`): that may fault in a page that a FUSE server or userfaultfd provides.
+Never call it on a reading thread.
 """
 
 from __future__ import annotations

@@ -167,21 +167,22 @@ class BpfEnds:
 class BpfExits:
     """What the BPF programs on exits and on the OOM killer remember: see exits.ExitMemory."""
 
-    _MEMORY = struct.Struct("=iI")  # struct exit_memory
+    _RECORD = struct.Struct("=iI")  # struct exit_record
+    _VICTIMS = 1024
 
     def __init__(self, exec_bpf: ExecBpf) -> None:
         self._bpf = exec_bpf
         self._map = exec_bpf.object.map("exit_status")
         self._expected: Counter[int] = Counter()
-        self._victims: set[int] = set()  # of those that were taken
+        self._victims: dict[int, None] = {}  # of those that were taken; not all are asked for
         self._lock = threading.Lock()
 
     def expect(self, pid: int) -> None:
         """Remember the status of the process when it ends."""
         with self._lock:
             if not self._expected[pid]:
-                self._victims.discard(pid)  # of a process that had this pid before
-                self._map.set(pid, self._MEMORY.pack(-1, 0))
+                self._victims.pop(pid, None)  # of a process that had this pid before
+                self._map.set(pid, self._RECORD.pack(-1, 0))
             self._expected[pid] += 1
 
     def peek(self, pid: int) -> int | None:
@@ -192,7 +193,7 @@ class BpfExits:
     def _peek(self, pid: int) -> tuple[int | None, bool]:
         """Return the wait status, and whether the OOM killer chose it."""
         value = self._map.get(pid)
-        status, victim = (-1, 0) if value is None else self._MEMORY.unpack(value.raw)
+        status, victim = (-1, 0) if value is None else self._RECORD.unpack(value.raw)
         return None if status < 0 else status, bool(victim)
 
     def take(self, pid: int) -> int | None:
@@ -200,7 +201,9 @@ class BpfExits:
         with self._lock:
             status, victim = self._peek(pid)
             if victim:
-                self._victims.add(pid)
+                self._victims[pid] = None
+                if len(self._victims) > self._VICTIMS:
+                    del self._victims[next(iter(self._victims))]
             self._expected[pid] -= 1
             if self._expected[pid] <= 0:
                 del self._expected[pid]
@@ -210,9 +213,10 @@ class BpfExits:
     def was_oom_victim(self, pid: int) -> bool:
         """Did the OOM killer choose the process, whose status was taken? Told once."""
         with self._lock:
-            found = pid in self._victims
-            self._victims.discard(pid)
-        return found
+            if pid not in self._victims:
+                return False
+            del self._victims[pid]
+            return True
 
     def ends(self) -> BpfEnds:
         """Return the stream of ends."""
