@@ -14,7 +14,7 @@ ENGINES := $(if $(shell command -v dockerd),,docker.io) $(if $(shell command -v 
 	   $(if $(shell command -v buildah),,buildah) $(if $(shell command -v newuidmap),,uidmap) \
 	   $(if $(shell grep -s Y /sys/module/apparmor/parameters/enabled),apparmor)
 VM_APT := qemu-system-x86 kmod zstd debian-archive-keyring systemd
-VM_SYSTEMD = $(PY) vm/vm.py run 6.1 --systemd --timeout 1800 --env STARTGATE_TEST_SLOWNESS=15 \
+VM_SYSTEMD = $(PY) vm/vm.py run 6.1 --systemd --rw $(CURDIR) --timeout 1800 --env STARTGATE_TEST_SLOWNESS=15 \
 	     --env STARTGATE_TEST_SYSTEMD=1 --env STARTGATE_REQUIRE_KERNEL=1 -- \
 	     $(PY) -m pytest -q tests/systemd --tb=short -p no:cacheprovider
 KERNELS := 5.10 6.1 6.12 newest
@@ -132,7 +132,7 @@ bench-check: setup ## is it slower than it was? ratios only; under a minute
 PEER ?= /usr/local/bin/container-hook
 bench-peer: setup vm-apt ## startgate beside another watcher, in a stock 6.1 VM: PEER=PROGRAM
 	@mkdir -p build/peer && install $(PEER) build/peer/watcher
-	python3 vm/vm.py run 6.1 --rw $(CURDIR)/build --rw $(CURDIR)/docs --env STARTGATE_TEST_SLOWNESS=15 --timeout 7200 -- \
+	python3 vm/vm.py run 6.1 --rw $(CURDIR) --env STARTGATE_TEST_SLOWNESS=15 --timeout 7200 -- \
 	  $(PY) bench/peer.py --command $(CURDIR)/build/peer/watcher --name $(notdir $(PEER)) \
 	  --pattern 'Container added: (\S+)' --stop-pattern 'Container removed: (\S+)' --document docs/performance.md
 
