@@ -227,5 +227,5 @@ def test_as_uid_1000_nothing_is_marked_and_nobody_waits(
         assert marks() == before
     told = [event.container for event in watched.events]
     assert bool(told) == (source_name == "table")
-    assert all(container and container.rootless and container.uid == 1000 for container in told)
+    assert all(c and c.rootless and c.uid == 1000 for c in told), [e.to_json() for e in watched.events]
     subprocess.run(["rm", "-rf", home], check=True)
