@@ -4,9 +4,9 @@
                   --stop-pattern 'Container removed: (\\S+)' [--name NAME] [--document docs/performance.md]
 
 The first group of a pattern is the container's id. All watch at the same time, each a runtime of
-its own, and take turns start by start; the peer finds its one at runc's usual path, in a mount
-namespace of its own. Where the peer needs what this kernel has not (kprobes), run it in a VM:
-`make bench-peer`. Writes build/peer.json, build/peer.md and the tables in the document.
+its own, and take turns start by start. The peer's is runc itself, at its usual path; in startgate's
+mount namespace another file lies there. Where the peer needs what this kernel has not (kprobes),
+run it in a VM: `make bench-peer`. Writes build/peer.json, build/peer.md and the tables in the document.
 """
 
 from __future__ import annotations
@@ -254,25 +254,21 @@ def seated(
     directory: Path, sources: Sequence[str], given: argparse.Namespace, theirs: Words
 ) -> dict[Seat, Side]:
     """Return the sides: each watches a runtime of its own."""
-    seats = [Seat.make(directory, number) for number in range(len(sources) + 3)]
-    nothing, floor, *ours, last = seats
-    peer = Peer(["/bin/sh", "-c", in_place_of_runc(last.runtime, given.command)], given.name, settle=0.1)
-    return {
-        nothing: Nothing(),
-        floor: Floor([floor.runtime]),
-        **{
-            seat: Startgate(name, "--runtime", str(seat.runtime))
-            for seat, name in zip(ours, sources, strict=True)
-        },
-        last: Ready(peer, last, theirs),
-    }
+    nothing, floor, *ours = [Seat.make(directory, number) for number in range(len(sources) + 2)]
+    found: dict[Seat, Side] = {nothing: Nothing(), floor: Floor([floor.runtime])}
+    for seat, name in zip(ours, sources, strict=True):
+        found[seat] = Startgate(name, prefix=in_place_of_runc(seat.runtime))
+    usual = directory / "usual"
+    usual.mkdir()
+    last = Seat(tools.runtime(), tools.Bundle(usual))
+    return {**found, last: Ready(Peer(given.command, given.name, settle=0.1), last, theirs)}
 
 
-def in_place_of_runc(runtime: Path, command: str) -> str:
-    """Return the command that runs `command` where `runtime` is what lies at runc's usual path."""
+def in_place_of_runc(runtime: Path) -> list[str]:
+    """Return the words that execute those after them where `runtime` lies at runc's usual path."""
     mount = shlex.join(["mount", "--bind", str(runtime), str(tools.runtime())])
-    inner = f"{mount} && exec {command}"
-    return f"exec unshare --mount --propagation private /bin/sh -c {shlex.quote(inner)}"
+    private = ["unshare", "--mount", "--propagation", "private"]
+    return [*private, "/bin/sh", "-c", f'{mount} && exec "$@"', "startgate"]
 
 
 def memory(chapters: Sequence[Chapter], peer: str) -> Chapter:

@@ -97,14 +97,20 @@ class Startgate:
     """`startgate watch --output json`, with each event's line timed as it comes."""
 
     def __init__(
-        self, source: str, *arguments: str, name: str | None = None, checkout: Path | None = None
+        self,
+        source: str,
+        *arguments: str,
+        name: str | None = None,
+        checkout: Path | None = None,
+        prefix: Sequence[str] = (),
     ) -> None:
-        """`checkout` is another one, with its BPF object built, whose startgate is to be run."""
+        """`checkout` is another one, with its BPF object built, whose startgate is to be run. `prefix` is
+        a command that executes the one that follows it."""
         self.name = name or f"startgate, {source}"
         self._environment = os.environ | ({"PYTHONPATH": str(checkout / "src")} if checkout else {})
         program = "from startgate.cli import main; main()"
         watch = ["watch", "--output", "json", "--exec-records", source]
-        self._command = [sys.executable, "-c", program, *watch, *arguments]
+        self._command = [*prefix, sys.executable, "-c", program, *watch, *arguments]
 
     @contextmanager
     def listening(self) -> Iterator[Listening]:
