@@ -4,17 +4,19 @@
                   --stop-pattern 'Container removed: (\\S+)' [--name NAME] [--document docs/performance.md]
 
 The first group of a pattern is the container's id. All watch at the same time, each a runtime of
-its own, and take turns start by start. The peer's is runc itself, at its usual path; in startgate's
-mount namespace another file lies there. Where the peer needs what this kernel has not (kprobes),
+its own, and take turns start by start. The peer's lies at runc's usual path, in a mount namespace of
+this harness; in each startgate's another one lies there. Where the peer needs what this kernel has not (kprobes),
 run it in a VM: `make bench-peer`. Writes build/peer.json, build/peer.md and the tables in the document.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import shlex
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -41,6 +43,7 @@ MARKERS = ("<!-- peer: written by `make bench-peer` -->", "<!-- /peer -->")
 ADDED_LIMIT = 0.5
 """startgate is to add at most this share of what the peer adds."""
 _PREFIX = "bench-"
+_INSIDE = "STARTGATE_BENCH_INSIDE"
 
 
 @dataclass(frozen=True)
@@ -208,6 +211,13 @@ def table(title: str, key: str, found: dict[str, list[Sample]], peer: str, at_on
     return chapter
 
 
+def in_own_mount_namespace() -> None:
+    """Go on in one; a copy at runc's usual path is on the same file system as the other sides'."""
+    if os.environ.setdefault(_INSIDE, "") != "yes":
+        words = ["unshare", "--mount", "--propagation", "private", sys.executable, *sys.argv]
+        os.execvpe(words[0], words, os.environ | {_INSIDE: "yes"})
+
+
 def main() -> int:
     """Parse the command line, measure, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -218,6 +228,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=80, help="one at a time; a fifth of it, 8 at a time")
     parser.add_argument("--document", type=Path)
     given = parser.parse_args()
+    in_own_mount_namespace()
     about = machine.describe()
     with tempfile.TemporaryDirectory(prefix="startgate-peer-") as directory:
         chapters = run(given, Path(directory))
@@ -258,9 +269,9 @@ def seated(
     found: dict[Seat, Side] = {nothing: Nothing(), floor: Floor([floor.runtime])}
     for seat, name in zip(ours, sources, strict=True):
         found[seat] = Startgate(name, prefix=in_place_of_runc(seat.runtime))
-    usual = directory / "usual"
-    usual.mkdir()
-    last = Seat(tools.runtime(), tools.Bundle(usual))
+    made = Seat.make(directory, len(found))
+    subprocess.run(["mount", "--bind", made.runtime, tools.runtime()], check=True)
+    last = Seat(tools.runtime(), made.bundle)
     return {**found, last: Ready(Peer(given.command, given.name, settle=0.1), last, theirs)}
 
 
