@@ -5,8 +5,9 @@
 
 The first group of a pattern is the container's id. All watch at the same time, each a runtime of
 its own, and take turns start by start. The peer's lies at runc's usual path, in a mount namespace of
-this harness; in each startgate's another one lies there. Where the peer needs what this kernel has not (kprobes),
-run it in a VM: `make bench-peer`. Writes build/peer.json, build/peer.md and the tables in the document.
+this harness; in each startgate's another one lies there. Where the peer needs what this kernel has
+not (kprobes), run it in a VM: `make bench-peer`. Writes build/peer.json, build/peer.md and the
+tables in the document.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import argparse
 import os
 import re
 import shlex
+import shutil
 import statistics
 import subprocess
 import sys
@@ -243,6 +245,7 @@ def run(given: argparse.Namespace, directory: Path) -> list[Chapter]:
     """Measure both cases."""
     theirs = Words(given.pattern, given.stop_pattern)
     sources = [name for name, reason in sides.sources().items() if not reason and name != "procfs"]
+    subprocess.run(["mount", "--bind", shutil.copy(tools.runtime(), directory), tools.runtime()], check=True)
     harness = Harness({f"startgate, {source}": OURS for source in sources} | {given.name: theirs})
     chapters = []
     for title, key, at_once, rounds in (
@@ -258,7 +261,13 @@ def run(given: argparse.Namespace, directory: Path) -> list[Chapter]:
 
         found = take_turns(title, watching, rounds, measure)
         chapters.append(table(title, key, found, given.name, at_once))
+    subprocess.run(["umount", tools.runtime()], check=True)
     return [*chapters, memory(chapters, given.name)]
+
+
+def _made(directory: Path) -> Path:
+    directory.mkdir()
+    return directory
 
 
 def seated(
@@ -269,9 +278,7 @@ def seated(
     found: dict[Seat, Side] = {nothing: Nothing(), floor: Floor([floor.runtime])}
     for seat, name in zip(ours, sources, strict=True):
         found[seat] = Startgate(name, prefix=in_place_of_runc(seat.runtime))
-    made = Seat.make(directory, len(found))
-    subprocess.run(["mount", "--bind", made.runtime, tools.runtime()], check=True)
-    last = Seat(tools.runtime(), made.bundle)
+    last = Seat(tools.runtime(), tools.Bundle(_made(directory / "usual")))
     return {**found, last: Ready(Peer(given.command, given.name, settle=0.1), last, theirs)}
 
 
