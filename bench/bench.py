@@ -138,7 +138,9 @@ class Bench:
 
     def scaling(self) -> list[Chapter]:
         """With more of everything."""
-        return [scaling.scaling(self._bundle, self._effort(12, 15, (2, 5)), self._quick)]
+        directory = self._directory / "scaling"
+        directory.mkdir()
+        return [scaling.scaling(directory, self._effort(200, 1, (10, 1)), self._quick)]
 
 
 CHAPTERS: dict[str, Callable[[Bench], list[Chapter]]] = {

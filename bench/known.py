@@ -50,6 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     for name in ("--known", "--callbacks", "--subscribers"):
         parser.add_argument(name, type=int, default=0)
+    parser.add_argument("--runtime", action="append", default=[], help="a further one to watch")
     given = parser.parse_args()
     sys.setswitchinterval(0.0005)
     sleeper = subprocess.Popen(["sleep", "infinity"])
@@ -61,7 +62,7 @@ def main() -> None:
             return contexts[-1]
 
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit())
-    with Known() as watcher:
+    with Known(runtimes=given.runtime) as watcher:
         for number in range(given.known):
             simulate(contexts[0], Proc().identify(sleeper.pid), number)
         for _ in range(given.callbacks):

@@ -17,7 +17,6 @@ import os
 import re
 import shlex
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -27,23 +26,20 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import capacity
 import machine
 import report
 import sides
-import stats
 import stops
 import tools
-from report import Chapter, Figure, figure, spread
+from peertables import Sample, memory, table
+from report import Chapter
 from sides import Floor, Listening, Nothing, Peer, Side, Startgate
 from turns import Seat, take_turns
 
 ROOT = Path(__file__).resolve().parent.parent
 MARKERS = ("<!-- peer: written by `make bench-peer` -->", "<!-- /peer -->")
-ADDED_LIMIT = 0.5
-"""startgate is to add at most this share of what the peer adds."""
 _PREFIX = "bench-"
 _INSIDE = "STARTGATE_BENCH_INSIDE"
 
@@ -67,18 +63,6 @@ def named(pattern: str, text: str) -> str:
 
 
 OURS = Words(r'"type":"created".*?"id":"([^"]+)"', r'"type":"stopped".*?"id":"([^"]+)"')
-
-
-class Sample(NamedTuple):
-    """One turn of one side."""
-
-    times: list[float]
-    """Of each container: create, read of the pid file, start; nanoseconds."""
-    seen: int
-    stop: float | None
-    """From a single container's last instruction to the line that tells; milliseconds."""
-    rss: float
-    cpu: float
 
 
 def start(seat: Seat, log: Path | None = None) -> list[float]:
@@ -156,68 +140,22 @@ class Ready:
             yield listening
 
 
-HEADER = [
-    "listening",
-    "median, ms",
-    "added, ms",
-    "to nothing",
-    "added, to the peer's",
-    "told of",
-    "stops told after, ms",
-    "RSS, MiB",
-    "CPU, ms a container",
-]
-
-
-def table(title: str, key: str, found: dict[str, list[Sample]], peer: str, at_once: int) -> Chapter:
-    """Return the table and the figures of one case."""
-    chapter = Chapter(
-        title,
-        f"`runc create --bundle B --pid-file F ID`, a read of the pid file by another process, `runc start`, "
-        f"{at_once} at a time: {len(found[peer])} times by each side, which take turns. Each container has a "
-        "bundle directory of its own; the floor has no marks on those.",
-        HEADER,
-    )
-    times = {side: [sample.times for sample in samples] for side, samples in found.items()}
-    for side, samples in found.items():
-        ratio = stats.ratio(times[side], times["nothing"])
-        added = stats.Estimate(*(v / 1e6 for v in stats.added(times[side], times["nothing"])))
-        share = stats.added_ratio(times[side], times[peer], times["nothing"])
-        seen, total = sum(s.seen for s in samples), sum(len(s.times) for s in samples)
-        late = [sample.stop for sample in samples if sample.stop is not None]
-        told = f"{statistics.median(late):.1f}, at most {max(late):.1f}" if late else ""
-        watches = side not in ("nothing", "floor")
-        chapter.rows.append(
-            [
-                side,
-                f"{stats.median(times[side]).value / 1e6:.1f}",
-                "" if side == "nothing" else spread(added, "{:.1f}"),
-                "" if side == "nothing" else spread(ratio, "{:.3f}"),
-                spread(share) if side.startswith("startgate") else "",
-                f"{seen} of {total}" if watches else "",
-                told,
-                f"{max(s.rss for s in samples):.0f}" if watches else "",
-                f"{statistics.fmean(s.cpu for s in samples) * 1e3:.1f}" if watches else "",
-            ]
-        )
-        if watches:
-            id = f"peer.{key}.{side.replace('startgate, ', '').replace(' ', '-')}"
-            chapter.figures.append(figure(f"{id}.ratio", ratio, "x", f"{title}: {side} to nothing"))
-            chapter.figures.append(Figure(f"{id}.rss", max(s.rss for s in samples), "MiB", f"{side}: RSS"))
-        if side == "startgate, table":
-            chapter.figures.append(figure(f"{id}.of-peer", share, "x", f"{title}: added, to the peer's"))
-            over = stats.excess(times[side], times[peer], times["nothing"], ADDED_LIMIT)
-            over = stats.Estimate(*(value / 1e6 for value in over))
-            what = f"{title}: added, less {ADDED_LIMIT:g} of what the peer adds"
-            chapter.figures.append(figure(f"{id}.over-peer", over, "ms", what, 0))
-    return chapter
-
-
 def in_own_mount_namespace() -> None:
-    """Go on in one; a copy at runc's usual path is on the same file system as the other sides'."""
+    """Execute this program again in one, unless that was done."""
     if os.environ.setdefault(_INSIDE, "") != "yes":
         words = ["unshare", "--mount", "--propagation", "private", sys.executable, *sys.argv]
         os.execvpe(words[0], words, os.environ | {_INSIDE: "yes"})
+
+
+@contextmanager
+def copy_at_usual_path(directory: Path) -> Iterator[None]:
+    """Mount a copy of runc over it, which is on the same file system as the other sides' copies."""
+    usual = str(tools.runtime())
+    subprocess.run(["mount", "--bind", shutil.copy(usual, directory), usual], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", usual], check=True)
 
 
 def main() -> int:
@@ -233,7 +171,8 @@ def main() -> int:
     in_own_mount_namespace()
     about = machine.describe()
     with tempfile.TemporaryDirectory(prefix="startgate-peer-") as directory:
-        chapters = run(given, Path(directory))
+        with copy_at_usual_path(Path(directory)):
+            chapters = run(given, Path(directory))
     program, *arguments = shlex.split(given.command)  # where it lies on this machine is nobody's business
     command = "bench/peer.py --command " + shlex.quote(shlex.join([Path(program).name, *arguments]))
     report.write(ROOT / "build", given.document, about, chapters, command, name="peer", markers=MARKERS)
@@ -245,7 +184,6 @@ def run(given: argparse.Namespace, directory: Path) -> list[Chapter]:
     """Measure both cases."""
     theirs = Words(given.pattern, given.stop_pattern)
     sources = [name for name, reason in sides.sources().items() if not reason and name != "procfs"]
-    subprocess.run(["mount", "--bind", shutil.copy(tools.runtime(), directory), tools.runtime()], check=True)
     harness = Harness({f"startgate, {source}": OURS for source in sources} | {given.name: theirs})
     chapters = []
     for title, key, at_once, rounds in (
@@ -261,13 +199,7 @@ def run(given: argparse.Namespace, directory: Path) -> list[Chapter]:
 
         found = take_turns(title, watching, rounds, measure)
         chapters.append(table(title, key, found, given.name, at_once))
-    subprocess.run(["umount", tools.runtime()], check=True)
     return [*chapters, memory(chapters, given.name)]
-
-
-def _made(directory: Path) -> Path:
-    directory.mkdir()
-    return directory
 
 
 def seated(
@@ -278,7 +210,9 @@ def seated(
     found: dict[Seat, Side] = {nothing: Nothing(), floor: Floor([floor.runtime])}
     for seat, name in zip(ours, sources, strict=True):
         found[seat] = Startgate(name, prefix=in_place_of_runc(seat.runtime))
-    last = Seat(tools.runtime(), tools.Bundle(_made(directory / "usual")))
+    usual = directory / "usual"
+    usual.mkdir()
+    last = Seat(tools.runtime(), tools.Bundle(usual))
     return {**found, last: Ready(Peer(given.command, given.name, settle=0.1), last, theirs)}
 
 
@@ -287,17 +221,6 @@ def in_place_of_runc(runtime: Path) -> list[str]:
     mount = shlex.join(["mount", "--bind", str(runtime), str(tools.runtime())])
     private = ["unshare", "--mount", "--propagation", "private"]
     return [*private, "/bin/sh", "-c", f'{mount} && exec "$@"', "startgate"]
-
-
-def memory(chapters: Sequence[Chapter], peer: str) -> Chapter:
-    """startgate's memory beside the peer's."""
-    rss = {f.name: f.value for chapter in chapters for f in chapter.figures if f.name.endswith(".rss")}
-    ours = max(value for name, value in rss.items() if ".table." in name)
-    theirs = max(value for name, value in rss.items() if f".{peer.replace(' ', '-')}." in name)
-    chapter = Chapter("Memory", "The largest RSS of both tables.", ["watcher", "MiB"])
-    chapter.rows += [["startgate, table", f"{ours:.0f}"], [peer, f"{theirs:.0f}"]]
-    chapter.figures.append(Figure("peer.memory", ours / theirs, "x", "memory, to the peer's", 1.0))
-    return chapter
 
 
 if __name__ == "__main__":

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import statistics
 import sys
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NamedTuple
 
 import capacity
@@ -15,9 +15,9 @@ import stats
 import tools
 from cost import Effort
 from report import Chapter, figure, spread
-from rounds import interleave
 from sides import Listening, process
 from stops import told
+from turns import Seat, take_turns
 
 KNOWN_LIMIT = 1.05
 """With 1,000 known containers a start is held this many times as long, at most."""
@@ -38,45 +38,45 @@ class Known:
 
 
 class Sample(NamedTuple):
-    """One round of one side."""
+    """One start."""
 
-    held: list[float]
-    """Of each start: microseconds, at all gates together."""
+    held: float
+    """Microseconds, at both gates together."""
     cpu: float
-    """Milliseconds of the watcher's CPU for each start."""
+    """Milliseconds of the watcher's CPU, until it told of the end."""
 
 
-def _measure(listening: Listening, bundle: tools.Bundle, count: int) -> Sample:
+def _measure(seat: Seat, listening: Listening) -> Sample:
     assert listening.pid
-    command = ("spawn", tools.runtime(), "run", "--bundle", bundle.path, "scale-{}")
-    tools.load(2, *command)
-    listening.wait_for(2, told("stopped", bundle))
-    before, seen = capacity.cpu_seconds(listening.pid), len(listening.lines())
-    tools.load(count, *command)
-    listening.wait_for(count + 2, told("stopped", bundle))
-    held: dict[str, float] = defaultdict(float)
-    for line in listening.lines()[seen:]:
-        event = json.loads(line.text)
-        if event["type"] in ("creating", "created") and str(bundle.path) in line.text:
-            held[event["container"]["id"]] += event["held_us"]
-    return Sample(list(held.values()), (capacity.cpu_seconds(listening.pid) - before) / count * 1e3)
+    cpu, seen = capacity.cpu_seconds(listening.pid), len(listening.lines())
+    tools.load(1, "spawn", seat.runtime, "run", "--bundle", seat.bundle.path, "scale-{}")
+    ours = told("stopped", seat.bundle)
+    listening.wait_for(1, ours, after=seen)
+    cpu = capacity.cpu_seconds(listening.pid) - cpu
+    events = [json.loads(line.text) for line in listening.lines()[seen:]]
+    held = sum(event["held_us"] for event in events if event["type"] in ("creating", "created"))
+    return Sample(held, cpu * 1e3)
 
 
-def _sides(quick: bool) -> list[Known]:
+def _sides(directory: Path, quick: bool) -> dict[Seat, Known]:
     known = (100, 1000) if quick else (100, 1000, 5000)
     many = (10, 100)
-    return [
-        Known("0 known"),
-        *(Known(f"{n:,} known", "--known", str(n)) for n in known),
-        *(Known(f"{n} callbacks", "--callbacks", str(n)) for n in many),
-        *(Known(f"{n} subscribers", "--subscribers", str(n)) for n in many),
+    kinds = [
+        ("0 known",),
+        *((f"{n:,} known", "--known", str(n)) for n in known),
+        *((f"{n} callbacks", "--callbacks", str(n)) for n in many),
+        *((f"{n} subscribers", "--subscribers", str(n)) for n in many),
     ]
+    seats = [Seat.make(directory, number) for number in range(len(kinds))]
+    return {
+        seat: Known(name, "--runtime", str(seat.runtime), *arguments)
+        for seat, (name, *arguments) in zip(seats, kinds, strict=True)
+    }
 
 
-def scaling(bundle: tools.Bundle, effort: Effort, quick: bool) -> Chapter:
+def scaling(directory: Path, effort: Effort, quick: bool) -> Chapter:
     """The table, with 0 known containers as its base."""
-    sides: Sequence[Known] = _sides(quick)
-    found = interleave("scaling", sides, effort.rounds, lambda it: _measure(it, bundle, effort.commands))
+    found = take_turns("scaling", _sides(directory, quick), effort.rounds, _measure)
     chapter = Chapter(
         "Scaling",
         "`runc run` under a watcher that knows containers already (simulated, each with its pidfd), has "
@@ -85,14 +85,13 @@ def scaling(bundle: tools.Bundle, effort: Effort, quick: bool) -> Chapter:
     )
     base = found["0 known"]
     for name, samples in found.items():
-        held, cpu = [s.held for s in samples], [[s.cpu] for s in samples]
-        ratio = stats.ratio(held, [s.held for s in base])
+        held, cpu = [[s.held] for s in samples], [[s.cpu] for s in samples]
+        ratio = stats.ratio(held, [[s.held] for s in base])
         of_cpu = stats.ratio(cpu, [[s.cpu] for s in base])
-        middle = statistics.median(statistics.median(h) for h in held)
         chapter.rows.append(
             [
                 name,
-                f"{middle:.0f}",
+                f"{statistics.median(s.held for s in samples):.0f}",
                 spread(ratio),
                 f"{statistics.median(s.cpu for s in samples):.2f}",
                 spread(of_cpu),

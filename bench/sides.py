@@ -46,10 +46,13 @@ class Listening:
         split = (line.partition(" ") for line in text.split("\n")[:-1])
         return [Line(int(when), rest) for when, _, rest in split]
 
-    def wait_for(self, count: int, wanted: Callable[[str], object]) -> list[Line]:
-        """Wait until `count` lines are as wanted, and return those. Raises TimeoutError."""
+    def wait_for(self, count: int, wanted: Callable[[str], object], *, after: int = 0) -> list[Line]:
+        """Wait until `count` lines after the first `after` are as wanted, and return those.
+
+        Raises TimeoutError.
+        """
         until = time.monotonic() + _PATIENCE
-        while len(found := [line for line in self.lines() if wanted(line.text)]) < count:
+        while len(found := [line for line in self.lines()[after:] if wanted(line.text)]) < count:
             if time.monotonic() > until:
                 raise TimeoutError(f"{len(found)} of {count} lines came")
             time.sleep(0.02)
