@@ -21,6 +21,7 @@ from startgate.events import Container, Event, Process, timestamp
 from startgate.foreign import SIZE, TEXT, UNDECODABLE
 from startgate.gates import view
 from startgate.kernel import fanotify, layers, process
+from startgate.kernel.capabilities import capability_names
 from startgate.kernel.process import Proc
 from startgate.policy.patch import AddMount, Patch, apply_all
 from startgate.policy.rules import compile_rules
@@ -102,7 +103,7 @@ def config(data: bytes) -> None:
             oci.decode_parts(data)
         return
     assert oci.decode_parts(data) == decoded
-    everything = oci.capability_names(-1)
+    everything = capability_names(-1)
     container = oci.describe(Container(id="c", bundle="/b"), decoded, everything)
     assert container == oci.describe(container, decoded, everything)
     check_event(known(container, data))

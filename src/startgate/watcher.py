@@ -25,12 +25,11 @@ from startgate.gates.rootless import Rootless
 from startgate.hold import TIMEOUT_LIMIT, Deadlines
 from startgate.inherited.notes import Notes
 from startgate.inherited.resources import COMMANDS, Resources
-from startgate.kernel import features, spawn
+from startgate.kernel import capabilities, features, spawn
 from startgate.kernel.process import Proc
 from startgate.lifecycle import STARTING_LIMIT, Lifecycle
 from startgate.listeners import Callback, Listeners, Registration, Subscription
 from startgate.runtimes.find import RuntimeBinaries
-from startgate.runtimes.oci import capability_names
 from startgate.workers import Workers
 
 log = logging.getLogger(__name__)
@@ -259,7 +258,7 @@ class Watcher:
             deadlines=Deadlines(_reporter(housekeeping)),
             pid_files=PidFiles(resources.containers),
             programs=Programs(resources.containers),
-            capabilities=capability_names(int(proc.status(1)["CapBnd"], 16)),
+            capabilities=capabilities.of_host(proc),
             hold_timeout=self._hold_timeout,
             notes=Notes(self._notes),
         )

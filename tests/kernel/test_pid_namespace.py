@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from startgate.kernel.capabilities import capability_names
 from startgate.kernel.process import Proc
-from startgate.runtimes import oci
 from startgate.testing import make_bundle, write_config
 from tests.kernel.support import PATIENCE, STARTGATE, Runtime, read_as_an_engine, types_of
 
@@ -39,7 +39,7 @@ def inside(host: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
 def in_container(runc: Runtime, directory: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     """Run startgate in a privileged container; the host's root is at /host."""
     bundle = make_bundle(directory / "agent", [*STARTGATE, *arguments])
-    everything = list(oci.capability_names(int(Proc().status(os.getpid())["CapBnd"], 16)))
+    everything = list(capability_names(int(Proc().status(os.getpid())["CapBnd"], 16)))
     config = json.loads((bundle / "config.json").read_text())
     config["process"]["capabilities"] = dict.fromkeys(("bounding", "permitted", "effective"), everything)
     config["process"]["cwd"] = os.getcwd()

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from startgate.errors import BundleError
 from startgate.events import Container, Event, Mount, Process
+from startgate.kernel.capabilities import CAPABILITIES, capability_names
 from startgate.runtimes import oci
 from startgate.runtimes.oci import decode_config, decode_process, describe
 
-ALL = frozenset(oci.CAPABILITIES)
+ALL = frozenset(CAPABILITIES)
 DENY_ALL = {"allow": False, "access": "rwm"}
 ALLOW_ALL = {"allow": True, "access": "rwm"}
 
@@ -108,7 +109,7 @@ def test_the_effective_capabilities_are_told() -> None:
 # privileged
 
 
-def privileged(*, bounding: Any = oci.CAPABILITIES, devices: Any = (ALLOW_ALL,), seccomp: Any = None) -> bool:
+def privileged(*, bounding: Any = CAPABILITIES, devices: Any = (ALLOW_ALL,), seccomp: Any = None) -> bool:
     document = {
         "process": {"capabilities": {"bounding": bounding, "effective": bounding}},
         "linux": {"resources": {"devices": devices}, "seccomp": seccomp},
@@ -168,7 +169,7 @@ def test_a_seccomp_filter_is_not_privileged() -> None:
 
 
 def test_a_missing_capability_is_not_privileged() -> None:
-    assert not privileged(bounding=[name for name in oci.CAPABILITIES if name != "CAP_SYS_ADMIN"])
+    assert not privileged(bounding=[name for name in CAPABILITIES if name != "CAP_SYS_ADMIN"])
     assert not privileged(bounding=None)
     assert not privileged(bounding=[])
 
@@ -186,10 +187,10 @@ def test_privileged_is_all_that_the_host_can_give() -> None:
 
 
 def test_capability_names() -> None:
-    assert oci.capability_names(0) == frozenset()
-    assert oci.capability_names(1 << 21 | 1) == {"CAP_CHOWN", "CAP_SYS_ADMIN"}
-    assert oci.capability_names(0x1FF_FFFF_FFFF) == ALL
-    assert len(oci.CAPABILITIES) == 41
+    assert capability_names(0) == frozenset()
+    assert capability_names(1 << 21 | 1) == {"CAP_CHOWN", "CAP_SYS_ADMIN"}
+    assert capability_names(0x1FF_FFFF_FFFF) == ALL
+    assert len(CAPABILITIES) == 41
 
 
 # root file system and bind mounts

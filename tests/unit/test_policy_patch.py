@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from startgate.events import Deny, Note
+from startgate.kernel.capabilities import CAPABILITIES
 from startgate.policy.patch import AddMount, Patch, PatchError, apply_all, capability, pointer
 from startgate.policy.schema import InvalidChange
-from startgate.runtimes.oci import CAPABILITIES
 
 Document = dict[str, Any]
 SETS = ("bounding", "effective", "permitted", "inheritable", "ambient")

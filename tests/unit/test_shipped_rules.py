@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from startgate.config import tomlfile
 from startgate.events import Container, Event, Kubernetes, Process
 from startgate.gates.host import shared_namespaces
+from startgate.kernel.capabilities import CAPABILITIES
 from startgate.policy.rules import Policy, compile_rules
 from startgate.runtimes import oci
 
@@ -21,7 +22,7 @@ DEFAULT = (
     "CAP_CHOWN CAP_DAC_OVERRIDE CAP_FSETID CAP_FOWNER CAP_MKNOD CAP_NET_RAW CAP_SETGID CAP_SETUID "
     "CAP_SETFCAP CAP_SETPCAP CAP_NET_BIND_SERVICE CAP_SYS_CHROOT CAP_KILL CAP_AUDIT_WRITE"
 ).split()
-ALL = frozenset(oci.CAPABILITIES)
+ALL = frozenset(CAPABILITIES)
 HOST = {"pid": 1, "net": 2, "ipc": 3, "uts": 4, "mnt": 5, "user": 6, "cgroup": 7}
 NETNS_OF_HOST = "/var/run/docker/netns/default"
 

@@ -16,10 +16,9 @@ from startgate.errors import KernelUnsupported, StartgateError
 from startgate.events import Event, printable, timestamp
 from startgate.filters import compile_filter
 from startgate.foreign import one_line
-from startgate.kernel import features
+from startgate.kernel import capabilities, features
 from startgate.kernel.process import Proc, boot_seconds
 from startgate.running import Running, Scan
-from startgate.runtimes.oci import capability_names
 
 _WIDTH = 100
 _HEAD = f"{'CONTAINER':<20} {'ENGINE':<10} {'PID':>7} {'UP':>7}  {'IMAGE':<22} COMMAND"
@@ -33,7 +32,7 @@ def scan(host_root: str) -> Scan:
     if host_root != "/":
         features.join_host_cgroup_namespace(host_root)
     proc = Proc(host_root)
-    return Scan(proc, capability_names(int(proc.status(1)["CapBnd"], 16)))
+    return Scan(proc, capabilities.of_host(proc))
 
 
 def show(containers: Iterable[Running], output: str, keep: str | None) -> None:

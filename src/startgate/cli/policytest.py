@@ -19,6 +19,7 @@ from startgate.events import Container, Deny, Event, Note, Process, timestamp
 from startgate.foreign import UNDECODABLE
 from startgate.gates import host
 from startgate.gates.view import View
+from startgate.kernel import capabilities
 from startgate.kernel.process import Proc
 from startgate.policy import rules
 from startgate.policy.patch import Document, Patch, apply_all
@@ -143,10 +144,8 @@ def _decode(data: bytes, name: str) -> Document:
 def _describe(bundle: str, data: bytes) -> Container:
     proc = Proc()
     config = oci.decode_config(data)
-    capabilities = oci.capability_names(int(proc.status(1)["CapBnd"], 16))
-    container = oci.describe(
-        Container(id=os.path.basename(bundle), bundle=bundle, uid=0), config, capabilities
-    )
+    container = Container(id=os.path.basename(bundle), bundle=bundle, uid=0)
+    container = oci.describe(container, config, capabilities.of_host(proc))
     with View(proc, os.getpid()) as view:
         container = host.describe(container, config, view, proc, os.getpid())
         return engines.identify(container, "/run/runc", view.read_small, list)

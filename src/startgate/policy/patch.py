@@ -15,9 +15,9 @@ import msgspec
 
 from startgate.errors import StartgateError, UsageError
 from startgate.events import Deny, Note
+from startgate.kernel.capabilities import CAPABILITIES
 from startgate.policy import schema
 from startgate.policy.schema import InvalidChange
-from startgate.runtimes.oci import CAPABILITIES
 
 Document = dict[str, Any]
 Operation = dict[str, Any]
