@@ -96,7 +96,7 @@ class Bench:
 
     def unrelated(self) -> list[Chapter]:
         """What others pay."""
-        return [unrelated.execs(self.sources[0], self._effort(20, 1000, (4, 500)), self._bundle)]
+        return [unrelated.execs(self.sources[0], self._effort(40, 500, (6, 300)), self._bundle)]
 
     def stops(self) -> list[Chapter]:
         """When it tells."""

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import time
+
 import stats
 import tools
 from cost import Effort
 from report import Chapter, Figure, figure, spread
 from rounds import column, interleave
-from sides import Nothing, Side, Startgate
+from sides import Listening, Nothing, Side, Startgate
 
 LIMIT = 1.01
 """fork + exec of a trivial program may take this many times what it takes without startgate."""
+
+_SETTLE = 0.5
+"""Seconds until the start of the watcher is over, too."""
 
 
 def execs(source: str, effort: Effort, bundle: tools.Bundle) -> Chapter:
     """fork + exec of a trivial program, and a trivial system call."""
     trivial, syscalls = tools.program("trivial"), tools.program("syscalls")
     sides: list[Side] = [Nothing(), Startgate(source)]
-    found = interleave(
-        "unrelated execs", sides, effort.rounds, lambda _: tools.load(effort.commands, "spawn", trivial)
-    )
+
+    def measure(_: Listening) -> list[list[float]]:
+        time.sleep(_SETTLE)
+        return tools.load(effort.commands, "spawn", trivial)
+
+    found = interleave("unrelated execs", sides, effort.rounds, measure)
     chapter = Chapter(
         "What unrelated processes pay",
         "vfork + execve + wait of a static program that does nothing, "
