@@ -50,12 +50,14 @@ def _measure(seat: Seat, listening: Listening) -> Sample:
     assert listening.pid
     cpu, seen = capacity.cpu_seconds(listening.pid), len(listening.lines())
     tools.load(1, "spawn", seat.runtime, "run", "--bundle", seat.bundle.path, "scale-{}")
-    ours = told("stopped", seat.bundle)
-    listening.wait_for(1, ours, after=seen)
+    listening.wait_for(1, told("stopped", seat.bundle), after=seen)
     cpu = capacity.cpu_seconds(listening.pid) - cpu
-    events = [json.loads(line.text) for line in listening.lines()[seen:]]
-    held = sum(event["held_us"] for event in events if event["type"] in ("creating", "created"))
-    return Sample(held, cpu * 1e3)
+    gates = [
+        line.text
+        for line in listening.lines()[seen:]
+        if told("creating", seat.bundle)(line.text) or told("created", seat.bundle)(line.text)
+    ]
+    return Sample(sum(json.loads(text)["held_us"] for text in gates), cpu * 1e3)
 
 
 def _sides(directory: Path, quick: bool) -> dict[Seat, Known]:
