@@ -149,11 +149,11 @@ class Lifecycle:
         entries = [entry for entry in self._starting.values() if entry.key == key]
         return next((e for e in entries if e.container.pid is not None), entries[-1] if entries else None)
 
-    def is_contested(self, entry: Entry) -> bool:
-        """Is another container of that key there, or being created?"""
+    def rivals(self, entry: Entry) -> list[Entry]:
+        """Return the other containers of that key: the one that is there, those that are being created."""
         with self._lock:
-            others = (e for e in self._starting.values() if e is not entry and e.key == entry.key)
-            return self._containers.get(entry.key, entry) is not entry or any(others)
+            every = [*self._starting.values(), self._containers.get(entry.key)]
+            return [other for other in every if other and other is not entry and other.key == entry.key]
 
     def claim(self, entry: Entry, container: Container) -> bool:
         """CREATING -> CREATED. True for exactly one caller, which then passes the gate."""

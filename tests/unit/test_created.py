@@ -12,7 +12,7 @@ from startgate.gates.created import Created
 from startgate.hold import Hold
 from startgate.kernel.fanotify import FAN_ALLOW
 from startgate.kernel.process import ProcessId
-from startgate.lifecycle import Entry
+from startgate.lifecycle import Entry, State
 from tests.unit.fakes import FakeGroup, FakeHost, inode_of, make_context, make_entry, running
 
 INIT = ProcessId(200, 1001)
@@ -75,3 +75,37 @@ def test_further_readers_are_let_go_at_once(
     assert events.get(timeout=0) is None
     assert entry.init_watch
     assert entry.init_watch.process == INIT
+
+
+@pytest.mark.parametrize(
+    ("status", "rival", "told"),
+    [
+        (0, 1000, True),
+        (256, 1001, False),
+        (256, None, True),
+        (None, None, True),
+        (None, 1001, False),
+        (None, 1002, True),
+    ],
+    ids=[
+        "it went well",
+        "it failed, and another is there",
+        "it failed, alone",
+        "unknown, alone",
+        "unknown, and the init is younger than another",
+        "unknown, and the init is older",
+    ],
+)
+def test_whose_init_the_state_names(
+    context: Context, entry: Entry, status: int | None, rival: int | None, told: bool
+) -> None:
+    """When a runtime has ended: another container of that id may have begun meanwhile."""
+    if rival:
+        other = make_entry()
+        other.runtime = ProcessId(300, rival)
+        context.lifecycle.begin(other)
+    entry.told = True
+    Created(context, lambda proc, about: INIT).runtime_ended(entry, status)
+    assert (entry.container.pid, entry.state) == (
+        (INIT.pid, State.CREATING) if told else (None, State.STOPPED)
+    )

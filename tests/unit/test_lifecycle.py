@@ -220,18 +220,19 @@ def test_two_starts_with_one_id_at_once(lifecycle: Lifecycle, entry: Entry) -> N
 
 
 def test_an_id_that_two_want(lifecycle: Lifecycle, entry: Entry) -> None:
-    assert not lifecycle.is_contested(entry)
+    assert lifecycle.rivals(entry) == []
     apart = make_entry("c2")
     apart.runtime = ProcessId(300, 3000)
     lifecycle.begin(apart)
-    assert not lifecycle.is_contested(entry)
+    assert lifecycle.rivals(entry) == []
     other = second(ProcessId(200, 2000))
     lifecycle.begin(other)
-    assert lifecycle.is_contested(entry) and lifecycle.is_contested(other)
+    assert (lifecycle.rivals(entry), lifecycle.rivals(other)) == ([other], [entry])
     claim(lifecycle, other)
-    assert lifecycle.is_contested(entry) and not lifecycle.stopped(other, EXIT_3)
+    assert lifecycle.rivals(entry) == [other]
+    assert not lifecycle.stopped(other, EXIT_3)
     lifecycle.stopped(entry, EXIT_3)
-    assert not lifecycle.is_contested(other)
+    assert lifecycle.rivals(other) == []
 
 
 def test_a_start_that_will_be_refused_hides_nothing(lifecycle: Lifecycle, entry: Entry) -> None:

@@ -135,9 +135,7 @@ class Created:
         """The runtime process ended before any gate told the pid."""
         if entry.state is not State.CREATING:
             return
-        # One that failed has no init: what the state names is the other's of that id, then.
-        other = status and self._context.lifecycle.is_contested(entry)
-        init = None if other else self._by_state(self._context.proc, entry)
+        init = self._init_after(entry, status)
         if init is None:
             told = "" if status is None else f" with wait status {status}"
             message = f"the runtime ended{told} before a container was seen"
@@ -146,6 +144,16 @@ class Created:
             self._expect_gate(entry, init)
         else:
             self._context.workers.submit(lambda: self.late(entry, init))
+
+    def _init_after(self, entry: Entry, status: int | None) -> ProcessId | None:
+        """Return what a runtime that ended has started, as its state tells, which may be another's by now."""
+        rivals = [] if status == 0 else self._context.lifecycle.rivals(entry)
+        if rivals and status:
+            return None  # one that failed has no init
+        init = self._by_state(self._context.proc, entry)
+        # Did it fail? Not known: then what began after a rival did is taken for the rival's.
+        theirs = init and any(rival.runtime.start_time <= init.start_time for rival in rivals)
+        return None if theirs else init
 
     def expect_end(self, entry: Entry) -> None:
         """Somebody is about to kill or delete a container: watch its init before it is gone."""
