@@ -81,11 +81,16 @@ def goals(chapters: Sequence[Chapter]) -> Chapter:
     """Return the table of all goals."""
     table = Chapter("Goals", "All figures that have a goal.", ["figure", "measured", "goal", "met"])
     for one in (f for chapter in chapters for f in chapter.figures if f.limit is not None):
-        spread = f" ({one.spread[0]:.3g} to {one.spread[1]:.3g})" if one.spread else ""
-        measured = f"{one.value:.3g}{spread} {one.unit}"
+        spread = f" ({_number(one.spread[0])} to {_number(one.spread[1])})" if one.spread else ""
+        measured = f"{_number(one.value)}{spread} {one.unit}"
         met = {True: "yes", False: "**no**", None: "can't be told"}[one.ok]
         table.rows.append([one.what, measured, one.goal or "", met])
     return table
+
+
+def _number(value: float) -> str:
+    """Return four digits, enough to see a goal of 1.01 met; all of those before the point."""
+    return f"{value:,.0f}" if math.isfinite(value) and abs(value) >= 1000 else f"{value:.4g}"
 
 
 def markdown(machine: dict[str, str], chapters: Sequence[Chapter], command: str) -> str:

@@ -107,6 +107,15 @@ def test_a_goal_is_met_or_not_or_can_not_be_told(
     json.dumps(row, allow_nan=False)
 
 
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [(1.0034, "1.003 x"), (-2518.4, "-2,518 x"), (0.0, "0 x"), (999.96, "1000 x"), (math.inf, "inf x")],
+)
+def test_a_figure_is_told_with_four_digits(value: float, told: str) -> None:
+    chapter = Chapter("One", "what was run", [], figures=[Figure("f", value, "x", "it", 1.01)])
+    assert report.goals([chapter]).rows[0][1] == told
+
+
 def test_the_document_is_written_between_its_markers(tmp_path: Path) -> None:
     document = tmp_path / "performance.md"
     chapter = Chapter("One", "what was run", ["a", "b"], [["1", "2"]], [Figure("f", 3.0, "ms", "it", 2.0)])
