@@ -14,10 +14,11 @@ ENGINES := $(if $(shell command -v dockerd),,docker.io) $(if $(shell command -v 
 	   $(if $(shell command -v buildah),,buildah) $(if $(shell command -v newuidmap),,uidmap) \
 	   $(if $(shell grep -s Y /sys/module/apparmor/parameters/enabled),apparmor)
 VM_APT := qemu-system-x86 kmod zstd debian-archive-keyring systemd
+ARM64_APT := qemu-system-arm
 VM_SYSTEMD = $(PY) vm/vm.py run 6.1 --systemd --rw $(CURDIR) --timeout 1800 --env STARTGATE_TEST_SLOWNESS=15 \
 	     --env STARTGATE_TEST_SYSTEMD=1 --env STARTGATE_REQUIRE_KERNEL=1 -- \
 	     $(PY) -m pytest -q tests/systemd --tb=short -p no:cacheprovider
-KERNELS := 5.10 6.1 6.12 newest
+KERNELS := 5.10 6.1 6.12 newest 6.1-arm64
 MISSING  = dpkg-query -W -f '$${Package} $${db:Status-Status}\n' $(1) 2>/dev/null \
 	  | awk '$$2 == "installed" {print $$1}' | sort | comm -13 - <(printf '%s\n' $(1) | sort)
 INSTALL  = @missing=$$($(call MISSING,$(1))); if [ -n "$$missing" ]; then \
@@ -25,7 +26,7 @@ INSTALL  = @missing=$$($(call MISSING,$(1))); if [ -n "$$missing" ]; then \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
 	  apt-get install -y -qq --no-remove --no-install-recommends $$missing >/dev/null; fi
 
-.PHONY: run test fuzz setup check bpf apt vm-apt engines-apt lint types unit kernel engines engines-table newest test-newest faults faults-table soak engines-and-vm test-vm test-systemd kernel-table bench bench-check bench-peer clean
+.PHONY: run test fuzz setup check bpf turnstile apt vm-apt arm64-apt engines-apt lint types unit kernel engines engines-table newest test-newest faults faults-table soak engines-and-vm test-vm test-systemd kernel-table bench bench-check bench-peer clean
 run: setup ## a live view of this host's containers, with a demo container
 	@$(VENV)/bin/startgate watch --demo
 
@@ -39,6 +40,8 @@ apt: ## Debian packages; apt is asked only when one is missing
 	$(call INSTALL,$(APT))
 vm-apt:
 	$(call INSTALL,$(VM_APT))
+arm64-apt:
+	$(call INSTALL,$(ARM64_APT))
 engines-apt:
 	$(if $(strip $(ENGINES)),$(call INSTALL,$(ENGINES)))
 
@@ -56,6 +59,7 @@ $(BPF)/exec_record.%.bpf.o: bpf/exec_record.bpf.c bpf/exec_record.h bpf/vmlinux.
 	$(CLANG) -O2 -g -target bpf -D__TARGET_ARCH_$(TARGET) -I/usr/include/$(ARCH)-linux-gnu -Wall -Wextra -Werror -Wno-unused-parameter -c $< -o $@
 	llvm-strip -g $@
 
+turnstile: $(NATIVE)
 $(NATIVE): native/turnstile.c bpf/exec_record.h | apt
 	@mkdir -p $(@D)
 	$(CC) -O2 -fPIC -shared -pthread -Wall -Wextra -Werror -o $@ $<
@@ -115,7 +119,7 @@ newest: # as a part of `test`: where it can be done
 	elif tests/engines/newest can-build; then $(MAKE) --no-print-directory test-newest; fi
 
 KERNEL ?= $(KERNELS)
-test-vm: setup vm-apt ## the kernel tests on other kernels, in virtual machines; KERNEL=6.1 for one
+test-vm: setup vm-apt $(if $(findstring arm64,$(KERNEL)),arm64-apt) ## the kernel tests on other kernels, in virtual machines; KERNEL=6.1 for one
 	$(PY) vm/matrix.py run $(KERNEL)
 test-systemd: setup vm-apt ## the unit of packaging/ under a systemd that is PID 1, in a 6.1 VM
 	$(VM_SYSTEMD)

@@ -139,7 +139,11 @@ static __always_inline void read_arguments(struct exec_record *rec, const char *
 	rec->flags |= EXEC_TRUNCATED;
 }
 
-/* Is it in /proc (runtimes execute themselves there), or too long, or not to be read yet? */
+/*
+ * Is it in /proc (runtimes execute themselves there), or too long, or not to be read yet? fork()
+ * leaves a child's pages old (copy_present_pte()), and a CPU that doesn't set the access flag
+ * itself faults on them, which a tracepoint can't serve: arm64 before ARMv8.1.
+ */
 static __always_inline int is_beyond_names(const char *text, long size)
 {
 	return size <= 0 || size >= PATH_SIZE ||

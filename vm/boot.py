@@ -11,7 +11,7 @@ import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import initrd
@@ -21,9 +21,11 @@ from kernels import Kernel
 TIMED_OUT = 124
 NO_REPORT = 125
 
+_VENV = Path(__file__).resolve().parent.parent / ".venv"
+
 _CONSOLE_TAIL = 6000
 _KERNEL_ARGUMENTS = (
-    "console=ttyS0 quiet loglevel=4 panic=-1"  # with -no-reboot, a panic ends QEMU
+    "quiet loglevel=4 panic=-1"  # with -no-reboot, a panic ends QEMU
     " nokaslr mitigations=off"  # nothing to defend, and TCG pays for each
     " tsc=reliable no_timer_check nowatchdog cryptomgr.notests"  # TCG is slow: no self-tests
     " random.trust_cpu=on audit=0 rcupdate.rcu_expedited=1"
@@ -32,10 +34,12 @@ _KERNEL_ARGUMENTS = (
 
 @dataclass(frozen=True)
 class Share:
-    """A directory of the host that the guest sees at the same path."""
+    """A directory of the host that the guest sees."""
 
     path: Path
     writable: bool
+    source: Path | None = None
+    """Where it is on the host, if that is not `path`."""
 
 
 @dataclass(frozen=True)
@@ -74,12 +78,16 @@ def run(kernel: Kernel, job: Job, *, timeout: float, memory: str, allow_kvm: boo
 
     Raises QemuError.
     """
-    image = initrd.build(kernel.directory / "early", {"job": job.script(), "shares": job.mounts()})
+    machine = qemu.MACHINES[kernel.architecture]
+    if kernel.venv:
+        job = replace(job, shares=[*job.shares, Share(_VENV, writable=False, source=kernel.venv)])
+    busybox = (kernel.root / "bin/busybox").read_bytes()
+    image = initrd.build(busybox, kernel.directory / "early", {"job": job.script(), "shares": job.mounts()})
     with _memory_file("initrd", image) as initrd_fd, _memory_file("console") as console:
         ports = {"out": qemu.Port(1), "err": qemu.Port(2), "status": qemu.Port(None)}
         command = [
-            *qemu.machine(memory, allow_kvm=allow_kvm),
-            *_boot(kernel, initrd_fd, job),
+            *qemu.command(machine, memory, allow_kvm=allow_kvm),
+            *_boot(kernel, machine, initrd_fd, job),
             *_outputs(console, {name: port.write_end for name, port in ports.items()}),
             *_shares(kernel, job),
         ]
@@ -104,11 +112,12 @@ def _tell(what: str, console: int) -> None:
     sys.stderr.write(f"vm: {what}; the console's end:\n{tail}\n")
 
 
-def _boot(kernel: Kernel, initrd_fd: int, job: Job) -> list[str]:
+def _boot(kernel: Kernel, machine: qemu.Machine, initrd_fd: int, job: Job) -> list[str]:
+    arguments = f"console={machine.console} {_KERNEL_ARGUMENTS}{' vm.systemd' * job.systemd}"
     return [
         *("-kernel", str(kernel.directory / "vmlinux")),
         *("-initrd", f"/proc/self/fd/{initrd_fd}"),
-        *("-append", _KERNEL_ARGUMENTS + " vm.systemd" * job.systemd),
+        *("-append", arguments),
     ]
 
 
@@ -130,7 +139,7 @@ def _output(name: str, fd: int) -> list[str]:
 
 def _shares(kernel: Kernel, job: Job) -> list[str]:
     shares = {
-        "root": Share(Path("/"), writable=False),
+        "root": Share(kernel.root, writable=False),
         "modules": Share(kernel.modules, writable=False),
         **{f"share{number}": share for number, share in enumerate(job.shares)},
     }
@@ -138,7 +147,7 @@ def _shares(kernel: Kernel, job: Job) -> list[str]:
 
 
 def _share(tag: str, share: Share) -> list[str]:
-    path = str(share.path).replace(",", ",,")  # QEMU's escape
+    path = str(share.source or share.path).replace(",", ",,")  # QEMU's escape
     # Inode numbers of several file systems below one share are made distinct by the remap.
     options = f"local,id={tag},path={path},security_model=none,multidevs=remap"
     return [

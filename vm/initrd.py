@@ -7,21 +7,20 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 _GUEST = Path(__file__).parent / "guest"
-_BUSYBOX = Path("/bin/busybox")
 _APPLETS = ("cp", "insmod", "mkdir", "mount", "sh", "switch_root")
 _DIRECTORIES = ("bin", "dev", "early", "host", "new", "proc", "sys", "writes")
 _FILE, _DIRECTORY, _LINK = 0o100755, 0o040755, 0o120777
 
 
-def build(early: Path, files: Mapping[str, bytes]) -> bytes:
+def build(busybox: bytes, early: Path, files: Mapping[str, bytes]) -> bytes:
     """Return a cpio archive; `files` go to its root."""
-    return b"".join(_archive(early, files))
+    return b"".join(_archive(busybox, early, files))
 
 
-def _archive(early: Path, files: Mapping[str, bytes]) -> Iterator[bytes]:
+def _archive(busybox: bytes, early: Path, files: Mapping[str, bytes]) -> Iterator[bytes]:
     for name in _DIRECTORIES:
         yield _entry(name, _DIRECTORY, b"")
-    yield _entry("bin/busybox", _FILE, _BUSYBOX.read_bytes())
+    yield _entry("bin/busybox", _FILE, busybox)
     for applet in _APPLETS:
         yield _entry(f"bin/{applet}", _LINK, b"busybox")
     for module in sorted(early.iterdir()):

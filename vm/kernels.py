@@ -1,9 +1,10 @@
 """Debian's kernels: fetched by package name from the machine's own mirror, unpacked, never installed.
 
 cache/NAME/release                what `uname -r` says
-cache/NAME/vmlinux                for QEMU
+cache/NAME/vmlinux                for QEMU: an ELF file on x86-64, an Image on arm64
 cache/NAME/early/NN-module.ko     what the initrd loads, in that order, decompressed
 cache/NAME/lib/modules/RELEASE/   for modprobe in the guest
+cache/NAME/root, venv             the guest's files, where the host's are of another architecture: see tree.py
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import lzma
 import os
 import re
 import shutil
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,9 +21,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import bzimage
+import tree
+from apt import Apt, FetchError, run
 
-_KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
-_META_PACKAGE = "linux-image-amd64"
 # From 7.x on, the image package is split.
 _PARTS = ("linux-image", "linux-binary", "linux-modules", "linux-base")
 _EARLY = ("virtio_pci", "virtio_console", "9pnet_virtio", "9p", "overlay")
@@ -33,16 +33,13 @@ _NET_DRIVERS = ("bonding", "dummy", "ifb", "ipvlan", "macvlan", "tap", "tun", "v
 _NET_DRIVERS_NEEDED = ("failover", "net_failover")  # by virtio_net
 
 
-class KernelError(Exception):
-    """A kernel can't be had; the message says why."""
-
-
 @dataclass(frozen=True)
 class Kernel:
     """A kernel by its name here. The first of `suites` that the mirror has is used."""
 
     name: str
     suites: tuple[str, ...]
+    architecture: str = "amd64"
 
     @property
     def directory(self) -> Path:
@@ -62,6 +59,21 @@ class Kernel:
         """What the guest sees as /lib/modules/RELEASE."""
         return self.directory / "lib/modules" / (self.release or "")
 
+    @property
+    def is_foreign(self) -> bool:
+        """Is it of another architecture than the host?"""
+        return self.architecture != "amd64"
+
+    @property
+    def root(self) -> Path:
+        """What the guest sees as /, below an overlay."""
+        return self.directory / "root" if self.is_foreign else Path("/")
+
+    @property
+    def venv(self) -> Path | None:
+        """What it sees in place of this checkout's .venv; None: nothing."""
+        return self.directory / "venv" if self.is_foreign else None
+
 
 KERNELS = {
     kernel.name: kernel
@@ -70,6 +82,7 @@ KERNELS = {
         Kernel("6.1", ("bookworm-security", "bookworm")),
         Kernel("6.12", ("trixie-security", "trixie")),
         Kernel("newest", ("trixie-backports",)),
+        Kernel("6.1-arm64", ("bookworm-security", "bookworm"), "arm64"),
     )
 }
 
@@ -84,7 +97,7 @@ def cache() -> Path:
 
 
 def fetch(kernel: Kernel, *, refresh: bool = False) -> None:
-    """Put the kernel in the cache, if it is not there yet. Raises KernelError."""
+    """Put the kernel in the cache, if it is not there yet. Raises FetchError."""
     if kernel.release and not refresh:
         return
     with _locked_cache() as directory:
@@ -108,117 +121,60 @@ def _locked_cache() -> Iterator[Path]:
 
 def _make(kernel: Kernel, scratch: Path) -> Path:
     apt = _first_apt(kernel, scratch)
-    release = apt.newest_release()
-    root = scratch / "root"
-    for package in apt.download(release):
-        _run("dpkg-deb", "-x", str(package), str(root))
-    return _arrange(root, release, scratch / "made")
+    release = _newest_release(apt, kernel)
+    known = set(apt.call("apt-cache", "pkgnames", "linux-").split())
+    packages = scratch / "packages"
+    for package in apt.download(*(name for part in _PARTS if (name := f"{part}-{release}") in known)):
+        run("dpkg-deb", "-x", str(package), str(packages))
+    made = scratch / "made"
+    modules = _arrange(packages, release, made)
+    _put_image(_first(packages / f"boot/vmlinuz-{release}", modules / "vmlinuz"), made, kernel)
+    if kernel.is_foreign:
+        tree.make(kernel.architecture, scratch / "tree", made)
+    return made
 
 
-def _first_apt(kernel: Kernel, scratch: Path) -> _Apt:
+def _first_apt(kernel: Kernel, scratch: Path) -> Apt:
     problems = []
     for suite in kernel.suites:
         try:
-            return _Apt(suite, scratch / suite)
-        except KernelError as error:
+            return Apt([suite], kernel.architecture, scratch / suite)
+        except FetchError as error:
             problems.append(f"{suite}: {error}")
-    raise KernelError("\n".join([f"no suite of kernel {kernel.name} can be read:", *problems]))
+    raise FetchError("\n".join([f"no suite of kernel {kernel.name} can be read:", *problems]))
 
 
-class _Apt:
-    """Apt on one suite, apart from the machine's own lists and packages."""
-
-    def __init__(self, suite: str, directory: Path) -> None:
-        """Read the suite's lists; apt checks their signature. Raises KernelError."""
-        self._directory = directory
-        for name in ("lists/partial", "cache/archives/partial", "packages"):
-            (directory / name).mkdir(parents=True)
-        sources = directory / "sources.list"
-        sources.write_text(f"deb [arch=amd64 signed-by={_keyring()}] {_mirror(suite)} {suite} main\n")
-        self._options = _options(directory, sources)
-        self._call("apt-get", "update")
-
-    def newest_release(self) -> str:
-        """Return the release that the suite's kernel package stands for."""
-        depends = self._call("apt-cache", "depends", _META_PACKAGE)
-        found = re.search(r"Depends: linux-image-(\d\S*)", depends)
-        if not found:
-            raise KernelError(f"the suite has no {_META_PACKAGE}")
-        return found[1]
-
-    def download(self, release: str) -> list[Path]:
-        """Download the packages of a release; apt checks their hashes."""
-        known = set(self._call("apt-cache", "pkgnames", "linux-").split())
-        wanted = [name for part in _PARTS if (name := f"{part}-{release}") in known]
-        self._call("apt-get", "download", *wanted)
-        return sorted((self._directory / "packages").iterdir())
-
-    def _call(self, *command: str) -> str:
-        program, *arguments = command
-        return _run(program, *self._options, *arguments, cwd=self._directory / "packages")
+def _newest_release(apt: Apt, kernel: Kernel) -> str:
+    """Return the release that the suite's kernel package stands for."""
+    package = f"linux-image-{kernel.architecture}"
+    found = re.search(r"Depends: linux-image-(\d\S*)", apt.call("apt-cache", "depends", package))
+    if not found:
+        raise FetchError(f"the suite has no {package}")
+    return found[1]
 
 
-def _options(directory: Path, sources: Path) -> list[str]:
-    settings = {
-        "Dir::Etc::sourcelist": sources,
-        "Dir::Etc::sourceparts": "-",
-        "Dir::State::Lists": directory / "lists",
-        "Dir::State::status": "/dev/null",
-        "Dir::Cache": directory / "cache",
-        "APT::Architecture": "amd64",
-        "APT::Sandbox::User": "root",  # _apt may not enter our directory
-        "APT::Get::AllowUnauthenticated": "false",
-        "Acquire::AllowInsecureRepositories": "false",
-        # A suite past its end of life is signed but no longer renewed.
-        "Acquire::Check-Valid-Until": "false",
-        "Acquire::Languages": "none",
-        "Acquire::Retries": "3",
-        # An empty suite is an error for us, not a warning.
-        "APT::Update::Error-Mode": "any",
-    }
-    return ["-qq", *(f"-o{name}={value}" for name, value in settings.items())]
-
-
-def _keyring() -> Path:
-    if not _KEYRING.exists():
-        raise KernelError(f"{_KEYRING} is missing (apt-get install debian-archive-keyring)")
-    return _KEYRING
-
-
-def _mirror(suite: str) -> str:
-    """Return the address that the machine itself uses for suites of this kind."""
-    security = suite.endswith("-security")
-    chosen = os.environ.get("STARTGATE_MIRROR_SECURITY" if security else "STARTGATE_MIRROR")
-    if chosen:
-        return chosen
-    label = "Debian-Security" if security else "Debian"
-    targets = ("Created-By: Packages", f"Label: {label}")
-    uris = _run("apt-get", "indextargets", "--format", "$(REPO_URI)", *targets).split()
-    if not uris:
-        raise KernelError(
-            f"apt has no {label} mirror: run apt-get update, or set STARTGATE_MIRROR[_SECURITY]"
-        )
-    return uris[0]
-
-
-def _arrange(root: Path, release: str, made: Path) -> Path:
+def _arrange(packages: Path, release: str, made: Path) -> Path:
     modules = made / "lib/modules" / release
     modules.parent.mkdir(parents=True)
-    _first(root / "usr/lib/modules" / release, root / "lib/modules" / release).rename(modules)
+    _first(packages / "usr/lib/modules" / release, packages / "lib/modules" / release).rename(modules)
     _prune(modules / "kernel")
-    bz = _first(root / f"boot/vmlinuz-{release}", modules / "vmlinuz")
-    (made / "vmlinux").write_bytes(bzimage.vmlinux(bz.read_bytes()))
-    _run("depmod", "-b", str(made), release)
+    run("depmod", "-b", str(made), release)
     _copy_early(made, release)
     (made / "release").write_text(release + "\n")
-    return made
+    return modules
+
+
+def _put_image(vmlinuz: Path, made: Path, kernel: Kernel) -> None:
+    image = vmlinuz.read_bytes()
+    # On arm64 it is not compressed.
+    (made / "vmlinux").write_bytes(image if kernel.is_foreign else bzimage.vmlinux(image))
 
 
 def _first(*paths: Path) -> Path:
     for path in paths:
         if path.exists():
             return path
-    raise KernelError(f"the packages have no {paths[0].name}")
+    raise FetchError(f"the packages have no {paths[0].name}")
 
 
 def _prune(kernel: Path) -> None:
@@ -239,7 +195,7 @@ def _copy_early(made: Path, release: str) -> None:
     """Copy what mounting the root needs, dependencies first."""
     paths: list[Path] = []
     for name in _EARLY:
-        shown = _run("modprobe", "-d", str(made), "-S", release, "--show-depends", name)
+        shown = run("modprobe", "-d", str(made), "-S", release, "--show-depends", name)
         paths += [Path(line.split()[1]) for line in shown.splitlines() if line.startswith("insmod ")]
     (made / "early").mkdir()
     for number, path in enumerate(dict.fromkeys(paths)):
@@ -248,13 +204,3 @@ def _copy_early(made: Path, release: str) -> None:
         (made / f"early/{number:02}-{name}").write_bytes(
             lzma.decompress(content) if path.suffix == ".xz" else content
         )
-
-
-def _run(*command: str, cwd: Path | None = None) -> str:
-    try:
-        done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=True)
-    except FileNotFoundError as error:
-        raise KernelError(f"{command[0]} is not installed") from error
-    except subprocess.CalledProcessError as error:
-        raise KernelError(f"{command[0]} failed: {error.stderr.strip() or error.returncode}") from error
-    return done.stdout

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,8 @@ from xml.etree import ElementTree
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "build/kernels"
-KERNELS = ("5.10", "6.1", "6.12", "newest")
+FOREIGN = ("6.1-arm64",)
+KERNELS = ("5.10", "6.1", "6.12", "newest", *FOREIGN)
 NATIVE = "native"
 SLOWNESS = "15"
 TIMEOUT = 2400
@@ -81,6 +83,8 @@ def run(kernel: str, chosen: list[str], *, keep: bool) -> int:
     if kernel == NATIVE:
         return subprocess.run(tests, cwd=ROOT, check=False).returncode
     print(f"== kernel {kernel}", flush=True)
+    if kernel in FOREIGN:  # the guest has a compiler of its own
+        tests = ["sh", "-c", f"make -s -o apt turnstile && {shlex.join(tests)}"]
     status = subprocess.run([*vm(kernel), *tests], cwd=ROOT, check=False).returncode
     if keep:
         release = subprocess.run(

@@ -7,8 +7,8 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-_QEMU = "qemu-system-x86_64"
 _TRIAL_TIMEOUT = 5.0
 # After QEMU was killed, a reader of our output that is stuck may not hold us up for ever.
 _GRACE = 2.0
@@ -18,24 +18,44 @@ class QemuError(Exception):
     """QEMU can't be started; the message says why."""
 
 
-def machine(memory: str, *, allow_kvm: bool) -> list[str]:
+@dataclass(frozen=True)
+class Machine:
+    """What QEMU plays: its program, the Debian package of that, the machine, its CPU, its console."""
+
+    program: str
+    package: str
+    name: str
+    cpu: str
+    console: str
+    has_kvm: bool
+
+
+MACHINES = {
+    # Page tables of five levels cost time.
+    "amd64": Machine("qemu-system-x86_64", "qemu-system-x86", "q35", "max,la57=off", "ttyS0", True),
+    # A CPU that servers have: it sets the access flag of page table entries itself (FEAT_HAFDBS).
+    "arm64": Machine("qemu-system-aarch64", "qemu-system-arm", "virt", "neoverse-n1", "ttyAMA0", False),
+}
+
+
+def command(machine: Machine, memory: str, *, allow_kvm: bool) -> list[str]:
     """Return the program and what the machine consists of. Raises QemuError."""
-    if not shutil.which(_QEMU):
-        raise QemuError(f"{_QEMU} is not installed (apt-get install qemu-system-x86)")
-    if allow_kvm and os.access("/dev/kvm", os.R_OK | os.W_OK):
-        command = _machine("kvm", memory)
-        if _starts(command):
-            return command
+    if not shutil.which(machine.program):
+        raise QemuError(f"{machine.program} is not installed (apt-get install {machine.package})")
+    if allow_kvm and machine.has_kvm and os.access("/dev/kvm", os.R_OK | os.W_OK):
+        accelerated = _command(machine, "kvm", memory)
+        if _starts(accelerated):
+            return accelerated
     # With several TCG threads, QEMU 7.2 breaks guest kernels that patch their own code
     # ("Oops: int3" when tracing starts).
-    return _machine("tcg,thread=single", memory)
+    return _command(machine, "tcg,thread=single", memory)
 
 
-def _machine(accelerator: str, memory: str) -> list[str]:
+def _command(machine: Machine, accelerator: str, memory: str) -> list[str]:
     return [
-        *(_QEMU, "-name", "startgate", "-machine", "q35", "-accel", accelerator),
-        # One vCPU is as fast as several on one thread. Page tables of five levels cost time.
-        *("-cpu", "max,la57=off", "-smp", "1", "-m", memory),
+        *(machine.program, "-name", "startgate", "-machine", machine.name, "-accel", accelerator),
+        # One vCPU is as fast as several on one thread.
+        *("-cpu", machine.cpu, "-smp", "1", "-m", memory),
         *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
     ]
 

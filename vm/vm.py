@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import NoReturn
 
 import boot
-from kernels import KERNELS, KernelError, fetch
+from apt import FetchError
+from kernels import KERNELS, fetch
 from qemu import QemuError
 
 _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "CI")
@@ -29,7 +30,7 @@ def main() -> int:
         parser.error("run, and only run, needs a command: -- CMD ARG...")
     try:
         status: int = options.do(options, command)
-    except (KernelError, QemuError) as error:
+    except (FetchError, QemuError) as error:
         sys.stderr.write(f"vm: {error}\n")
         return boot.NO_REPORT
     return status
@@ -82,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
 def _list(options: argparse.Namespace, command: Sequence[str]) -> int:
     for kernel in KERNELS.values():
         state = kernel.release or "not fetched"
-        sys.stdout.write(f"{kernel.name:8}{state:24}{' or '.join(kernel.suites)}\n")
+        sys.stdout.write(f"{kernel.name:12}{state:24}{' or '.join(kernel.suites)}\n")
     return 0
 
 

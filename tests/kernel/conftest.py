@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from startgate import KernelUnsupported
-from startgate.kernel import features
+from startgate.kernel import features, spawn
 from startgate.records import SOURCES
 from startgate.testing import make_bundle
 from tests.kernel.support import (
@@ -30,6 +30,7 @@ _numbers = itertools.count()
 
 @pytest.fixture(scope="session", autouse=True)
 def _kernel() -> None:
+    spawn.keep_gil_free()  # tests answer their own children's execs, without a watcher, too
     try:
         group = features.open_group()
     except KernelUnsupported as error:
