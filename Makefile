@@ -18,7 +18,7 @@ ARM64_APT := qemu-system-arm
 VM_SYSTEMD = $(PY) vm/vm.py run 6.1 --systemd --rw $(CURDIR) --timeout 1800 --env STARTGATE_TEST_SLOWNESS=15 \
 	     --env STARTGATE_TEST_SYSTEMD=1 --env STARTGATE_REQUIRE_KERNEL=1 -- \
 	     $(PY) -m pytest -q tests/systemd --tb=short -p no:cacheprovider
-KERNELS := 5.10 6.1 6.12 newest 6.1-arm64
+KERNELS := 5.10 6.1 6.12 newest 6.1-arm64 newest-arm64-16k
 MISSING  = dpkg-query -W -f '$${Package} $${db:Status-Status}\n' $(1) 2>/dev/null \
 	  | awk '$$2 == "installed" {print $$1}' | sort | comm -13 - <(printf '%s\n' $(1) | sort)
 INSTALL  = @missing=$$($(call MISSING,$(1))); if [ -n "$$missing" ]; then \

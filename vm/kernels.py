@@ -40,6 +40,7 @@ class Kernel:
     name: str
     suites: tuple[str, ...]
     architecture: str = "amd64"
+    flavour: str = ""
 
     @property
     def directory(self) -> Path:
@@ -83,6 +84,7 @@ KERNELS = {
         Kernel("6.12", ("trixie-security", "trixie")),
         Kernel("newest", ("trixie-backports",)),
         Kernel("6.1-arm64", ("bookworm-security", "bookworm"), "arm64"),
+        Kernel("newest-arm64-16k", ("trixie-backports",), "arm64", "-16k"),  # pages of 16 KiB
     )
 }
 
@@ -146,7 +148,7 @@ def _first_apt(kernel: Kernel, scratch: Path) -> Apt:
 
 def _newest_release(apt: Apt, kernel: Kernel) -> str:
     """Return the release that the suite's kernel package stands for."""
-    package = f"linux-image-{kernel.architecture}"
+    package = f"linux-image-{kernel.architecture}{kernel.flavour}"
     found = re.search(r"Depends: linux-image-(\d\S*)", apt.call("apt-cache", "depends", package))
     if not found:
         raise FetchError(f"the suite has no {package}")

@@ -18,7 +18,7 @@ from xml.etree import ElementTree
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "build/kernels"
-FOREIGN = ("6.1-arm64",)
+FOREIGN = ("6.1-arm64", "newest-arm64-16k")
 KERNELS = ("5.10", "6.1", "6.12", "newest", *FOREIGN)
 NATIVE = "native"
 SLOWNESS = "15"

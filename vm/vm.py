@@ -83,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
 def _list(options: argparse.Namespace, command: Sequence[str]) -> int:
     for kernel in KERNELS.values():
         state = kernel.release or "not fetched"
-        sys.stdout.write(f"{kernel.name:12}{state:24}{' or '.join(kernel.suites)}\n")
+        sys.stdout.write(f"{kernel.name:18}{state:24}{' or '.join(kernel.suites)}\n")
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import select
 import shutil
@@ -22,7 +23,7 @@ from startgate.records.table import Table
 from tests.kernel.support import PATIENCE, eventually
 
 WORDS = Words((b"create", b"start"), (b"delete",))
-SMALL = 4 * 4096  # room for four packets
+SMALL = 4 * mmap.PAGESIZE  # room for four packets
 
 
 class Gate:
