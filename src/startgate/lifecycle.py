@@ -20,6 +20,7 @@ from startgate.hold import Hold
 from startgate.kernel.process import ProcessId
 from startgate.listeners import Deny
 from startgate.runtimes.commandline import Invocation
+from startgate.runtimes.log import RuntimeLog
 from startgate.runtimes.oci import Config
 
 STARTING_LIMIT = 10_000
@@ -77,6 +78,8 @@ class Entry:
     """A gate is armed that will tell its pid."""
     config: Config | None = None
     """Its config.json, once read."""
+    log: RuntimeLog | None = None
+    """Where the runtime tells why the start failed."""
     runtime_watch: Watch | None = None
     init_watch: Watch | None = None
     told: bool = False

@@ -235,7 +235,7 @@ def test_a_younger_process_of_the_user_is_no_init(user: User, name: str, watchin
             told = f"{name}-{number}"
             user("create", "-b", "/nonexistent", "--pid-file", "pid", told)
             stopped = watched.wait_for("stopped", told)
-            assert stopped.reason and "before a container was seen" in stopped.reason.message
+            assert stopped.reason and stopped.reason.message.startswith("the start failed: runc ended with")
             assert stopped.container and stopped.container.pid is None
     forger.kill()
     forger.wait()

@@ -29,7 +29,7 @@ REAL = (
 
 
 def test_a_real_stat_line() -> None:
-    assert parse_stat(REAL) == Stat("runc:[2:INIT]", "S", 1200, 987654, 2304)
+    assert parse_stat(REAL) == Stat("runc:[2:INIT]", "S", 1200, 987654, 2304, 4194560)
 
 
 @pytest.mark.parametrize("comm", ["a b", "(", ")", ") S 1 (", "a) R 1 2 3", "new\nline", "", "()", "ü"])

@@ -13,7 +13,7 @@ from startgate import running
 from startgate.errors import BundleError, NotReadable
 from startgate.events import Container, Event
 from startgate.exits import Watch
-from startgate.gates import inits, view
+from startgate.gates import failure, inits, view
 from startgate.gates.context import Context, event
 from startgate.gates.ends import Ends
 from startgate.hold import Hold
@@ -116,9 +116,19 @@ class Created:
         """Ask the runtime's state again and again: for a container that no gate will hold."""
         until, workers = time.monotonic() + _POLL_LIMIT, self._context.workers
         while entry.state is State.CREATING and time.monotonic() < until and not workers.closed:
-            if init := self._by_state(self._context.proc, entry):
+            init = self._by_state(self._context.proc, entry)
+            if init and self._runs(entry, init):
                 self.late(entry, init)
             time.sleep(_POLL)
+
+    def _runs(self, entry: Entry, init: ProcessId) -> bool:
+        """Does its program run? Before that the start may still fail. A restored one executes nothing."""
+        if entry.invocation.command is Command.RESTORE:
+            return True
+        try:
+            return self._context.proc.stat(init.pid).executed
+        except NotReadable:
+            return False
 
     def watch_runtime(self, entry: Entry) -> None:
         """Its end tells of starts that fail, and of `create`s whose pid file nobody reads."""
@@ -137,13 +147,17 @@ class Created:
             return
         init = self._init_after(entry, status)
         if init is None:
-            told = "" if status is None else f" with wait status {status}"
-            message = f"the runtime ended{told} before a container was seen"
-            self.ends.ended(entry, End(status, message))
+            self.ends.ended(entry, End(status, self._failure(entry, status)))
         elif entry.invocation.command is Command.CREATE or entry.gated:
             self._expect_gate(entry, init)
-        else:
-            self._context.workers.submit(lambda: self.late(entry, init))
+        else:  # detached, or it was killed: its program runs, or is about to
+            self._expect_gate(entry, init)
+            self._context.workers.submit(lambda: self.look_for(entry))
+
+    def _failure(self, entry: Entry, status: int | None) -> str:
+        others = (e.log for e in self._context.lifecycle.containers() if e is not entry)
+        alone = not entry.log or entry.log.path not in {log.path for log in others if log}
+        return failure.describe(self._context.proc, entry, status, alone=alone)
 
     def _init_after(self, entry: Entry, status: int | None) -> ProcessId | None:
         """Return what a runtime that ended has started, as its state tells, which may be another's by now."""

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from startgate import engines
 from startgate.errors import BundleError
 from startgate.events import Container, Event, printable
-from startgate.gates import host
+from startgate.gates import failure, host
 from startgate.gates.begin import begin
 from startgate.gates.context import Context, event, key_of
 from startgate.gates.created import Created
@@ -71,6 +71,7 @@ class Creating:
         """Complete the record, arm the gates. False: no gate is left that could tell the pid."""
         self._created.watch_runtime(entry)
         with View(self._context.proc, record.tid, record.ppid) as view:
+            entry.log = failure.find_log(self._context.proc, entry.invocation, view, record.ppid)
             bundle = view.absolute(entry.invocation.bundle or ".")
             self._describe(entry, view, bundle)
             pid_file = self._arm_pid_file(entry, view, bundle)

@@ -14,6 +14,7 @@ import msgspec
 
 from startgate.errors import NotReadable
 from startgate.events import printable, timestamp
+from startgate.gates.failure import path_of_log
 from startgate.gates.view import View
 from startgate.kernel import files
 from startgate.kernel.process import Proc
@@ -26,8 +27,6 @@ log = logging.getLogger(__name__)
 _LONGEST = 4096
 # Podman reads a log that holds one JSON object only: a second refusal takes the first's place.
 _OURS = b'{"level":"error","msg":"startgate: denied'
-# crun's --log takes where to as well
-_NO_FILES = ("journald:", "syslog:")
 
 
 def explain(proc: Proc, call: Invocation, record: ExecRecord, verdict: Deny) -> None:
@@ -35,14 +34,14 @@ def explain(proc: Proc, call: Invocation, record: ExecRecord, verdict: Deny) -> 
 
     Never raises: a refusal that can't be explained is still one.
     """
-    if not call.log or call.log.startswith(_NO_FILES):
+    if not (given := path_of_log(call.log)):
         return
     try:
         with View(proc, record.tid) as view:
-            path = view.absolute(call.log.removeprefix("file:"))
+            path = view.absolute(given)
             files.append_to_regular(view.root, path, line(verdict, call.log_format), _OURS)
     except (OSError, NotReadable) as error:
-        log.info("why %s was denied is not told in %s: %s", printable(call.id), printable(call.log), error)
+        log.info("why %s was denied is not told in %s: %s", printable(call.id), printable(given), error)
 
 
 def line(verdict: Deny, log_format: str | None) -> bytes:

@@ -24,6 +24,7 @@ from startgate.gates.begin import begin, outline
 from startgate.gates.context import Context, Job, event, key_of, runtime_path
 from startgate.gates.created import Created
 from startgate.gates.executing import process_of
+from startgate.gates.failure import find_users_log, path_of_log
 from startgate.gates.repeats import Repeats
 from startgate.gates.turns import Turns
 from startgate.hold import Hold
@@ -174,6 +175,7 @@ class Rootless:
         call, container = entry.invocation, entry.container
         try:
             with LocalFiles(self._context.proc.host, entry.key.uid) as files:
+                entry.log = find_users_log(files, call.log)
                 config = oci.decode_config(files.read(call.config or "", FILE_LIMIT))
                 container = oci.describe(container, config, self._context.capabilities)
                 container = replace(container, host_namespaces=self._shared(entry, config))
@@ -247,6 +249,7 @@ def _absolute(call: Invocation, path: str, directory: str) -> Invocation:
         config=resolve(call.config or oci.CONFIG, bundle),
         pid_file=resolve(call.pid_file, bundle if crun else directory) if call.pid_file else None,
         root=resolve(call.root) if call.root else None,
+        log=resolve(given) if (given := path_of_log(call.log)) else None,
     )
 
 

@@ -112,6 +112,17 @@ class View:
         host = self._proc.host.rstrip("/")
         return (real.removeprefix(host) or "/") if f"{real}/".startswith(f"{host}/") else real
 
+    def stat(self, path: str) -> os.stat_result | None:
+        """Return the status of a file, None where there is none. Opens nothing but the path."""
+        try:
+            fd = files.open_in_root(self.root, path, os.O_PATH)
+        except OSError:
+            return None
+        try:
+            return os.fstat(fd)
+        finally:
+            os.close(fd)
+
     def namespace(self, path: str) -> int | None:
         """Return the inode number of the namespace at a path; None where it is none."""
         directory, name = posixpath.split(path)

@@ -19,15 +19,17 @@ from startgate.kernel.layers import find_mount, mount_id
 # What a disk or memory of this host answers. No overlay: its layers may be anything.
 _LOCAL = frozenset("bcachefs btrfs ext2 ext3 ext4 f2fs jfs ramfs reiserfs tmpfs xfs zfs".split())
 _STEP = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
-_MOUNTS = "/proc/self/mountinfo"
 
 
 class LocalFiles:
     """The regular files of one user below a root directory. No link is followed, nor `..`."""
 
-    def __init__(self, root: str, owner: int) -> None:
-        """`root` is where the host's root directory is mounted: that may be any file system."""
+    def __init__(self, root: str, owner: int, process: str = "/proc/self") -> None:
+        """`root` is where the host's root directory is mounted: that may be any file system. Or it is that
+        of another process, whose directory in /proc `process` is.
+        """
         self._owner = owner
+        self._mounts = f"{process}/mountinfo"
         self._root = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self._databases: dict[str, int] = {}
 
@@ -48,6 +50,14 @@ class LocalFiles:
         if path not in self._databases:
             self._databases[path] = self._open(path)
         return os.pread(self._databases[path], size, offset)
+
+    def stat(self, path: str) -> os.stat_result:
+        """Return the status of what a path leads to, whosever it is. Raises OSError."""
+        fd = self._find(path)
+        try:
+            return os.fstat(fd)
+        finally:
+            os.close(fd)
 
     def _open(self, path: str) -> int:
         found = self._find(path)
@@ -84,7 +94,7 @@ class LocalFiles:
         mount = mount_id(fd)
         if mount and mount == before:
             return mount
-        found = find_mount(_MOUNTS, id=mount)
+        found = find_mount(self._mounts, id=mount)
         if found is None or (found.kind not in _LOCAL and found.device != self._device()):
             kind = found.kind if found else "unknown"
             raise OSError(errno.EXDEV, f"on a file system that may not answer ({kind})", path)
@@ -92,7 +102,7 @@ class LocalFiles:
 
     def _device(self) -> str | None:
         """The root directory's file system, be it what it may: all depends on it anyway."""
-        root = find_mount(_MOUNTS, id=mount_id(self._root))
+        root = find_mount(self._mounts, id=mount_id(self._root))
         return root.device if root else None
 
     def close(self) -> None:

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from startgate.errors import NotReadable
 from startgate.kernel.memory import execve_argv_index, read_strings
 
+_PF_FORKNOEXEC = 0x40  # <linux/sched.h>: "forked but didn't exec"; execve(2) clears it
 NAMESPACES = ("mnt", "net", "pid", "ipc", "uts", "user", "cgroup")
 
 
@@ -29,6 +30,13 @@ class Stat(NamedTuple):
     """In clock ticks since boot: with the pid it names one process for ever."""
     exit_code: int
     """A wait status, once the process is a zombie (else 0, or hidden from us)."""
+    flags: int = 0
+    """The kernel's PF_ flags."""
+
+    @property
+    def executed(self) -> bool:
+        """Has it executed a program since it was forked? An init that waits to do so has not."""
+        return not self.flags & _PF_FORKNOEXEC
 
 
 class ProcessId(NamedTuple):
@@ -234,7 +242,7 @@ def parse_stat(line: bytes) -> Stat:
         rest = line[closed + 2 :].split()
         comm = line[opened + 1 : closed].decode(errors="replace")
         exit_code = int(rest[49]) if len(rest) > 49 else 0
-        return Stat(comm, rest[0].decode(), int(rest[1]), int(rest[19]), exit_code)
+        return Stat(comm, rest[0].decode(), int(rest[1]), int(rest[19]), exit_code, int(rest[6]))
     except (ValueError, IndexError) as error:
         raise NotReadable("a stat line of an unknown format") from error
 
