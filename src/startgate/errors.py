@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+INSTALL_POLICY = "pip install '.[policy]' in startgate's checkout"
+"""What to do about a library that is missing."""
+
 
 class StartgateError(Exception):
     """Base of all errors of startgate: one sentence, fit for a person."""

@@ -6,9 +6,10 @@ Unknown is None or an empty collection, never a guess. All are immutable.
 from __future__ import annotations
 
 import time
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import Meta
 
 from startgate.foreign import clip
 
@@ -26,6 +27,11 @@ EVENT_TYPES: tuple[EventType, ...] = (
     "denied",
     "lost",
 )
+
+OF_COMMAND = Meta(extra={"known": "command"})
+"""A field that the runtime's command tells, whether or not its config.json can be read."""
+AT_CREATED = Meta(extra={"known": "created"})
+"""A field that is not known before `created`. A rule that asks for it is asked there."""
 
 
 class Namespaces(msgspec.Struct, frozen=True):
@@ -92,24 +98,24 @@ class Container(msgspec.Struct, frozen=True):
     `host_namespaces`: kinds of namespaces (``pid``, ``net``, ...) that are the host's own.
     """
 
-    id: str
+    id: Annotated[str, OF_COMMAND]
     name: str | None = None
     engine: str | None = None
-    runtime: str | None = None
-    runtime_path: str | None = None
-    pid: int | None = None
-    bundle: str | None = None
+    runtime: Annotated[str | None, OF_COMMAND] = None
+    runtime_path: Annotated[str | None, OF_COMMAND] = None
+    pid: Annotated[int | None, AT_CREATED] = None
+    bundle: Annotated[str | None, OF_COMMAND] = None
     rootfs: str | None = None
     image: str | None = None
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
     hostname: str | None = None
     kubernetes: Kubernetes | None = None
-    namespaces: Namespaces = Namespaces()
+    namespaces: Annotated[Namespaces, AT_CREATED] = Namespaces()
     host_namespaces: tuple[str, ...] = ()
-    cgroup: CgroupId | None = None
-    rootless: bool = False
-    uid: int | None = None
+    cgroup: Annotated[CgroupId | None, AT_CREATED] = None
+    rootless: Annotated[bool, OF_COMMAND] = False
+    uid: Annotated[int | None, OF_COMMAND] = None
     args: tuple[str, ...] = ()
     user: str | None = None
     privileged: bool = False
@@ -120,7 +126,7 @@ class Container(msgspec.Struct, frozen=True):
     seccomp: bool = False
     apparmor: str | None = None
     mounts: tuple[Mount, ...] = ()
-    started_by: Caller | None = None
+    started_by: Annotated[Caller | None, OF_COMMAND] = None
     truncated: tuple[str, ...] = ()
 
 

@@ -7,11 +7,9 @@ from collections.abc import Callable
 
 from startgate.errors import UsageError
 from startgate.events import Event
-from startgate.policy.cel import EvaluationError, Expression, ExpressionError, asked_by, context
+from startgate.policy.cel import EvaluationError, ExpressionError, asked_by, compile_expression
 
 log = logging.getLogger(__name__)
-
-_NAMES = ("type", "time", "held_us", "gate", "container", "process", "exit", "reason")
 
 
 def compile_filter(expression: str) -> Callable[[Event], bool]:
@@ -21,7 +19,7 @@ def compile_filter(expression: str) -> Callable[[Event], bool]:
     does not. Raises UsageError when it does not compile, or the CEL library is missing.
     """
     try:
-        compiled = Expression(expression, _NAMES)
+        compiled = compile_expression(expression, Event.__struct_encode_fields__)
     except ExpressionError as error:
         place = f"{error.line}:{error.column}"
         raise UsageError(f"the filter does not compile, at {place}: {error}") from error
@@ -34,12 +32,9 @@ def compile_filter(expression: str) -> Callable[[Event], bool]:
             log.warning("the filter can't be asked: %s", error)
             return False
         try:
-            value = compiled.evaluate(context(event, asked))
+            return bool(compiled.evaluate(asked.context(event)))
         except EvaluationError as error:
             log.debug("the filter fails on %s: %s", event.type, error)
             return False
-        if value is not None and not isinstance(value, bool):
-            log.warning("the filter is neither true nor false: %.100r", value)
-        return value is True
 
     return matches

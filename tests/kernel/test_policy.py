@@ -143,9 +143,10 @@ def test_an_exec_is_denied_and_another_is_not(
 def test_warnings_are_recorded_and_nothing_is_denied(
     runc: Runtime, bundle: Path, name: str, watching: Watching, tmp_path: Path
 ) -> None:
-    text = DENY.format(name="w", match="true").replace('"deny"', '"warn"') + DENY.format(
+    text = DENY.format(name="w", match="true") + DENY.format(
         name="broken", match='container.labels["x"] == ""'
     )
+    text = text.replace('"deny"', '"warn"')
     with judging(watching, tmp_path, text) as watched:
         assert runc("run", "-b", str(bundle), name, check=False).returncode == 7
         event = watched.wait_for("creating", name)
@@ -214,7 +215,7 @@ def test_a_rule_that_fails_closed_and_can_not_be_decided(
     with judging(watching, tmp_path, text) as watched:
         assert runc("run", "-b", str(bundle), name, check=False).returncode == 126
         denied = watched.wait_for("denied", name)
-    assert denied.reason.message == "rule closed could not be decided: there is no 'x'"
+    assert denied.reason.message == 'rule closed could not be decided: there is no "x"'
 
 
 # Patch

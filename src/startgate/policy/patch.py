@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from startgate.errors import StartgateError, UsageError
+from startgate.errors import INSTALL_POLICY, StartgateError, UsageError
 from startgate.events import Deny, Note
 from startgate.kernel.capabilities import CAPABILITIES
 from startgate.policy import schema
@@ -275,5 +275,5 @@ def _jsonpatch() -> Any:
     try:
         import jsonpatch  # noqa: PLC0415  (only for those who need it)
     except ImportError as error:
-        raise UsageError("json_patch needs a library: pip install 'startgate[policy]'") from error
+        raise UsageError(f"json_patch needs a library: {INSTALL_POLICY}") from error
     return jsonpatch

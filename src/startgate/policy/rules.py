@@ -8,31 +8,36 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import msgspec
 
 from startgate.config import tomlfile
 from startgate.config.tomlfile import Position, Reader, TomlFile
 from startgate.errors import UsageError
-from startgate.events import Event, EventType, Note
+from startgate.events import Container, Event, EventType, Note
+from startgate.fields import fields_of
 from startgate.listeners import Deny, Registration
-from startgate.policy import cel, schema
-from startgate.policy.cel import EvaluationError, Expression, ExpressionError
+from startgate.policy import schema
+from startgate.policy.cel import (
+    RULE_NAMES,
+    EvaluationError,
+    ExpressionError,
+    Result,
+    asked_by,
+    compile_expression,
+)
 from startgate.policy.patch import Changes, Patch
 from startgate.policy.schema import InvalidChange
+
+if TYPE_CHECKING:
+    from startgate.policy.engine import Expression
 
 Action = Literal["deny", "warn", "audit", "patch"]
 RuleEvent = Literal["creating", "created", "exec"]
 RULE_EVENTS: tuple[RuleEvent, ...] = get_args(RuleEvent)
 
 Said = Deny | Note | Patch
-
-_KNOWN_WHEN_CREATED = frozenset({"pid", "namespaces", "cgroup"})
-# What is known of a container whose config.json could not be read.
-_KNOWN_WITHOUT_CONFIG = frozenset(
-    {"id", "runtime", "runtime_path", "bundle", "uid", "started_by", "rootless"}
-)
 
 
 class RuleTable(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,7 +70,7 @@ class Rule:
     @property
     def expressions(self) -> list[Expression]:
         """All that is evaluated."""
-        return [self.match, self.message] if isinstance(self.message, Expression) else [self.match]
+        return [self.match] if isinstance(self.message, str) else [self.match, self.message]
 
     def judge(self, event: Event, context: Any) -> list[Said]:
         """Return what the rule says of an event; nothing where it does not match."""
@@ -73,8 +78,6 @@ class Rule:
             self._check_known(event)
             self.match.check_cost(event)
             matches = self.match.evaluate(context)
-            if not isinstance(matches, bool):
-                raise EvaluationError(f"match gives {type(matches).__name__}, not true or false")
         except EvaluationError as error:
             return self.failed(str(error))
         return self._say(event, context) if matches else []
@@ -87,12 +90,12 @@ class Rule:
 
     def _check_known(self, event: Event) -> None:
         """Raises EvaluationError: what is not known must not be taken for harmless."""
+        asked = self.match.references.fields
         container = event.container
-        asked = self.match.references.fields.get("container", frozenset[str]())
-        if container and container.rootfs is None and (asked is None or asked - _KNOWN_WITHOUT_CONFIG):
+        if container and container.rootfs is None and _asks(asked.get("container", set()), but_for="command"):
             raise EvaluationError("the container's config.json is not known")
         for name, record in (("container", container), ("process", event.process)):
-            fields = self.match.references.fields.get(name, frozenset[str]())
+            fields = asked.get(name, set())
             for cut in record.truncated if record else ():
                 if fields is None or cut in fields:
                     raise EvaluationError(f"{name}.{cut} is too large to be told in full")
@@ -125,7 +128,10 @@ class Policy:
         self._by_event: dict[EventType, list[Rule]] = {
             kind: found for kind in RULE_EVENTS if (found := [rule for rule in rules if kind in rule.on])
         }
-        self._asked = {kind: _asked(found) for kind, found in self._by_event.items()}
+        self._asked = {
+            kind: asked_by([each for rule in found for each in rule.expressions])
+            for kind, found in self._by_event.items()
+        }
 
     def registrations(self) -> list[Registration]:
         """Return the callbacks by which the rules are asked."""
@@ -144,7 +150,7 @@ class Policy:
         if not rules:
             return []
         try:
-            context = cel.context(event, self._asked[event.type])
+            context = self._asked[event.type].context(event)
         except EvaluationError as error:
             return [(rule, rule.failed(str(error))) for rule in rules]
         verdicts: list[tuple[Rule, list[Said]]] = []
@@ -192,17 +198,17 @@ class _Compiler:
     def compile(self, values: dict[str, Any]) -> Rule:
         table = self._file.decode(values, RuleTable, "rule", self._index)
         self._check(table)
-        match = self._expression("match", table.match)
+        match = self._expression("match", table.match, "bool")
         message: str | Expression = table.message if table.message is not None else table.name
         if table.message_expression is not None:
-            message = self._expression("message_expression", table.message_expression)
+            message = self._expression("message_expression", table.message_expression, "string")
         return Rule(
             name=table.name,
             action=table.action,
             match=match,
             message=message,
             on=self._events(table, match),
-            deny_on_error=(table.on_error or ("deny" if table.fail_closed else "allow")) == "deny",
+            deny_on_error=(table.on_error or _on_error(table)) == "deny",
             fail_closed=table.fail_closed,
             patch=self._patch(table),
         )
@@ -231,9 +237,9 @@ class _Compiler:
         if table.action in ("warn", "audit") and table.fail_closed:
             raise self._error("fail_closed", f"a rule that can only {table.action} has nothing to close")
 
-    def _expression(self, key: str, source: str) -> Expression:
+    def _expression(self, key: str, source: str, result: Result) -> Expression:
         try:
-            return Expression(source)
+            return compile_expression(source, RULE_NAMES, result)
         except ExpressionError as error:
             raise self._file.error(f"{key}: {error}", self._place(key, error)) from error
 
@@ -267,14 +273,24 @@ class _Compiler:
         return self._file.error(message, position)
 
 
+def _on_error(table: RuleTable) -> str:
+    """Return what follows where a rule can't be decided. Whoever is to be refused must not choose it."""
+    return "deny" if table.action == "deny" or table.fail_closed else "allow"
+
+
 def _earliest(match: Expression) -> RuleEvent:
     """Return the earliest event at which all is known that the expression asks for."""
-    fields = match.references.fields
-    if "process" in fields:
+    asked = match.references.fields
+    if "process" in asked:
         return "exec"
-    asked = fields.get("container", frozenset[str]())
-    return "created" if asked and asked & _KNOWN_WHEN_CREATED else "creating"
+    created = _asks(asked.get("container", set()), "created") and asked["container"] is not None
+    return "created" if created else "creating"
 
 
-def _asked(rules: Sequence[Rule]) -> cel.Asked:
-    return cel.asked_by([expression for rule in rules for expression in rule.expressions])
+def _asks(fields: set[str] | None, known: str = "", *, but_for: str = "") -> bool:
+    """Does it ask for fields of a container that are known then, or for others than those? None: for all."""
+    of_container = fields_of(Container)
+    asked = of_container if fields is None else fields
+    return any(
+        of_container[name].known == known if known else of_container[name].known != but_for for name in asked
+    )
