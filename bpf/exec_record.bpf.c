@@ -21,8 +21,13 @@
 #define EXECS_IN_FLIGHT 1024
 #define READERS 64
 #define PENDING_MAX 512
+#define MARKS_MAX 32	/* of one file, of all groups */
+#define WORDS_MAX 32	/* of a command line, until its command */
+#define CGROUP_DEPTH 32
 #define SIGNAL_GROUP_EXIT 4 /* include/linux/sched/signal.h */
-#define PATH_SIZE 256 /* bytes of a path that are looked at; a power of two */
+#define FS_OPEN_EXEC_PERM 0x00040000 /* include/linux/fsnotify_backend.h */
+#define PID_FS_MAGIC 0x50494446 /* include/uapi/linux/magic.h */
+#define PATH_SIZE EXEC_PATH_SIZE
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -67,7 +72,7 @@ struct {
 } runtime_names SEC(".maps");
 
 /* A path, and room to read a whole name from any place in it; the name. */
-struct path {
+struct path_text {
 	char text[PATH_SIZE + EXEC_NAME_SIZE];
 	char name[EXEC_NAME_SIZE];
 };
@@ -76,7 +81,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, struct path);
+	__type(value, struct path_text);
 } paths SEC(".maps");
 
 /* How processes ended that user space asked for by inserting their tgid. */
@@ -93,6 +98,20 @@ struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 256 * 1024);
 } ends SEC(".maps");
+
+/* Executions of what may be a runtime that nobody watches: struct exec_sighting. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 256 * 1024);
+} sightings SEC(".maps");
+
+/* What look_at() found; each thread that runs it has a place of its own. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, EXEC_LOOKS);
+	__type(key, __u32);
+	__type(value, struct process_facts);
+} looks SEC(".maps");
 
 /* Our own fanotify group. Set by set_tracer_group(): its address never leaves the kernel. */
 static volatile __u64 tracer_group;
@@ -154,7 +173,7 @@ static __always_inline int is_beyond_names(const char *text, long size)
 static __always_inline int may_be_runtime(const char *filename)
 {
 	__u32 zero = 0, at;
-	struct path *path = bpf_map_lookup_elem(&paths, &zero);
+	struct path_text *path = bpf_map_lookup_elem(&paths, &zero);
 	long size;
 
 	if (!path)
@@ -185,25 +204,76 @@ static __always_inline int able(struct task_struct *task)
 	return caps >> CAP_SYS_ADMIN & 1;
 }
 
-static __always_inline int record_exec(const char *const *argv)
+#define INODE_OF(proxy, kind) BPF_CORE_READ(proxy, kind, ns.inum)
+
+static __always_inline struct pid_namespace *pid_namespace_of(struct task_struct *task)
+{
+	struct pid *pid = BPF_CORE_READ(task, thread_pid);
+	struct pid_namespace *ns = NULL;
+	void *at = (void *)pid + bpf_core_field_offset(struct pid, numbers) +
+		   BPF_CORE_READ(pid, level) * bpf_core_type_size(struct upid) +
+		   bpf_core_field_offset(struct upid, ns);
+
+	if (pid)
+		bpf_probe_read_kernel(&ns, sizeof(ns), at);
+	return ns;
+}
+
+static __always_inline void read_namespaces(struct task_struct *task, __u32 *found)
+{
+	struct nsproxy *proxy = BPF_CORE_READ(task, nsproxy); /* NULL: a zombie */
+
+	found[EXEC_NS_MNT] = INODE_OF(proxy, mnt_ns);
+	found[EXEC_NS_NET] = INODE_OF(proxy, net_ns);
+	found[EXEC_NS_PID] = BPF_CORE_READ(pid_namespace_of(task), ns.inum);
+	found[EXEC_NS_IPC] = INODE_OF(proxy, ipc_ns);
+	found[EXEC_NS_UTS] = INODE_OF(proxy, uts_ns);
+	found[EXEC_NS_USER] = BPF_CORE_READ(task, real_cred, user_ns, ns.inum);
+	found[EXEC_NS_CGROUP] = INODE_OF(proxy, cgroup_ns);
+	found[EXEC_NS_TIME] = 0;
+	if (bpf_core_field_exists(proxy->time_ns))
+		found[EXEC_NS_TIME] = INODE_OF(proxy, time_ns);
+}
+
+static __always_inline void read_login(struct task_struct *task, struct exec_record *rec)
+{
+	rec->loginuid = rec->session = -1;
+	if (bpf_core_field_exists(task->loginuid))
+		rec->loginuid = BPF_CORE_READ(task, loginuid.val);
+	if (bpf_core_field_exists(task->sessionid))
+		rec->session = BPF_CORE_READ(task, sessionid);
+}
+
+/* All but the arguments. */
+static __always_inline void describe_caller(struct exec_record *rec)
 {
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
 	__u64 pid_tgid = bpf_get_current_pid_tgid();
-	__u32 tid = (__u32)pid_tgid, zero = 0;
-	struct exec_record *rec = bpf_map_lookup_elem(&scratch, &zero);
 
-	if (!rec)
-		return 0;
-	rec->argv = (__u64)argv;
-	rec->tid = tid;
+	rec->tid = (__u32)pid_tgid;
 	rec->tgid = pid_tgid >> 32;
 	rec->ppid = BPF_CORE_READ(task, real_parent, tgid);
+	rec->start_time = BPF_CORE_READ(task, group_leader, start_boottime);
 	rec->euid = BPF_CORE_READ(task, cred, euid.val);
 	rec->userns_level = BPF_CORE_READ(task, cred, user_ns, level);
 	rec->flags = able(task) ? 0 : EXEC_UNABLE;
 	rec->argc = 0;
 	rec->args_size = 0;
+	read_namespaces(task, rec->namespaces);
+	read_login(task, rec);
 	bpf_get_current_comm(rec->comm, sizeof(rec->comm));
+	BPF_CORE_READ_INTO(&rec->parent_comm, task, real_parent, group_leader, comm);
+}
+
+static __always_inline int record_exec(const char *const *argv)
+{
+	__u32 tid = (__u32)bpf_get_current_pid_tgid(), zero = 0;
+	struct exec_record *rec = bpf_map_lookup_elem(&scratch, &zero);
+
+	if (!rec)
+		return 0;
+	rec->argv = (__u64)argv;
+	describe_caller(rec);
 	read_arguments(rec, argv);
 	if (bpf_map_update_elem(&exec_args, &tid, rec, BPF_ANY))
 		__sync_fetch_and_add(&lost_records, 1);
@@ -243,6 +313,153 @@ int exit_execveat(void *ctx)
 	return forget_exec((__u32)bpf_get_current_pid_tgid());
 }
 
+/* Would its execve have been held? The kernel compares the same mark (fsnotify()). */
+static __always_inline int is_watched(struct inode *inode)
+{
+	struct hlist_node *at = BPF_CORE_READ(inode, i_fsnotify_marks, list.first);
+
+	for (int i = 0; i < MARKS_MAX && at; i++) {
+		struct fsnotify_mark *mark =
+			(void *)at - bpf_core_field_offset(struct fsnotify_mark, obj_list);
+
+		if ((__u64)BPF_CORE_READ(mark, group) == tracer_group &&
+		    BPF_CORE_READ(mark, mask) & FS_OPEN_EXEC_PERM)
+			return 1;
+		at = BPF_CORE_READ(at, next);
+	}
+	return 0;
+}
+
+static __always_inline int is_word(const char *word, const char *literal)
+{
+#pragma unroll
+	for (int i = 0; i < 8; i++) { /* "restore" and the NUL */
+		if (word[i] != literal[i])
+			return 0;
+		if (!literal[i])
+			return 1;
+	}
+	return 0;
+}
+
+enum command {
+	NO_COMMAND,
+	START_COMMAND, /* it makes a container */
+	INIT_COMMAND,  /* a runtime that executes itself, inside of one */
+};
+
+static __always_inline enum command command_of(const char *word)
+{
+	if (is_word(word, "create") || is_word(word, "run") || is_word(word, "restore"))
+		return START_COMMAND;
+	return is_word(word, "init") ? INIT_COMMAND : NO_COMMAND;
+}
+
+/*
+ * Reads a command line as far as its command: options, each with a value or without, come before
+ * it. Most programs have a first word that is neither: one look is enough. In the new memory, where
+ * the words lie one after the other, which the kernel has just written (copy_strings()).
+ */
+static __always_inline enum command read_command(struct mm_struct *mm, char *word)
+{
+	__u64 at = BPF_CORE_READ(mm, arg_start), end = BPF_CORE_READ(mm, arg_end);
+	int may_be_value = 0, goes_on = 0;
+
+	for (int i = 0; i < WORDS_MAX && at < end; i++) {
+		long size = bpf_probe_read_user_str(word, PATH_SIZE, (void *)at);
+		int rest = goes_on;
+		enum command command;
+
+		if (size < 0)
+			return NO_COMMAND;
+		if (size == 0)
+			word[0] = 0; /* see read_argument() */
+		goes_on = size == PATH_SIZE;
+		at += size ? size - goes_on : 1;
+		if (!i || rest)
+			continue;
+		if (word[0] == '-') {
+			may_be_value = 1;
+			continue;
+		}
+		command = command_of(word);
+		if (command != NO_COMMAND || !may_be_value)
+			return command;
+		may_be_value = 0;
+	}
+	return NO_COMMAND;
+}
+
+static __always_inline int is_named_as_runtime(struct file *file)
+{
+	const unsigned char *given = BPF_CORE_READ(file, f_path.dentry, d_name.name);
+	char name[EXEC_NAME_SIZE] = {};
+
+	bpf_probe_read_kernel_str(name, sizeof(name), given);
+	return bpf_map_lookup_elem(&runtime_names, name) != NULL;
+}
+
+static __always_inline void read_new_arguments(struct exec_record *rec, struct linux_binprm *bprm,
+					       struct mm_struct *mm)
+{
+	__u64 from = BPF_CORE_READ(mm, arg_start), size = BPF_CORE_READ(mm, arg_end) - from;
+
+	rec->argv = 0;
+	rec->argc = BPF_CORE_READ(bprm, argc);
+	if (size > EXEC_ARGS_SIZE) {
+		size = EXEC_ARGS_SIZE;
+		rec->flags |= EXEC_TRUNCATED;
+	}
+	rec->args_size = size;
+	if (bpf_probe_read_user(rec->args, size, (void *)from))
+		rec->flags |= EXEC_INCOMPLETE;
+}
+
+static __always_inline void tell_sighting(struct linux_binprm *bprm, struct mm_struct *mm,
+					  struct inode *inode)
+{
+	struct exec_sighting *seen = bpf_ringbuf_reserve(&sightings, sizeof(*seen), 0);
+
+	if (!seen)
+		return; /* as it stays unwatched, its next execution is told */
+	describe_caller(&seen->exec);
+	read_new_arguments(&seen->exec, bprm, mm);
+	seen->inode = BPF_CORE_READ(inode, i_ino);
+	seen->path[0] = 0;
+	bpf_probe_read_kernel_str(seen->path, sizeof(seen->path), BPF_CORE_READ(bprm, filename));
+	bpf_ringbuf_submit(seen, 0);
+}
+
+/* Only root's: a mark on what others execute would be theirs to place. */
+static __always_inline int may_be_believed(struct task_struct *task)
+{
+	return !BPF_CORE_READ(task, cred, euid.val) && !BPF_CORE_READ(task, cred, user_ns, level) &&
+	       able(task);
+}
+
+static __always_inline void look_for_runtime(struct linux_binprm *bprm)
+{
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	struct mm_struct *mm = BPF_CORE_READ(task, mm);
+	struct file *file = BPF_CORE_READ(bprm, file);
+	struct path_text *path;
+	enum command command;
+	struct inode *inode;
+	__u32 zero = 0;
+
+	if (!tracer_group || BPF_CORE_READ(bprm, argc) < 2 || !may_be_believed(task))
+		return;
+	path = bpf_map_lookup_elem(&paths, &zero);
+	if (!path)
+		return;
+	command = read_command(mm, path->text);
+	if (command == INIT_COMMAND || (command == NO_COMMAND && !is_named_as_runtime(file)))
+		return;
+	inode = BPF_CORE_READ(file, f_inode);
+	if (!is_watched(inode))
+		tell_sighting(bprm, mm, inode);
+}
+
 /*
  * A thread that is not the leader takes the leader's id in a successful execve: old_pid, the
  * second argument, is its own. Raw tracepoints spare every exec and exit of the host the
@@ -251,6 +468,7 @@ int exit_execveat(void *ctx)
 SEC("raw_tp/sched_process_exec")
 int exec_done(struct bpf_raw_tracepoint_args *ctx)
 {
+	look_for_runtime((struct linux_binprm *)ctx->args[2]);
 	return forget_exec((__u32)ctx->args[1]);
 }
 
@@ -337,10 +555,10 @@ int BPF_KRETPROBE(picked_event, struct fanotify_event *event)
 }
 
 /*
- * The two programs below are never attached: user space runs them with
+ * The programs below are never attached: user space runs them with
  * BPF_PROG_TEST_RUN, in its own context, where `current` is the caller.
  */
-static __always_inline struct fsnotify_group *group_of(__u32 fd)
+static __always_inline struct file *file_of(__u32 fd)
 {
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
 	struct file **fds, *file = NULL;
@@ -350,7 +568,12 @@ static __always_inline struct fsnotify_group *group_of(__u32 fd)
 	fds = BPF_CORE_READ(task, files, fdt, fd);
 	if (bpf_probe_read_kernel(&file, sizeof(file), fds + fd) || !file)
 		return NULL;
-	return BPF_CORE_READ(file, private_data);
+	return file;
+}
+
+static __always_inline struct fsnotify_group *group_of(__u32 fd)
+{
+	return BPF_CORE_READ(file_of(fd), private_data);
 }
 
 SEC("raw_tp/sys_enter")
@@ -391,4 +614,88 @@ int pending_tid(struct bpf_raw_tracepoint_args *ctx)
 		at = BPF_CORE_READ(at, prev);
 	}
 	return 0;
+}
+
+/* The leader of the process that a pidfd is of; NULL: it is gone. */
+static __always_inline struct task_struct *leader_of(__u32 pidfd)
+{
+	struct file *file = file_of(pidfd);
+	struct inode *inode = BPF_CORE_READ(file, f_inode);
+	struct hlist_node *first;
+	struct pid *pid;
+
+	if (!file)
+		return NULL;
+	if (BPF_CORE_READ(inode, i_sb, s_magic) == PID_FS_MAGIC) /* since Linux 6.9 */
+		pid = BPF_CORE_READ(inode, i_private);
+	else
+		pid = BPF_CORE_READ(file, private_data);
+	first = BPF_CORE_READ(pid, tasks[1].first); /* PIDTYPE_TGID */
+	if (!first)
+		return NULL;
+	return (void *)first - bpf_core_field_offset(struct task_struct, pid_links[1]);
+}
+
+static __always_inline struct kernfs_node *parent_of(struct kernfs_node *node)
+{
+	struct kernfs_node___rcu *newer = (void *)node;
+
+	if (bpf_core_field_exists(newer->__parent))
+		return BPF_CORE_READ(newer, __parent);
+	return BPF_CORE_READ(node, parent);
+}
+
+static __always_inline void read_cgroup(struct task_struct *task, struct process_facts *facts)
+{
+	struct kernfs_node *node = BPF_CORE_READ(task, cgroups, dfl_cgrp, kn), *parent;
+
+	facts->cgroup_id = BPF_CORE_READ(node, id);
+	for (int i = 0; i < CGROUP_DEPTH; i++) {
+		__u32 at = facts->cgroup_size;
+		long size;
+
+		parent = parent_of(node);
+		if (!parent)
+			return; /* the root has no name */
+		if (at >= EXEC_CGROUP_SIZE)
+			break;
+		at &= EXEC_CGROUP_SIZE - 1;
+		size = bpf_probe_read_kernel_str(&facts->cgroup[at], EXEC_CGROUP_NAME_SIZE,
+						 BPF_CORE_READ(node, name));
+		if (size <= 0)
+			break;
+		facts->cgroup_size = at + size;
+		node = parent;
+	}
+	facts->cgroup_size = 0; /* not to be told as a whole */
+	facts->cgroup_id = 0;
+}
+
+/*
+ * Looks at the process of a pidfd: args[0]. What is found is in looks[args[1]]. With args[2] its
+ * wait status is remembered from now on, in exit_status. Returns its pid; 0: it is gone.
+ */
+SEC("raw_tp/sys_enter")
+int look_at(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct task_struct *task = leader_of((__u32)ctx->args[0]);
+	__u32 place = (__u32)ctx->args[1], tgid = BPF_CORE_READ(task, tgid);
+	struct process_facts *facts = bpf_map_lookup_elem(&looks, &place);
+	struct exit_record unknown = {.status = -1};
+
+	if (!facts)
+		return 0;
+	facts->tgid = 0;
+	facts->cgroup_size = 0;
+	if (!task)
+		return 0;
+	if (ctx->args[2])
+		bpf_map_update_elem(&exit_status, &tgid, &unknown, BPF_NOEXIST);
+	facts->start_time = BPF_CORE_READ(task, start_boottime);
+	read_namespaces(task, facts->namespaces);
+	read_cgroup(task, facts);
+	if (leader_of((__u32)ctx->args[0]) != task) /* it executed something on another thread */
+		return 0;
+	facts->tgid = tgid;
+	return tgid;
 }

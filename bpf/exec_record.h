@@ -17,6 +17,23 @@
 #define EXEC_ARG_SIZE 1024  /* bytes of one argument, NUL included */
 #define EXEC_COMM_SIZE 16   /* TASK_COMM_LEN */
 #define EXEC_NAME_SIZE 32   /* bytes of a file's name that are compared, NUL included */
+#define EXEC_PATH_SIZE 256  /* bytes of a path that are looked at, NUL included; a power of two */
+#define EXEC_CGROUP_SIZE 2048 /* bytes of a cgroup's path; a power of two */
+#define EXEC_CGROUP_NAME_SIZE 256 /* NAME_MAX and the NUL */
+#define EXEC_LOOKS 64	    /* threads that look at processes at the same time */
+
+/* The namespaces of a process, by their place in `namespaces`; each is its inode number, 0: none. */
+enum exec_namespaces {
+	EXEC_NS_MNT,
+	EXEC_NS_NET,
+	EXEC_NS_PID, /* the one it is in: /proc/PID/ns/pid */
+	EXEC_NS_IPC,
+	EXEC_NS_UTS,
+	EXEC_NS_USER,
+	EXEC_NS_CGROUP,
+	EXEC_NS_TIME,
+	EXEC_NAMESPACES,
+};
 
 enum exec_flags {
 	EXEC_TRUNCATED = 1,  /* there are more arguments, or longer ones */
@@ -25,7 +42,8 @@ enum exec_flags {
 };
 
 struct exec_record {
-	__u64 argv;	    /* user address of the argv array */
+	__u64 argv;	    /* user address of the argv array; 0: it is not there any more */
+	__u64 start_time;   /* of the process: ns of CLOCK_BOOTTIME; /proc/PID/stat has it in ticks */
 	__u32 tid;	    /* thread that called execve, host pid namespace */
 	__u32 tgid;	    /* its process */
 	__u32 ppid;	    /* its parent process */
@@ -34,12 +52,37 @@ struct exec_record {
 	__u32 flags;	    /* enum exec_flags */
 	__u32 argc;	    /* arguments held in args */
 	__u32 args_size;    /* bytes used in args */
+	__u32 namespaces[EXEC_NAMESPACES];
+	__u32 loginuid;	    /* who logged in (pam_loginuid(8)); (__u32)-1: nobody, or not known */
+	__u32 session;	    /* the audit session; (__u32)-1: none, or not known */
 	char comm[EXEC_COMM_SIZE];
+	char parent_comm[EXEC_COMM_SIZE]; /* of the parent process */
 	/*
 	 * argc strings, each NUL-terminated. The room past EXEC_ARGS_SIZE lets the
 	 * last argument be read with a constant bound, which every verifier accepts.
 	 */
 	char args[EXEC_ARGS_SIZE + EXEC_ARG_SIZE];
+};
+
+/*
+ * An execve that looks like a runtime's, of a file that our fanotify group has no mark on: it was
+ * not held. Told when it has succeeded, before the first instruction.
+ */
+struct exec_sighting {
+	struct exec_record exec;
+	__u64 inode;		   /* the file's number */
+	char path[EXEC_PATH_SIZE]; /* as the caller wrote it; may be cut */
+};
+
+/* What the kernel knows of a process that user space asked about. */
+struct process_facts {
+	__u64 start_time; /* ns of CLOCK_BOOTTIME */
+	__u64 cgroup_id;  /* of the unified hierarchy (v2): its directory's inode number */
+	__u32 tgid;	  /* host pid; 0: it is gone */
+	__u32 cgroup_size; /* bytes used in cgroup */
+	__u32 namespaces[EXEC_NAMESPACES];
+	/* The names of its path, from the leaf up, each NUL-terminated: "leaf", "parent". */
+	char cgroup[EXEC_CGROUP_SIZE + EXEC_CGROUP_NAME_SIZE];
 };
 
 /* What is remembered of a process that user space asked for. */

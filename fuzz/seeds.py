@@ -119,7 +119,7 @@ def exec_records() -> Iterator[bytes]:
     """A record with arguments, and one that knows nothing."""
     words = b"runc\0run\0--bundle\0/b\0c\0"
     for tgid in (42, 0):
-        header = layout.HEADER.pack(1, 42, tgid, 1, 0, 0, 0, 5, len(words), b"sh")
+        header = layout.HEADER.pack(1, 1, 42, tgid, 1, 0, 0, 0, 5, len(words), b"", 0, 0, b"sh", b"sh")
         yield header + words
 
 

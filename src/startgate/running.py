@@ -231,7 +231,7 @@ def of_process(container: Container, proc: Proc, process: ProcessId) -> Containe
 
     Raises NotReadable when the process is gone. Its pid may be another's by now: look again after this.
     """
-    namespaces, cgroup = proc.namespaces(process.pid), proc.cgroup(process.pid)
+    namespaces, cgroup = proc.place(process)
     return replace(
         container,
         pid=process.pid,

@@ -217,6 +217,7 @@ class Watcher:
         parts.callback(resources.close)
         self._source = resources.source.name
         proc = Proc(self._host_root)
+        proc.look = resources.source.look()
         context = self._context(parts, resources, proc)
         created = Created(context)
         self._binaries = RuntimeBinaries(resources.commands, self._runtimes, self._host_root)

@@ -198,7 +198,7 @@ class FakeSource:
         return None
 
     def expect(self, names: Iterable[str]) -> None:
-        pass
+        return None
 
     def host_pid(self, event: Event, group: Group) -> int:
         return self.pid
@@ -207,6 +207,12 @@ class FakeSource:
         return 0
 
     def exits(self) -> None:
+        return None
+
+    def sightings(self) -> None:
+        return None
+
+    def look(self) -> None:
         return None
 
     def fds(self) -> dict[str, int]:

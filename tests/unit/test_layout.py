@@ -13,12 +13,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from startgate.kernel.process import NAMESPACES, Facts
 from startgate.records import layout
 from startgate.records.bpf import BpfEnds, BpfExits
-from startgate.records.record import ExecRecord
+from startgate.records.record import ExecRecord, Sighting
 
+START = 76_543_219_999_999  # ns
 BPF = Path(__file__).parent.parent.parent / "bpf"
-FIELDS = "argv tid tgid ppid euid userns_level flags argc args_size comm".split()
+FIELDS = (
+    "argv start_time tid tgid ppid euid userns_level flags argc args_size namespaces loginuid session "
+    "comm parent_comm"
+).split()
 CODES = re.findall(r"\d*[A-Za-z]", layout.HEADER.format)
 
 
@@ -53,6 +58,14 @@ def header(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[int]]:
             printf("limits %d %d\\n", EXEC_ARGS_SIZE, EXEC_ARG_SIZE);
             printf("bits %d %d\\n", EXEC_TRUNCATED, EXEC_INCOMPLETE);
             printf("name %d\\n", EXEC_NAME_SIZE);
+            printf("order %d %d %d %d %d %d %d\\n", EXEC_NS_MNT, EXEC_NS_NET, EXEC_NS_PID, EXEC_NS_IPC,
+                   EXEC_NS_UTS, EXEC_NS_USER, EXEC_NS_CGROUP);
+            printf("sighting %zu %zu %zu\\n", sizeof(struct exec_sighting),
+                   offsetof(struct exec_sighting, inode), offsetof(struct exec_sighting, path));
+            printf("facts %zu %zu %zu %zu %zu %zu %d\\n", sizeof(struct process_facts),
+                   offsetof(struct process_facts, cgroup_id), offsetof(struct process_facts, tgid),
+                   offsetof(struct process_facts, cgroup_size), offsetof(struct process_facts, namespaces),
+                   offsetof(struct process_facts, cgroup), EXEC_LOOKS);
             return 0;
         }}"""
     output = tmp_path_factory.mktemp("layout") / "layout"
@@ -95,6 +108,18 @@ def test_what_is_remembered_of_a_process_is_where_the_header_puts_it(header: dic
     assert header["exit"] == [BpfExits._RECORD.size, 0, 4]
 
 
+def test_namespaces_are_in_the_headers_order(header: dict[str, list[int]]) -> None:
+    assert [NAMESPACES[place] for place in header["order"]] == list(NAMESPACES)
+
+
+def test_a_sighting_is_where_the_header_puts_it(header: dict[str, list[int]]) -> None:
+    assert header["sighting"] == [layout.SIGHTING_SIZE, layout.SIZE, layout.SIZE + 8]
+
+
+def test_facts_are_where_the_header_puts_them(header: dict[str, list[int]]) -> None:
+    assert header["facts"] == [layout.FACTS_SIZE, 8, 16, 20, 24, layout._FACTS.size, layout.LOOKS]
+
+
 def record(
     *arguments: bytes,
     argv: int = 0x7FFE_0000_1000,
@@ -103,16 +128,53 @@ def record(
     euid: int = 0,
     level: int = 0,
     flags: int = 0,
+    login: int = 0xFFFF_FFFF,
 ) -> bytes:
     strings = b"".join(argument + b"\0" for argument in arguments)
-    numbers = (argv, tid, tgid, 9, euid, level, flags, len(arguments), len(strings))
-    return (layout.HEADER.pack(*numbers, b"bash") + strings).ljust(layout.SIZE, b"\xaa")
+    numbers = (argv, START, tid, tgid, 9, euid, level, flags, len(arguments), len(strings))
+    rest = (layout._INODES.pack(*range(1, 7), 0, 8), login, login, b"bash", b"containerd-shim")
+    return (layout.HEADER.pack(*numbers, *rest) + strings).ljust(layout.SIZE, b"\xaa")
 
 
 def test_a_record_is_decoded() -> None:
     assert layout.decode(record(b"runc", b"run", b"c1", argv=0x1234)) == ExecRecord(
-        tid=11, tgid=10, ppid=9, trusted=True, arguments=[b"runc", b"run", b"c1"], complete=True, argv=0x1234
+        tid=11,
+        tgid=10,
+        ppid=9,
+        trusted=True,
+        arguments=[b"runc", b"run", b"c1"],
+        complete=True,
+        argv=0x1234,
+        start_time=7_654_321,
+        namespaces={"mnt": 1, "net": 2, "pid": 3, "ipc": 4, "uts": 5, "user": 6},
+        parent_comm="containerd-shim",
     )
+
+
+def test_who_logged_in() -> None:
+    decoded = layout.decode(record(b"runc", login=1000))
+    assert decoded and (decoded.loginuid, decoded.session) == (1000, 1000)
+
+
+def test_a_sighting_is_decoded() -> None:
+    seen = record(b"runc", b"run", b"c1") + layout._SEEN.pack(77, b"/opt/x/runc")
+    execution = layout.decode(record(b"runc", b"run", b"c1"))
+    assert execution
+    assert layout.decode_sighting(seen) == Sighting(execution, 77, b"/opt/x/runc")
+    with pytest.raises(ValueError, match="exec sighting"):
+        layout.decode_sighting(seen[:-1])
+
+
+@pytest.mark.parametrize(
+    ("names", "path"), [(b"", "/"), (b"leaf\0", "/leaf"), (b"leaf\0\xff\0top\0", "/top/\udcff/leaf")]
+)
+def test_facts_are_decoded(names: bytes, path: str) -> None:
+    inodes = layout._INODES.pack(*range(1, 9))
+    data = layout._FACTS.pack(START, 99, 10, len(names), inodes) + names
+    facts = layout.decode_facts(data.ljust(layout.FACTS_SIZE, b"\xaa"))
+    assert facts == Facts(7_654_321, dict(zip(NAMESPACES, range(1, 8), strict=True)), path, 99)
+    with pytest.raises(ValueError, match="process facts"):
+        layout.decode_facts(data)
 
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
@@ -150,7 +212,8 @@ def test_a_flagged_record_is_not_complete(flags: int) -> None:
 
 
 def test_a_record_of_nothing_known() -> None:
-    empty = layout.HEADER.pack(0, 77, *[0] * 7, b"")
+    empty = bytearray(layout.HEADER.size)
+    empty[16:20] = struct.pack("=I", 77)
     assert layout.decode(empty) is None
     assert layout.tid_of(empty) == 77
 
@@ -162,7 +225,10 @@ def test_a_short_buffer(size: int) -> None:
 
 
 u32 = st.integers(0, 2**32 - 1)
-headers = st.tuples(st.integers(0, 2**64 - 1), *[u32] * 6, u32, st.integers(0, 64), st.binary(max_size=16))
+u64, comms = st.integers(0, 2**64 - 1), st.binary(max_size=16)
+headers = st.tuples(
+    u64, u64, *[u32] * 7, st.integers(0, 64), st.binary(min_size=32, max_size=32), u32, u32, comms, comms
+)
 
 
 @given(

@@ -13,6 +13,8 @@ from startgate.errors import NotReadable
 from startgate.kernel.memory import execve_argv_index
 from startgate.kernel.process import (
     Cgroup,
+    Facts,
+    Proc,
     ProcessId,
     Stat,
     parse_cgroup,
@@ -366,3 +368,30 @@ def test_a_thread_that_is_in_no_execve(host: FakeHost, line: bytes) -> None:
     (host.process(42) / "syscall").write_bytes(line)
     with pytest.raises(NotReadable, match="not blocked in execve"):
         host.proc.arguments(42)
+
+
+def facts_of(cgroup: str, start_time: int | None = None) -> Facts:
+    own = Proc().identify(os.getpid())
+    return Facts(own.start_time if start_time is None else start_time, {"mnt": 1, "net": 2}, cgroup, 77)
+
+
+def test_what_a_look_tells_is_not_read() -> None:
+    proc = Proc()
+    proc.look = lambda fd: facts_of("/a/b")
+    assert proc.place(proc.identify(os.getpid())) == ({"mnt": 1, "net": 2}, Cgroup("/a/b", 77))
+
+
+@pytest.mark.parametrize("found", [None, facts_of("/"), facts_of("/a/b", start_time=1)])
+def test_what_a_look_does_not_tell_is_read(found: Facts | None) -> None:
+    """Nothing; a cgroup that a v1 hierarchy may know better; another process that had the pid before."""
+    proc = Proc()
+    proc.look = lambda fd: found
+    own = proc.identify(os.getpid())
+    assert proc.place(own) == (proc.namespaces(own.pid), proc.cgroup(own.pid))
+
+
+def test_a_look_at_one_that_is_gone() -> None:
+    proc = Proc()
+    proc.look = lambda fd: facts_of("/a/b")
+    with pytest.raises(NotReadable):
+        proc.place(ProcessId(2**22 + 1, 1))

@@ -20,7 +20,7 @@ def begin(
     entry = Entry(
         key=key,
         invocation=call,
-        runtime=context.proc.identify(record.tgid),
+        runtime=record.process or context.proc.identify(record.tgid),
         container=outline(context, call, path, record),
         command=hold,
         arguments=record.arguments,
@@ -31,10 +31,6 @@ def begin(
 
 def outline(context: Context, call: Invocation, path: str, record: ExecRecord) -> Container:
     """Return what is known before the bundle is read."""
-    try:
-        caller = Caller(record.ppid, printable(context.proc.stat(record.ppid).comm))
-    except NotReadable:
-        caller = None
     return Container(
         id=printable(call.id),
         runtime=printable(posixpath.basename(path)),
@@ -42,5 +38,13 @@ def outline(context: Context, call: Invocation, path: str, record: ExecRecord) -
         bundle=printable(call.bundle) if call.bundle else None,
         rootless=record.uid != 0,
         uid=record.uid,
-        started_by=caller,
+        started_by=_caller(context, record),
     )
+
+
+def _caller(context: Context, record: ExecRecord) -> Caller | None:
+    try:
+        comm = record.parent_comm or context.proc.stat(record.ppid).comm
+    except NotReadable:
+        return None
+    return Caller(record.ppid, printable(comm))

@@ -16,6 +16,7 @@ from startgate.kernel.fanotify import FAN_ALLOW, FAN_OPEN_EXEC_PERM, Event, Grou
 
 _PATIENCE_MS = 2000
 _PROC_PID_INIT_INO = 0xEFFFFFFC
+_PROC_CGROUP_INIT_INO = 0xEFFFFFFB
 
 
 def open_group(*, report_tid: bool = False) -> Group:
@@ -68,6 +69,11 @@ def _next_event(group: Group) -> Iterator[Event]:
 def in_initial_pid_namespace() -> bool:
     """Are our pids the host's? That namespace's inode number is fixed (PROC_PID_INIT_INO)."""
     return os.stat("/proc/self/ns/pid").st_ino == _PROC_PID_INIT_INO
+
+
+def in_initial_cgroup_namespace() -> bool:
+    """Do /proc/PID/cgroup's paths begin at the hierarchy's root? (PROC_CGROUP_INIT_INO)."""
+    return os.stat("/proc/self/ns/cgroup").st_ino == _PROC_CGROUP_INIT_INO
 
 
 def is_host_proc(path: str) -> bool:

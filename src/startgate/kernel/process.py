@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,7 +48,34 @@ class ProcessId(NamedTuple):
     """In clock ticks since boot."""
 
 
+class Facts(NamedTuple):
+    """What BPF tells of a process in one look, instead of a dozen files of /proc."""
+
+    start_time: int
+    """In clock ticks since boot."""
+    namespaces: dict[str, int]
+    cgroup: str
+    """The path in the unified hierarchy, from its root."""
+    cgroup_id: int
+
+
 _TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def start_ticks(nanoseconds: int) -> int:
+    """Return a start time of the kernel's as /proc/PID/stat has it for us (nsec_to_clock_t())."""
+    return (nanoseconds + _boottime_offset()) // (1_000_000_000 // _TICKS)
+
+
+@cache
+def _boottime_offset() -> int:
+    """Return what our time namespace adds to CLOCK_BOOTTIME, in ns: time_namespaces(7)."""
+    try:
+        text = Path("/proc/self/timens_offsets").read_text()
+    except OSError:  # a kernel without them
+        return 0
+    seconds, nanoseconds = text.partition("boottime")[2].split()[:2]
+    return int(seconds) * 1_000_000_000 + int(nanoseconds)
 
 
 def boot_seconds(process: ProcessId) -> float:
@@ -68,6 +96,8 @@ class Proc:
     def __init__(self, host: str = "/") -> None:
         self.host = host
         self.root = os.path.join(host, "proc")
+        self.look: Callable[[int], Facts | None] | None = None
+        """Tells at once what is asked of a process most, given its pidfd; None: read it here."""
         self._hierarchies: dict[str, str] | None = None
         self._host_namespaces: dict[str, int] | None = None
 
@@ -99,6 +129,29 @@ class Proc:
         text = self._read(pid, "status").decode(errors="replace")
         pairs = (line.partition(":") for line in text.splitlines())
         return {name: value.strip() for name, _, value in pairs}
+
+    def place(self, process: ProcessId) -> tuple[dict[str, int], Cgroup]:
+        """Return the namespaces and the cgroup of a process. Raises NotReadable when it is gone.
+
+        Its pid may be another's by then: look again after this.
+        """
+        facts = self._look_at(process)
+        if facts is None or facts.cgroup == "/":  # it may be in a v1 hierarchy
+            return self.namespaces(process.pid), self.cgroup(process.pid)
+        return facts.namespaces, Cgroup(facts.cgroup, facts.cgroup_id)
+
+    def _look_at(self, process: ProcessId) -> Facts | None:
+        if self.look is None:
+            return None
+        try:
+            fd = os.pidfd_open(process.pid)
+        except OSError:
+            return None
+        try:
+            facts = self.look(fd)
+        finally:
+            os.close(fd)
+        return facts if facts and facts.start_time == process.start_time else None
 
     def namespaces(self, pid: int) -> dict[str, int]:
         """Return the inode number of each namespace. Raises NotReadable when the process is gone."""

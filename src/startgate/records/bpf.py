@@ -13,8 +13,9 @@ from startgate.errors import KernelUnsupported
 from startgate.kernel import bpf, features
 from startgate.kernel.fanotify import Event, Group
 from startgate.kernel.inherited import InheritedObject
+from startgate.kernel.process import Facts
 from startgate.records import layout
-from startgate.records.record import ExecRecord
+from startgate.records.record import ExecRecord, Sighting
 
 _TRACEPOINTS = (
     "enter_execve",
@@ -26,9 +27,9 @@ _TRACEPOINTS = (
     "oom_victim",
 )
 _KPROBES = ("pick_event", "picked_event")
-_MAPS = ("exec_args", "ig_fa_records", "exit_status", "ends", "runtime_names")
+_MAPS = ("exec_args", "ig_fa_records", "exit_status", "ends", "runtime_names", "sightings", "looks")
 _ATTEMPTS = 3
-_ON_DEMAND = ("set_tracer_group", "pending_tid")
+_ON_DEMAND = ("set_tracer_group", "pending_tid", "look_at")
 
 
 def object_path() -> Path:
@@ -53,7 +54,9 @@ class ExecBpf:
 
     def fds(self) -> dict[str, int]:
         """Return what keeps all of it at work when this process is gone."""
-        return self.object.fds(_MAPS, ("pending_tid",)) if isinstance(self.object, bpf.Object) else {}
+        return (
+            self.object.fds(_MAPS, ("pending_tid", "look_at")) if isinstance(self.object, bpf.Object) else {}
+        )
 
     def host_pid(self, event: Event, group: Group) -> int:
         """Return the event's pid in the initial pid namespace; 0: not found.
@@ -134,6 +137,15 @@ class BpfSource:
         """See ExecRecordSource."""
         return BpfExits(self.bpf)
 
+    def sightings(self) -> BpfSightings:
+        """See ExecRecordSource."""
+        return BpfSightings(self.bpf)
+
+    def look(self) -> BpfLook | None:
+        """See ExecRecordSource. In child namespaces pids and cgroups have other names than the kernel's."""
+        ours = self.bpf.sees_host_pids and features.in_initial_cgroup_namespace()
+        return BpfLook(self.bpf) if ours else None
+
     def fds(self) -> dict[str, int]:
         """See ExecRecordSource."""
         return self.bpf.fds()
@@ -141,6 +153,45 @@ class BpfSource:
     def close(self) -> None:
         """See ExecRecordSource."""
         self.bpf.close()
+
+
+class BpfSightings:
+    """Executions of what may be a runtime that nobody watches, from the ring buffer `sightings`."""
+
+    def __init__(self, exec_bpf: ExecBpf) -> None:
+        self._ring = exec_bpf.object.ring("sightings", layout.SIGHTING_SIZE)
+
+    def fileno(self) -> int:
+        """Return an fd that polls readable when there are any."""
+        return self._ring.fileno()
+
+    def read(self) -> list[Sighting]:
+        """Return those since the last call, oldest first."""
+        return [seen for record in self._ring.read() if (seen := layout.decode_sighting(record))]
+
+    def close(self) -> None:
+        """Stop reading."""
+        self._ring.close()
+
+
+class BpfLook:
+    """Facts of a process, by the program `look_at`: one system call where /proc needs fifty. Thread-safe."""
+
+    _PLACE = 0
+
+    def __init__(self, exec_bpf: ExecBpf) -> None:
+        self._run = exec_bpf.object["look_at"].run
+        self._looks = exec_bpf.object.map("looks")
+        self._lock = threading.Lock()
+
+    def __call__(self, pidfd: int) -> Facts | None:
+        """Return what the kernel knows of the process now; None when it is gone, or a zombie."""
+        with self._lock:
+            found = self._run(pidfd, self._PLACE, 0)
+            value = self._looks.get(self._PLACE)
+            facts = layout.decode_facts(value.raw) if found and value else None
+        # A zombie has left its namespaces. No cgroup's number: its path was too long.
+        return facts if facts and "mnt" in facts.namespaces and facts.cgroup_id else None
 
 
 class BpfEnds:

@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import struct
 
-from startgate.records.record import ExecRecord
+from startgate.kernel.process import NAMESPACES, Facts, start_ticks
+from startgate.records.record import ExecRecord, Sighting
 
-HEADER = struct.Struct("=QIIIIIIII16s")
+HEADER = struct.Struct("=QQIIIIIIII32sII16s16s")
 ARGS_SIZE = 2048 + 1024
 NAME_SIZE = 32
 SIZE = HEADER.size + ARGS_SIZE
+
+_INODES = struct.Struct("=8I")
+_NOBODY = 0xFFFF_FFFF
+
+_SEEN = struct.Struct("=Q256s")
+SIGHTING_SIZE = SIZE + _SEEN.size
+"""Of ``struct exec_sighting``."""
+
+_FACTS = struct.Struct("=QQII32s")
+FACTS_SIZE = _FACTS.size + 2048 + 256
+"""Of ``struct process_facts``."""
+LOOKS = 64
 
 TRUNCATED = 1
 INCOMPLETE = 2
@@ -23,7 +36,9 @@ def decode(data: bytes | bytearray | memoryview) -> ExecRecord | None:
     """
     if len(data) < HEADER.size:
         raise ValueError(f"exec record of {len(data)} bytes")
-    argv, tid, tgid, ppid, euid, level, flags, argc, args_size, _ = HEADER.unpack_from(data)
+    argv, start, tid, tgid, ppid, euid, level, flags, argc, args_size, inodes, login, session, _, parent = (
+        HEADER.unpack_from(data)
+    )
     if not tgid:
         return None
     if len(data) < HEADER.size + args_size:
@@ -38,9 +53,42 @@ def decode(data: bytes | bytearray | memoryview) -> ExecRecord | None:
         complete=not flags & (TRUNCATED | INCOMPLETE),
         argv=argv,
         uid=euid,
+        start_time=start_ticks(start),
+        namespaces=_namespaces(inodes),
+        parent_comm=_text(parent),
+        loginuid=None if login == _NOBODY else login,
+        session=None if session == _NOBODY else session,
     )
+
+
+def decode_sighting(data: bytes) -> Sighting | None:
+    """Decode ``struct exec_sighting``; None when it says nothing. Raises ValueError when it is too short."""
+    if len(data) < SIGHTING_SIZE:
+        raise ValueError(f"exec sighting of {len(data)} bytes")
+    record = decode(data)
+    inode, path = _SEEN.unpack_from(data, SIZE)
+    return Sighting(record, inode, path.partition(b"\0")[0]) if record else None
+
+
+def decode_facts(data: bytes) -> Facts:
+    """Decode ``struct process_facts``. Raises ValueError when it is too short."""
+    if len(data) < FACTS_SIZE:
+        raise ValueError(f"process facts of {len(data)} bytes")
+    start, cgroup_id, _, size, inodes = _FACTS.unpack_from(data)
+    names = data[_FACTS.size : _FACTS.size + size].split(b"\0")[:-1]
+    path = "/" + "/".join(name.decode(errors="surrogateescape") for name in reversed(names))
+    return Facts(start_ticks(start), _namespaces(inodes), path, cgroup_id)
 
 
 def tid_of(data: bytes | bytearray | memoryview) -> int:
     """Return the thread id of a record, also of one that knows nothing else."""
-    return int(HEADER.unpack_from(data)[1])
+    return int(HEADER.unpack_from(data)[2])
+
+
+def _namespaces(inodes: bytes) -> dict[str, int]:
+    """Return the inode number of each namespace that the process has, on this kernel."""
+    return {name: inode for name, inode in zip(NAMESPACES, _INODES.unpack(inodes), strict=False) if inode}
+
+
+def _text(comm: bytes) -> str:
+    return comm.partition(b"\0")[0].decode(errors="replace")

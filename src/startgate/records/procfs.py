@@ -58,6 +58,12 @@ class Procfs:
     def exits(self) -> None:
         """See ExecRecordSource."""
 
+    def sightings(self) -> None:
+        """See ExecRecordSource."""
+
+    def look(self) -> None:
+        """See ExecRecordSource."""
+
     def fds(self) -> dict[str, int]:
         """See ExecRecordSource."""
         return {}

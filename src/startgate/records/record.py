@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 import msgspec
 
 from startgate.exits import ExitMemory
 from startgate.kernel.fanotify import Event, Group
+from startgate.kernel.process import Facts, ProcessId
 
 
 class ExecRecord(msgspec.Struct, frozen=True):
@@ -26,6 +27,44 @@ class ExecRecord(msgspec.Struct, frozen=True):
     """Address of the argv array in the caller's memory, 0 where unknown."""
     uid: int = 0
     """The caller's effective uid, as the initial user namespace counts."""
+    start_time: int | None = None
+    """The process's, in clock ticks since boot, as in /proc/PID/stat; None: read it there."""
+    namespaces: dict[str, int] = {}
+    """The process's: inode numbers; empty where unknown."""
+    parent_comm: str | None = None
+    """The comm of the parent process; None where unknown."""
+    loginuid: int | None = None
+    """Who logged in (pam_loginuid(8)), whatever the uid is now; None: nobody, or unknown."""
+    session: int | None = None
+    """The audit session."""
+
+    @property
+    def process(self) -> ProcessId | None:
+        """The process, beyond all doubt; None where the start time is unknown."""
+        return None if self.start_time is None else ProcessId(self.tgid, self.start_time)
+
+
+class Sighting(msgspec.Struct, frozen=True):
+    """An execution, not held, of a file that nobody watches, which looks like a runtime's."""
+
+    record: ExecRecord
+    inode: int
+    """The file's number."""
+    path: bytes
+    """As the caller wrote it; may be cut."""
+
+
+class Sightings(Protocol):
+    """A stream of sightings, for one reader."""
+
+    def fileno(self) -> int:
+        """Return an fd that polls readable when there are any."""
+
+    def read(self) -> list[Sighting]:
+        """Return those since the last call, oldest first. Raises OSError."""
+
+    def close(self) -> None:
+        """Stop reading."""
 
 
 class ExecRecordSource(Protocol):
@@ -62,6 +101,15 @@ class ExecRecordSource(Protocol):
 
     def exits(self) -> ExitMemory | None:
         """Return what remembers the wait statuses of processes, if this source can."""
+
+    def sightings(self) -> Sightings | None:
+        """Return the executions of what may be runtimes that nobody watches, if this source sees them.
+
+        The caller closes it.
+        """
+
+    def look(self) -> Callable[[int], Facts | None] | None:
+        """Return what tells of a process, given its pidfd, if this source can; see `Proc.look`."""
 
     def fds(self) -> dict[str, int]:
         """Return the fds that another process needs to go on with it: see `records.inherit`."""
