@@ -1,14 +1,23 @@
-# startgate. On a fresh Debian or Ubuntu machine, as root: `make run`, `make test`.
+# startgate. On a fresh Debian or Ubuntu machine, as root: `make run`, `make test`. Plain `make` tells of all.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+ifneq ($(words [$(CURDIR)]) $(findstring :,$(CURDIR)),1 )
+$(error $(CURDIR): Python's virtual environments and make can't do with ':' or a space in a path: use another directory)
+endif
+
+PYTHON ?= python3
 VENV   := .venv
 PY     := $(VENV)/bin/python
 ARCH   := $(shell uname -m)
 BPF    := src/startgate/_bpf
 NATIVE := src/startgate/_native/turnstile.$(ARCH).so
-APT    := runc crun busybox-static clang llvm libbpf1 libbpf-dev linux-libc-dev gcc libc6-dev python3-venv strace
+APT    := runc crun busybox-static clang llvm libbpf1 libbpf-dev linux-libc-dev gcc libc6-dev python3-venv
 CLANG  ?= clang
 
+# What the tests use beside that.
+TEST_APT := strace procps iproute2 nftables
 # An engine that is there already is used: Debian's package would remove Docker's own.
 ENGINES := $(if $(shell command -v dockerd),,docker.io) $(if $(shell command -v podman),,podman) \
 	   $(if $(shell command -v buildah),,buildah) $(if $(shell command -v newuidmap),,uidmap) \
@@ -19,37 +28,75 @@ VM_SYSTEMD = $(PY) vm/vm.py run 6.1 --systemd --rw $(CURDIR) --timeout 1800 --en
 	     --env STARTGATE_TEST_SYSTEMD=1 --env STARTGATE_REQUIRE_KERNEL=1 -- \
 	     $(PY) -m pytest -q tests/systemd --tb=short -p no:cacheprovider
 KERNELS := 5.10 6.1 6.12 newest 6.1-arm64 newest-arm64-16k
-MISSING  = dpkg-query -W -f '$${Package} $${db:Status-Status}\n' $(1) 2>/dev/null \
-	  | awk '$$2 == "installed" {print $$1}' | sort | comm -13 - <(printf '%s\n' $(1) | sort)
-INSTALL  = @missing=$$($(call MISSING,$(1))); if [ -n "$$missing" ]; then \
-	  echo "installing" $$missing; \
-	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
-	  apt-get install -y -qq --no-remove --no-install-recommends $$missing >/dev/null; fi
 
-.PHONY: run test fuzz setup check bpf turnstile apt vm-apt arm64-apt engines-apt lint types unit kernel engines engines-table newest test-newest faults faults-table soak engines-and-vm test-vm test-systemd kernel-table bench bench-check bench-peer clean
-run: setup ## a live view of this host's containers, with a demo container
+# $(call INSTALL,packages): apt is asked only when one is missing; one checkout at a time.
+INSTALL = @packaging/apt-install.sh $(1)
+# $(call HELD,what is not done elsewhere,commands): where this kernel can hold containers. Exit 3 says that it can't.
+HELD = @mkdir -p build; $(VENV)/bin/startgate doctor >build/doctor.txt; \
+	case $$? in \
+	  0) $(2) ;; \
+	  3) echo "this machine can't hold containers (startgate doctor): $(1)" ;; \
+	  *) cat build/doctor.txt; exit 1 ;; \
+	esac
+
+.PHONY: help root run test stages fuzz setup check bpf turnstile apt test-apt vm-apt arm64-apt engines-apt lint types unit \
+	kernel engines engines-table newest test-newest faults faults-table soak engines-and-vm test-vm test-systemd \
+	kernel-table bench bench-check bench-peer update-tools clean clean-caches
+
+help: ## this list
+	@echo "startgate sees every container start before the container runs. As root, on Debian or Ubuntu:"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: root setup ## a live view of this host's containers, with a demo container
 	@$(VENV)/bin/startgate watch --demo
 
-setup: apt $(VENV)/.ready bpf $(NATIVE) ## install what is needed, build the BPF object and the turnstile
+test: root setup test-apt vm-apt stages ## everything; it installs engines, and is not for production hosts
 
-check: setup lint types unit ## lint, types and unit tests: seconds
+check: setup lint types unit ## lint, types and unit tests: seconds; needs no root
 
-test: setup vm-apt check kernel faults engines-and-vm newest bench-check ## everything: on this kernel, and on a stock 6.1: the source `queue`, systemd
+setup: apt $(VENV)/.ready bpf $(NATIVE) ## install what is needed, build what is written in C
 
-apt: ## Debian packages; apt is asked only when one is missing
+# All of them, whatever fails. `newest` and the VM's stages say why where they can't be done.
+STAGES := lint types unit kernel faults engines-and-vm newest bench-check
+stages:
+	@failed=(); for stage in $(STAGES); do \
+	  echo "== $$stage"; began=$$(date +%s); \
+	  $(MAKE) --no-print-directory $$stage || failed+=("$$stage"); \
+	  echo "== $$stage: $$(($$(date +%s) - began)) s"; \
+	done; \
+	if [ $${#failed[@]} -gt 0 ]; then echo "failed: $${failed[*]} (again alone: make $${failed[0]})"; exit 1; fi; \
+	echo "passed: $(STAGES)"
+
+root:
+	@[ "$$(id -u)" = 0 ] || { echo "only root can hold the commands of a host: sudo make $(MAKECMDGOALS) (make check needs no root)"; exit 1; }
+apt:
 	$(call INSTALL,$(APT))
+test-apt:
+	$(call INSTALL,$(TEST_APT))
 vm-apt:
 	$(call INSTALL,$(VM_APT))
 arm64-apt:
 	$(call INSTALL,$(ARM64_APT))
-engines-apt:
+engines-apt: # from Debian 13 on Docker's client is a package of its own
 	$(if $(strip $(ENGINES)),$(call INSTALL,$(ENGINES)))
+	@command -v docker >/dev/null || packaging/apt-install.sh docker-cli
 
-$(VENV)/.ready: pyproject.toml hatch_build.py | apt
-	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "startgate needs Python 3.11 or newer"; exit 1; }
-	python3 -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+# The tools are those of requirements-dev.txt, to the bit; startgate itself is this checkout.
+$(VENV)/.ready: pyproject.toml requirements-dev.txt hatch_build.py | apt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "startgate needs Python 3.11 or newer, and this is $$($(PYTHON) --version): make PYTHON=python3.12 uses another"; exit 1; }
+	@mkdir -p build; echo "making $(VENV), with the tools of requirements-dev.txt"; \
+	{ $(PYTHON) -m venv --clear $(VENV) && \
+	  $(VENV)/bin/pip install --disable-pip-version-check --require-hashes --requirement requirements-dev.txt && \
+	  $(VENV)/bin/pip install --disable-pip-version-check --no-deps --no-build-isolation --editable . ; } >build/pip.log 2>&1 || \
+	  { grep '^ERROR' build/pip.log | tail -n 2; echo "pip failed; all that it said is in build/pip.log. Is there a network, and a package index?"; exit 1; }
 	@touch $@
+
+update-tools: ## renew requirements-dev.txt: the newest versions of all tools
+	@mkdir -p build; $(PYTHON) -m venv build/pip-tools && build/pip-tools/bin/pip install --quiet --disable-pip-version-check pip-tools
+	CUSTOM_COMPILE_COMMAND="make update-tools" build/pip-tools/bin/pip-compile --quiet --upgrade --strip-extras --allow-unsafe --generate-hashes \
+	  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
+	  --extra filter --extra policy --extra dev --output-file requirements-dev.txt pyproject.toml
 
 bpf: $(BPF)/exec_record.x86_64.bpf.o $(BPF)/exec_record.aarch64.bpf.o
 $(BPF)/exec_record.x86_64.bpf.o: TARGET := x86
@@ -71,33 +118,19 @@ types:
 	$(VENV)/bin/mypy
 unit:
 	$(PY) -m pytest -q tests/unit
-kernel: ## real containers on this kernel; where that can't hold them, all of it in the VM
-	@if $(VENV)/bin/startgate doctor >/dev/null; then \
-	  STARTGATE_REQUIRE_KERNEL=1 $(PY) -m pytest -q tests/kernel; \
-	else \
-	  echo "this machine can't hold containers (startgate doctor): its kernel tests run in a VM"; \
-	  $(PY) vm/matrix.py run 6.1 --all; \
-	fi
+kernel: setup test-apt ## real containers on this kernel; where that can't hold them, all of it in the VM
+	$(call HELD,its kernel tests run in a VM; $(PY) vm/matrix.py run 6.1 --all,STARTGATE_REQUIRE_KERNEL=1 $(PY) -m pytest -q tests/kernel)
 
-faults: setup ## the worker killed, stopped, hung; the host short of things: nobody hangs, nothing is missed
-	@mkdir -p build
-	@if $(VENV)/bin/startgate doctor >/dev/null; then \
-	  STARTGATE_REQUIRE_KERNEL=1 $(PY) -m pytest -q tests/faults --junitxml=build/faults.xml; \
-	else \
-	  echo "this machine can't hold containers (startgate doctor): faults are not tested"; \
-	fi
+faults: setup test-apt ## the worker killed, stopped, hung; the host short of things: nobody hangs, nothing is missed
+	$(call HELD,faults are not tested,STARTGATE_REQUIRE_KERNEL=1 $(PY) -m pytest -q tests/faults --junitxml=build/faults.xml)
 faults-table: ## write the table of docs/daemon.md from the results of `make faults`
 	$(PY) -m tests.faults.table build/faults.xml
 soak: ## the long forms of the fault tests: many minutes
 	STARTGATE_SOAK=1 $(MAKE) --no-print-directory faults
 
-engines: setup engines-apt ## real Docker, containerd, Podman, Buildah, in directories of their own
-	@mkdir -p build
-	@if $(VENV)/bin/startgate doctor >/dev/null; then \
-	  STARTGATE_REQUIRE_KERNEL=1 STARTGATE_REQUIRE_ENGINES=1 $(PY) -m pytest -q tests/engines --junitxml=build/engines.xml; \
-	else \
-	  echo "this machine can't hold containers (startgate doctor): the engines are not tested"; \
-	fi
+engines: setup test-apt engines-apt ## real Docker, containerd, Podman, Buildah, in directories of their own
+	$(call HELD,the engines are not tested,STARTGATE_REQUIRE_KERNEL=1 STARTGATE_REQUIRE_ENGINES=1 \
+	  $(PY) -m pytest -q tests/engines --junitxml=build/engines.xml)
 engines-and-vm: setup vm-apt # side by side: the VM takes one CPU for minutes, and waits for nothing
 	@mkdir -p build
 	@{ nice $(PY) vm/matrix.py run 6.1 --quick && nice $(VM_SYSTEMD); } >build/vm.log 2>&1 & vm=$$!; \
@@ -114,9 +147,7 @@ test-newest: setup ## the containerd and runc tests with the newest releases, bu
 	  tests/engines/test_ctr.py tests/engines/test_cri.py \
 	  tests/kernel/test_{ways,callbacks,exits,death,binaries,load,trust,bad_input,pid_namespace}.py
 newest: # as a part of `test`: where it can be done
-	@if ! $(VENV)/bin/startgate doctor >/dev/null; then \
-	  echo "this machine can't hold containers (startgate doctor): the newest runtimes are not tried"; \
-	elif tests/engines/newest can-build; then $(MAKE) --no-print-directory test-newest; fi
+	$(call HELD,the newest runtimes are not tried,if tests/engines/newest can-build; then $(MAKE) --no-print-directory test-newest; fi)
 
 KERNEL ?= $(KERNELS)
 test-vm: setup vm-apt $(if $(findstring arm64,$(KERNEL)),arm64-apt) ## the kernel tests on other kernels, in virtual machines; KERNEL=6.1 for one
@@ -149,6 +180,10 @@ fuzz: setup ## each fuzz target for SECONDS=60; TARGETS=config for one
 	  $(PY) -m fuzz.run $$target $(SECONDS) >.fuzz/$$target.log 2>&1 || \
 	  { tail -n 40 .fuzz/$$target.log; exit 1; }; grep -a number_of_executed .fuzz/$$target.log; done
 
-clean:
-	rm -rf $(VENV) $(BPF) build dist .coverage .hypothesis .fuzz
-	find . -name __pycache__ -prune -exec rm -rf {} +
+clean: ## remove all that make made in this checkout
+	rm -rf $(VENV) $(BPF) $(dir $(NATIVE)) build dist .coverage .hypothesis .fuzz .pytest_cache .mypy_cache .ruff_cache
+	find . -name .git -prune -o \( -name __pycache__ -o -name '*.egg-info' \) -prune -exec rm -rf {} +
+
+CACHES := /var/cache/startgate $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/startgate
+clean-caches: ## remove what make keeps for all checkouts: kernels for VMs, runtimes built from source
+	rm -rf $(CACHES)

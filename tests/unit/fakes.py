@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import cast
 
+import pytest
+
 from startgate.events import Container
 from startgate.exits import Ended, Exits, Watch
 from startgate.gates.context import Context
@@ -25,6 +27,10 @@ from startgate.workers import Workers
 
 Inode = tuple[int, int]
 RUNTIME = ProcessId(100, 1000)
+
+only_root = pytest.mark.skipif(
+    os.getuid() != 0, reason="only root's files are trusted, and only root makes such"
+)
 
 
 class FakeGroup(Group):

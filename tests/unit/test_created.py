@@ -13,7 +13,7 @@ from startgate.hold import Hold
 from startgate.kernel.fanotify import FAN_ALLOW
 from startgate.kernel.process import ProcessId
 from startgate.lifecycle import Entry, State
-from tests.unit.fakes import FakeGroup, FakeHost, inode_of, make_context, make_entry, running
+from tests.unit.fakes import FakeGroup, FakeHost, inode_of, make_context, make_entry, only_root, running
 
 INIT = ProcessId(200, 1001)
 
@@ -48,6 +48,7 @@ def read(context: Context, group: FakeGroup, entry: Entry, tmp_path: Path) -> Ca
     return read
 
 
+@only_root
 def test_the_mark_is_removed_before_the_reader_reads_on(
     group: FakeGroup, read: Callable[[], Hold], tmp_path: Path
 ) -> None:
@@ -56,6 +57,7 @@ def test_the_mark_is_removed_before_the_reader_reads_on(
     assert group.journal == [("unmark", inode_of(tmp_path)), ("answer", FAN_ALLOW)]
 
 
+@only_root
 def test_further_readers_are_let_go_at_once(
     context: Context, group: FakeGroup, entry: Entry, read: Callable[[], Hold]
 ) -> None:

@@ -12,7 +12,7 @@ from startgate.hold import Hold, Released
 from startgate.kernel.process import ProcessId
 from startgate.lifecycle import Entry
 from startgate.runtimes.commandline import Command
-from tests.unit.fakes import FakeGroup, FakeHost, make_entry
+from tests.unit.fakes import FakeGroup, FakeHost, make_entry, only_root
 
 RUNTIME = ProcessId(100, 1000)
 INIT = 200
@@ -52,6 +52,7 @@ def pid_in_file(host: FakeHost, group: FakeGroup, path: Path, content: bytes) ->
     return init and init.pid
 
 
+@only_root
 @pytest.mark.parametrize("content", [b"200", b"200\n", b" 200 ", b"200".ljust(32)])
 def test_the_pid_file_names_the_init(
     host: FakeHost, group: FakeGroup, tmp_path: Path, content: bytes
@@ -74,6 +75,7 @@ def test_a_pid_file_that_names_nobody(host: FakeHost, group: FakeGroup, tmp_path
     assert pid_in_file(host, group, tmp_path / "pid", b"200") is None
 
 
+@only_root
 @pytest.mark.parametrize(("start_time", "found"), [(999, None), (1000, INIT), (1001, INIT)])
 def test_a_pid_file_that_is_left_over(
     host: FakeHost, group: FakeGroup, tmp_path: Path, start_time: int, found: int | None

@@ -17,6 +17,7 @@ from startgate.listeners import Listeners
 from startgate.policy.patch import Patch
 from startgate.policy.rules import Policy, RuleEvent, Said, compile_rules, load
 from startgate.testing import make_event
+from tests.unit.fakes import only_root
 
 
 def policy(text: str) -> Policy:
@@ -424,6 +425,7 @@ def test_where_a_file_is_wrong(text: str, message: str) -> None:
     assert error(text).startswith("rules.toml")
 
 
+@only_root
 def test_a_seccomp_file_that_others_may_write(tmp_path: Path) -> None:
     rules = tmp_path / "rules.toml"
     rules.write_text("[[rule]]\nname='a'\naction='patch'\nmatch='true'\n[rule.patch]\nseccomp='s.json'")
