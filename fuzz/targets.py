@@ -124,34 +124,45 @@ def process_file(data: bytes) -> None:
 
 def known(container: Container, file: bytes, state_root: str = "/run") -> Container:
     """Ask the engines about a container; every file that they read is `file`."""
-    return engines.identify(container, state_root, lambda path: file, lambda: file.decode("latin-1").split())
+    return engines.identify(container, state_root, _OneFile(file), lambda: file.decode("latin-1").split())
+
+
+class _OneFile:
+    """An engine's files, which all hold the same."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def read(self, path: str, limit: int) -> bytes:
+        return self._data
+
+    def read_part(self, path: str, offset: int, size: int) -> bytes:
+        return self._data[offset : offset + size]
 
 
 @target
 def notes(data: bytes) -> None:
-    """What CRI runtimes write into config.json."""
+    """What CRI runtimes write into config.json: containerd's plugin, and CRI-O."""
     try:
         decoded = oci.decode_config(b'{"annotations":' + data + b"}")
     except BundleError:
         return
-    check_event(known(oci.describe(Container(id="c"), decoded, frozenset()), b""))
+    container = oci.describe(Container(id="c"), decoded, frozenset())
+    for state_root in ("/run/runc", "/run/containerd/runc/k8s.io"):
+        check_event(known(container, b"", state_root))
 
 
 @target
 def docker_config(data: bytes) -> None:
     """Docker's config.v2.json."""
-    mounts = oci.describe(
-        Container(id="c"),
-        oci.decode_config(b'{"mounts":[{"destination":"/etc/hostname","source":"/d/c/h"}]}'),
-        frozenset(),
-    ).mounts
-    check_event(known(Container(id="c", mounts=mounts), data, "/run/runtime-runc/moby"))
+    check_event(known(Container(id="c", rootfs="/d/overlay2/l/merged"), data, "/run/runtime-runc/moby"))
 
 
 @target
 def podman_containers(data: bytes) -> None:
     """Podman's containers.json, whose metadata is JSON in JSON; and conmon's command line."""
-    container = Container(id="c", bundle="/s/c/userdata", annotations={"io.container.manager": "libpod"})
+    notes = {"io.container.manager": "libpod"}
+    container = Container(id="c", bundle="/s/overlay-containers/c/userdata", annotations=notes)
     check_event(known(container, data))
 
 

@@ -78,7 +78,11 @@ class Caller(msgspec.Struct, frozen=True):
 
 
 class Kubernetes(msgspec.Struct, frozen=True):
-    """What a CRI runtime's annotations tell of the pod."""
+    """The pod, as the kubelet gave it to containerd or CRI-O.
+
+    `container` is None for the sandbox itself. `attempt` counts the restarts of the container (of the
+    sandbox, for a sandbox). `annotations` are the pod's; its labels are in `Container.labels`.
+    """
 
     namespace: str | None = None
     pod: str | None = None
@@ -86,6 +90,8 @@ class Kubernetes(msgspec.Struct, frozen=True):
     container: str | None = None
     sandbox_id: str | None = None
     container_type: str | None = None
+    attempt: int | None = None
+    annotations: dict[str, str] = {}
 
 
 class Container(msgspec.Struct, frozen=True):
@@ -96,6 +102,8 @@ class Container(msgspec.Struct, frozen=True):
     `privileged`: every capability that the host's pid 1 may have, no seccomp
     filter, and all devices allowed, as ``docker run --privileged`` produces it.
     `host_namespaces`: kinds of namespaces (``pid``, ``net``, ...) that are the host's own.
+    `image` is the engine's text, `image_reference` its full name (``docker.io/library/nginx:latest``).
+    `unknown` names the fields that the engine knows, and that could not be found out here.
     """
 
     id: Annotated[str, OF_COMMAND]
@@ -107,6 +115,9 @@ class Container(msgspec.Struct, frozen=True):
     bundle: Annotated[str | None, OF_COMMAND] = None
     rootfs: str | None = None
     image: str | None = None
+    image_reference: str | None = None
+    image_id: str | None = None
+    image_digest: str | None = None
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
     hostname: str | None = None
@@ -128,6 +139,7 @@ class Container(msgspec.Struct, frozen=True):
     mounts: tuple[Mount, ...] = ()
     started_by: Annotated[Caller | None, OF_COMMAND] = None
     truncated: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
 
 
 class Process(msgspec.Struct, frozen=True):

@@ -195,7 +195,7 @@ class Scan:
                 return container, None
             container = oci.describe(container, config, self._capabilities)
             container = replace(container, mounts=host.resolved_mounts(container, view))
-            return engines.identify(container, key.root, view.read_small, view.caller_arguments), config
+            return engines.identify(container, key.root, view.trusted_files(), view.caller_arguments), config
 
     def _started_by(self, container: Container, view: View, manager: Command | None) -> Container:
         """Tell who executed the runtime, and which one: where a process that remembers lives."""

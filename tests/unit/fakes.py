@@ -33,6 +33,25 @@ only_root = pytest.mark.skipif(
 )
 
 
+class EngineFiles:
+    """An engine's files: `tree` has them by their paths; `every` is what any other file holds."""
+
+    def __init__(self, tree: Mapping[str, bytes] | None = None, every: bytes | None = None) -> None:
+        self._tree = tree or {}
+        self._every = every
+
+    def read(self, path: str, limit: int) -> bytes:
+        data = self._tree.get(os.path.normpath(path), self._every)
+        if data is None:
+            raise FileNotFoundError(path)
+        if len(data) > limit:
+            raise OSError(errno.EFBIG, "too large", path)
+        return data
+
+    def read_part(self, path: str, offset: int, size: int) -> bytes:
+        return self.read(path, 1 << 30)[offset : offset + size]
+
+
 class FakeGroup(Group):
     """Remembers answers and marks; knows marks by inode, and fails as the kernel does."""
 

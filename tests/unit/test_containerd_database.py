@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import lzma
+import os
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,13 +16,16 @@ from startgate.engines import identify
 from startgate.engines.bolt import BoltError, Database, Read
 from startgate.engines.containerd_database import Stored, stored
 from startgate.engines.facts import Facts
-from startgate.events import Container
+from startgate.events import Container, Kubernetes
+from tests.unit.fakes import EngineFiles
 
 DATA = lzma.decompress((Path(__file__).parents[1] / "data/containerd-meta.db.xz").read_bytes())
 SANDBOX = "1eeaf363b151df2eb379b9fa3b9a48b320ced000510567c618aaf2df1c8e634f"
 APP = "b0d93460091b1415e74b12f47eedcbc0126dc033b09c31e7f4bafa9509837ed8"
 PAGE = 4096
 IMAGE = "startgate.test/busybox:1"
+DIGEST = "sha256:007c09554ea81a1f1c2862a13eeaa3af689b8499e56633fff93f8002a180155c"
+IMAGE_ID = "sha256:4750c9c97b0eee306ede2f09c1360358f0780c4c14b25c6b30badc30fef6afb8"
 LINK = "work"  # in a bundle: to the directory of its shim
 
 
@@ -30,39 +35,74 @@ def reader(data: bytes) -> Read:
 
 def facts(namespace: str, identity: str, data: bytes = DATA, bundle_of: str = "") -> Facts:
     bundle = f"/run/containerd/io.containerd.runtime.v2.task/{namespace}/{bundle_of or identity}"
-    database = f"{bundle}/{LINK}/../../../io.containerd.metadata.v1.bolt/meta.db"
-
-    def read_at(path: str, offset: int, size: int) -> bytes:
-        if path != database:
-            raise FileNotFoundError(path)
-        return data[offset : offset + size]
-
+    database = os.path.normpath(f"{bundle}/{LINK}/../../../io.containerd.metadata.v1.bolt/meta.db")
     container = Container(id=identity, bundle=bundle)
-    return Facts(container, "", lambda path: b"", read_at, list)
+    return Facts(container, "", EngineFiles({database: data}), list)
+
+
+class Parts(EngineFiles):
+    """A database that `read` reads."""
+
+    def __init__(self, read: Callable[[str, int, int], bytes]) -> None:
+        super().__init__()
+        self._part = read
+
+    def read_part(self, path: str, offset: int, size: int) -> bytes:
+        return self._part(path, offset, size)
+
+
+def of(asked: Facts) -> Stored:
+    found = stored(asked)
+    assert found
+    return found
 
 
 def test_a_container() -> None:
-    found = stored(facts("sample", "c07"))
-    assert found.image == IMAGE
+    found = of(facts("sample", "c07"))
+    assert (found.image, found.image_digest, found.image_id) == (IMAGE, DIGEST, IMAGE_ID)
     assert found.labels == {"number": "7", "io.containerd.image.config.stop-signal": "SIGTERM"}
 
 
 def test_every_container_of_a_bucket_with_several_pages() -> None:
-    numbers = [stored(facts("sample", f"c{number:02}")).labels["number"] for number in range(30)]
+    numbers = [of(facts("sample", f"c{number:02}")).labels["number"] for number in range(30)]
     assert numbers == [str(number) for number in range(30)]
 
 
 def test_labels_on_several_pages() -> None:
-    labels = stored(facts("sample", "many")).labels
+    labels = of(facts("sample", "many")).labels
     assert len(labels) == 401
     assert all(labels[f"label-{n:03}"] == f"value of label {n}" for n in range(400))
 
 
-def test_a_pods_container_has_the_pods_labels() -> None:
-    found = stored(facts("k8s.io", APP), SANDBOX)
-    assert found.image == IMAGE
+def known(asked: Facts, state_root: str = "/run/containerd/runc/x") -> Container:
+    return identify(asked.container, state_root, asked.files, list)
+
+
+def test_a_pods_container() -> None:
+    """Of the CRI plugin's own record: nothing that an annotation says."""
+    found = known(facts("k8s.io", APP))
+    assert (found.engine, found.name, found.image) == ("containerd", "app", IMAGE)
+    assert (found.image_reference, found.image_id, found.image_digest) == (IMAGE, IMAGE_ID, DIGEST)
     assert (found.labels["app"], found.labels["io.cri-containerd.kind"]) == ("web-1", "container")
-    assert stored(facts("k8s.io", SANDBOX), SANDBOX).image == "startgate.test/pause:1"
+    assert found.kubernetes == Kubernetes(
+        "startgate-tests",
+        "web-1",
+        "uid-of-web-1",
+        "app",
+        SANDBOX,
+        "container",
+        attempt=0,
+        annotations={"purpose": "test"},
+    )
+    assert found.unknown == ()
+
+
+def test_a_sandbox() -> None:
+    found = known(facts("k8s.io", SANDBOX))
+    assert (found.name, found.image, found.labels["app"]) == ("web-1", "startgate.test/pause:1", "web-1")
+    assert found.kubernetes and found.kubernetes.container_type == "sandbox"
+    assert (found.kubernetes.pod, found.kubernetes.sandbox_id) == ("web-1", SANDBOX)
+    assert found.unknown == ()
 
 
 @pytest.mark.parametrize(
@@ -70,19 +110,21 @@ def test_a_pods_container_has_the_pods_labels() -> None:
     [("sample", "c99", ""), ("nowhere", "c07", ""), ("sample", "c08", "c07"), ("sample", "labels", "")],
 )
 def test_what_it_does_not_have(namespace: str, identity: str, bundle: str) -> None:
-    assert stored(facts(namespace, identity, bundle_of=bundle)) == Stored()
+    assert stored(facts(namespace, identity, bundle_of=bundle)) is None
 
 
 def test_ctr() -> None:
     asked = facts("sample", "c07")
-    found = identify(asked.container, "/run/containerd/runc/sample", asked.read, list, asked.read_at)
+    found = known(asked)
     assert (found.name, found.image, found.labels["number"]) == ("c07", IMAGE, "7")
 
 
 def test_ctr_without_its_database() -> None:
+    """Annotations are not its labels: who knows who wrote them."""
     container = Container(id="c07", annotations={"a": "b"})
-    found = identify(container, "/run/containerd/runc/sample", lambda path: b"", list)
-    assert (found.name, found.image, found.labels) == ("c07", None, {"a": "b"})
+    found = identify(container, "/run/containerd/runc/sample", EngineFiles(), list)
+    assert (found.name, found.image, found.labels) == ("c07", None, {})
+    assert found.unknown == ("image", "image_reference", "image_id", "image_digest", "labels")
 
 
 def with_transaction(data: bytes, page: int, txid: int) -> bytes:
@@ -111,8 +153,8 @@ def test_a_transaction_while_it_is_read() -> None:
     assert not database.unchanged()
     asked = facts("sample", "c07")
     reads = 0
-    again = Facts(asked.container, "", asked.read, lambda path, offset, size: read(offset, size), list)
-    assert stored(again).image == IMAGE
+    again = Facts(asked.container, "", Parts(lambda path, offset, size: read(offset, size)), list)
+    assert of(again).image == IMAGE
 
 
 def test_a_page_that_is_written_while_it_is_read() -> None:
@@ -123,9 +165,9 @@ def test_a_page_that_is_written_while_it_is_read() -> None:
     def read(path: str, offset: int, size: int) -> bytes:
         nonlocal reads
         reads += 1
-        return b"\xff" * size if reads == 6 else asked.read_at(path, offset, size)
+        return b"\xff" * size if reads == 6 else asked.files.read_part(path, offset, size)
 
-    assert stored(Facts(asked.container, "", asked.read, read, list)).image == IMAGE
+    assert of(Facts(asked.container, "", Parts(read), list)).image == IMAGE
     assert reads > 6
 
 
@@ -138,12 +180,12 @@ def test_a_database_that_always_changes() -> None:
         return with_transaction(DATA, 0, txid)[offset : offset + size]
 
     container = facts("sample", "c07").container
-    assert stored(Facts(container, "", lambda path: b"", read, list)) == Stored()
+    assert stored(Facts(container, "", Parts(read), list)) is None
 
 
 @pytest.mark.parametrize("data", [b"", b"\0" * 70000, DATA[:100], DATA[: 2 * PAGE], DATA[PAGE:]])
 def test_what_is_no_database(data: bytes) -> None:
-    assert stored(facts("sample", "c07", data)) == Stored()
+    assert stored(facts("sample", "c07", data)) is None
 
 
 def test_the_second_meta_page_when_the_first_is_broken() -> None:
@@ -159,7 +201,7 @@ def used_pages() -> list[int]:
         seen.append(offset)
         return DATA[offset : offset + size]
 
-    stored(Facts(facts("sample", "many").container, "", lambda path: b"", read, list))
+    stored(Facts(facts("sample", "many").container, "", Parts(read), list))
     return sorted({offset // PAGE * PAGE for offset in seen})
 
 
@@ -177,7 +219,7 @@ def test_broken_pages_are_an_error_or_another_answer_and_end(changes: list[tuple
     for page, offset, junk in changes:
         data[page + offset : page + offset + len(junk)] = junk
     asked = facts("sample", "many", bytes(data))
-    assert isinstance(stored(asked), Stored)
+    assert isinstance(stored(asked), Stored | None)
 
 
 def test_a_page_that_leads_to_itself() -> None:

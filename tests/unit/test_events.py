@@ -31,9 +31,11 @@ from startgate.listeners import lost
 from startgate.testing import make_event
 
 CONTAINER_KEYS = (
-    "id name engine runtime runtime_path pid bundle rootfs image labels annotations hostname kubernetes "
+    "id name engine runtime runtime_path pid bundle rootfs image image_reference image_id "
+    "image_digest labels annotations hostname kubernetes "
     "namespaces host_namespaces cgroup rootless uid args user privileged capabilities "
-    "bounding_capabilities no_new_privileges read_only_rootfs seccomp apparmor mounts started_by truncated"
+    "bounding_capabilities no_new_privileges read_only_rootfs seccomp apparmor mounts started_by truncated "
+    "unknown"
 ).split()
 
 
@@ -78,7 +80,15 @@ def test_the_whole_event() -> None:
 def test_unknown_is_null_or_empty() -> None:
     container = as_json(Event(type="created", gate="none", container=Container(id="c")))["container"]
     assert list(container) == CONTAINER_KEYS
-    lists = ("args", "capabilities", "bounding_capabilities", "mounts", "host_namespaces", "truncated")
+    lists = (
+        "args",
+        "capabilities",
+        "bounding_capabilities",
+        "mounts",
+        "host_namespaces",
+        "truncated",
+        "unknown",
+    )
     empty: dict[str, Any] = {"labels": {}, "annotations": {}} | {name: [] for name in lists}
     switches = ("rootless", "privileged", "seccomp", "no_new_privileges", "read_only_rootfs")
     false = dict.fromkeys(switches, False)
@@ -89,7 +99,7 @@ def test_unknown_is_null_or_empty() -> None:
 @pytest.mark.parametrize(
     ("part", "keys"),
     [
-        (Kubernetes(), "namespace pod pod_uid container sandbox_id container_type"),
+        (Kubernetes(), "namespace pod pod_uid container sandbox_id container_type attempt annotations"),
         (Namespaces(), "mnt net pid ipc uts user cgroup"),
         (CgroupId("/x"), "path id"),
         (Mount("a", "b", "c"), "source destination type options resolved"),

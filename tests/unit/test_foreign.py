@@ -9,6 +9,7 @@ from startgate import engines
 from startgate.events import Container, Event, Mount, printable
 from startgate.foreign import OVERHEAD, SIZE, TEXT, Fitting, size
 from startgate.runtimes import oci
+from tests.unit.fakes import EngineFiles
 
 MANY = 70_000
 
@@ -80,8 +81,8 @@ def test_a_mount_of_a_million_options() -> None:
 def test_labels_of_an_engine_are_cut_too() -> None:
     labels = {str(number): "" for number in range(MANY)}
     docker = json.dumps({"ID": "c", "Name": "/n", "Config": {"Labels": labels}}).encode()
-    container = described(mounts=[{"destination": "/etc/hostname", "source": "/d/c/hostname"}])
-    known = engines.identify(container, "/run/docker/runtime-runc/moby", lambda path: docker, list)
+    container = described(root={"path": "/d/overlay2/l/merged"})
+    known = engines.identify(container, "/run/docker/runtime-runc/moby", EngineFiles(every=docker), list)
     assert known.name == "n"
     assert 0 < len(known.labels) < MANY
     assert known.truncated == ("labels",)
@@ -89,20 +90,22 @@ def test_labels_of_an_engine_are_cut_too() -> None:
 
 def test_a_long_pod_name_is_clipped() -> None:
     notes = {"io.kubernetes.cri.container-type": "container", "io.kubernetes.cri.sandbox-name": "p" * 5000}
-    known = engines.identify(described(annotations=notes), "/run", lambda path: b"", list)
+    root = "/run/containerd/runc/k8s.io"
+    known = engines.identify(described(annotations=notes), root, EngineFiles(), list)
     assert known.kubernetes and known.kubernetes.pod == printable("p" * 5000)
     assert known.kubernetes.namespace is None
 
 
 def test_a_file_of_docker_that_is_no_utf8() -> None:
-    container = described(mounts=[{"destination": "/etc/hostname", "source": "/d/c/hostname"}])
+    container = described(root={"path": "/d/overlay2/l/merged"})
     junk = b'{"ID": "c", "Name": "\xff"}'
-    known = engines.identify(container, "/run/docker/runtime-runc/moby", lambda path: junk, list)
+    known = engines.identify(container, "/run/docker/runtime-runc/moby", EngineFiles(every=junk), list)
     assert (known.engine, known.name) == ("docker", None)
 
 
 def test_metadata_of_podman_that_is_too_deep() -> None:
-    container = Container(id="c", bundle="/s/c/userdata", annotations={"io.container.manager": "libpod"})
+    notes = {"io.container.manager": "libpod"}
+    container = Container(id="c", bundle="/s/overlay-containers/c/userdata", annotations=notes)
     stored = json.dumps([{"id": "c", "names": ["n"], "metadata": '{"a":' * MANY}]).encode()
-    known = engines.identify(container, "/run", lambda path: stored, list)
+    known = engines.identify(container, "/run", EngineFiles(every=stored), list)
     assert (known.name, known.image) == ("n", None)

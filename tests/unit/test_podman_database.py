@@ -1,4 +1,4 @@
-"""Podman's database: a real one, of Podman 4.3, with 70 containers that are labelled number=1 to 70."""
+"""Podman 4's database: a real one, of Podman 4.3, with 70 containers that are labelled number=1 to 70."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from startgate.engines import bolt, identify
 from startgate.events import Container
+from tests.unit.fakes import EngineFiles
 
 DATA = gzip.decompress((Path(__file__).parents[1] / "data/podman-bolt.db.gz").read_bytes())
 STORAGE = "/var/lib/containers/storage"
@@ -34,13 +35,8 @@ IDS = {number: identity_of(number) for number in range(1, 71)}
 def labels(identity: str, data: bytes, bundle_of: str = "") -> dict[str, str]:
     bundle = f"{STORAGE}/overlay-containers/{bundle_of or identity}/userdata"
     container = Container(id=identity, bundle=bundle, annotations={"io.container.manager": "libpod"})
-
-    def read(path: str) -> bytes:
-        if path != f"{STORAGE}/libpod/bolt_state.db":
-            raise FileNotFoundError(path)
-        return data
-
-    return identify(container, "/run/runc", read, list).labels
+    files = EngineFiles({f"{STORAGE}/libpod/bolt_state.db": data})
+    return identify(container, "/run/runc", files, list).labels
 
 
 @pytest.mark.parametrize("number", IDS)

@@ -61,6 +61,32 @@ def test_each_action() -> None:
     assert policy(rule("true", message="no")).decide(creating()) == [Deny("no", "r")]
 
 
+UNKNOWN = {"engine": "docker", "unknown": ("image", "labels")}
+
+
+@pytest.mark.parametrize(
+    "match",
+    [
+        "container.image == 'bad'",
+        "container.image != 'good'",
+        "container.image.startsWith('bad')",
+        "'bad' in container.labels",
+        "container.privileged || container.image == 'bad'",
+    ],
+)
+def test_what_the_engine_knows_and_we_do_not_decides_nothing(match: str) -> None:
+    """An image that can't be found out is not an image without a name."""
+    said = policy(rule(match, on_error="deny")).decide(creating(**UNKNOWN))
+    assert isinstance(said[-1], Deny) and "could not be decided" in said[-1].message
+    known = policy(rule(match, on_error="deny")).decide(creating(engine="docker", image="good"))
+    assert known == []
+
+
+def test_what_is_unknown_does_not_matter_where_the_rest_decides() -> None:
+    match = "container.engine == 'podman' && container.image == 'bad'"
+    assert policy(rule(match)).decide(creating(**UNKNOWN)) == []
+
+
 def test_what_does_not_match_says_nothing() -> None:
     rules = policy(rule("container.privileged"))
     assert rules.decide(creating()) == []

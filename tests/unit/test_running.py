@@ -151,12 +151,13 @@ def test_of_a_runtime_in_the_foreground(host: Host) -> None:
 
 def test_of_a_shim(host: Host) -> None:
     """Its options tell the state directory; the bundle tells the runtime."""
-    bundle = host.bundle("/task/ns/c1", annotations={"io.kubernetes.cri.container-type": "sandbox"})
+    path = "/state/io.containerd.runtime.v2.task/ns/c1"
+    bundle = host.bundle(path)
     (bundle / "options.json").write_text('{"binary_name": "/opt/runc", "root": "/exec/runc"}')
     (bundle / "runtime").write_text("/opt/runc")
     host.run(20, "/usr/bin/containerd-shim-runc-v2", "-namespace", "ns", "-id", "c1", cwd=bundle)
     host.run(10, "sleep", ppid=20)
-    host.runc("c1", 10, "/task/ns/c1", root="/exec/runc/ns")
+    host.runc("c1", 10, path, root="/exec/runc/ns")
     (found,) = host.scan()
     assert found.key.root == "/exec/runc/ns"
     assert (found.container.engine, found.container.runtime_path) == ("containerd", "/opt/runc")

@@ -138,19 +138,14 @@ def test_a_config_that_is_none(view: View, caller: Path, kind: str, said: str) -
     assert str(error.value).startswith("/srv/config.json")
 
 
-def test_a_database_is_opened_once(host: FakeHost, caller: Path) -> None:
-    """Whatever takes its name meanwhile: its pages are of one file."""
-    (caller / "db").write_bytes(b"0123456789")
+def test_the_files_of_engines_are_closed_with_it(host: FakeHost, caller: Path) -> None:
     host.process(TID, root=caller)
     with View(host.proc, TID) as view:
-        assert view.read_part("/db", 2, 3) == b"234"
-        (caller / "db").unlink()
-        (caller / "db").write_bytes(b"another")
-        assert view.read_part("/db", 8, 3) == b"89"
+        files = view.trusted_files()
+        assert files is view.trusted_files()
         with pytest.raises(FileNotFoundError):
-            view.read_part("/none", 0, 1)
-        (fd,) = view._databases.values()
-    assert not is_open(fd)
+            files.read("/none", 1)
+    assert not is_open(files._root)
 
 
 def test_a_file_that_tells_no_size_is_limited_too() -> None:

@@ -148,7 +148,7 @@ def _describe(bundle: str, data: bytes) -> Container:
     container = oci.describe(container, config, capabilities.of_host(proc))
     with View(proc, os.getpid()) as view:
         container = host.describe(container, config, view, proc, os.getpid())
-        return engines.identify(container, "/run/runc", view.read_small, list)
+        return engines.identify(container, "/run/runc", view.trusted_files(), list)
 
 
 def _result(verdicts: Sequence[tuple[Rule, list[Said]]], event: str = "creating") -> Result:

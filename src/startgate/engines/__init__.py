@@ -1,8 +1,8 @@
 """What container engines know of a container: its name, image, labels, pod.
 
-Learnt from files and annotations, never from an engine's socket: the engine may hold a lock
-for the very start that we hold. Each engine is a module with `describe`; the first that
-knows the container tells.
+Learnt from files, never from an engine's socket: the engine may hold a lock for the very start that
+we hold. Each engine is a module with `describe`; the first that knows the container tells. What
+tells an engine, and what it says, is nothing that a container's author can write.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import Protocol
 
 from msgspec.structs import replace
 
-from startgate.engines import buildah, containerd, docker, podman
-from startgate.engines.facts import Facts, Known
+from startgate.engines import buildah, buildkit, containerd, crio, docker, podman
+from startgate.engines.facts import LIMIT, Facts, Files, Known
 from startgate.events import Container, Kubernetes, printable
 from startgate.foreign import Fitting
 
-__all__ = ["OF_USERS", "Engine", "Facts", "identify"]
+__all__ = ["OF_USERS", "Engine", "Facts", "Files", "identify"]
 
 
 class Engine(Protocol):
@@ -27,45 +27,63 @@ class Engine(Protocol):
         """Return what the engine knows of the container; None: it is not this engine's."""
 
 
-# Podman before CRI-O, whose annotations it borrows for the containers of its pods.
-ENGINES: tuple[Engine, ...] = (docker.describe, podman.describe, containerd.describe, buildah.describe)
-OF_USERS: tuple[Engine, ...] = (podman.describe, buildah.describe)
+# Those that are told by places before those that may go by annotations: other engines' users write these.
+ENGINES: tuple[Engine, ...] = (
+    buildkit.describe,
+    docker.describe,
+    containerd.describe,
+    buildah.describe,
+    podman.describe,
+    crio.describe,
+)
+OF_USERS: tuple[Engine, ...] = (buildah.describe, podman.describe)
 """Those that a user runs without being root, and that keep what they know in files of that user."""
 
 
 def identify(
     container: Container,
     state_root: str,
-    read: Callable[[str], bytes],
+    files: Files,
     caller: Callable[[], list[str]],
-    read_at: Callable[[str, int, int], bytes] | None = None,
     *,
     among: Sequence[Engine] = ENGINES,
+    limit: int = LIMIT,
 ) -> Container:
     """Return the container with what its engine knows.
 
-    `read` reads a file on the host (raising OSError), `caller` gives the command line of the
-    process that executed the runtime, `read_at` reads a part of a large file (path, offset,
-    size). Runs on a worker: all may wait.
+    `files` are the engine's, on the host; `caller` gives the command line of the process that executed
+    the runtime; no file larger than `limit` is read whole. Runs on a worker: all may wait.
     """
-    part = read_at or (lambda path, offset, size: read(path)[offset : offset + size])
-    facts = Facts(container, state_root, read, part, caller)
+    facts = Facts(container, state_root, files, caller, limit)
     for engine in among:
         if known := engine(facts):
-            fitting = Fitting()
-            return replace(
-                container,
-                engine=known.engine,
-                name=printable(known.name) if known.name else container.name,
-                image=printable(known.image) if known.image else container.image,
-                labels=fitting.pairs("labels", known.labels),
-                kubernetes=known.kubernetes and _clipped(known.kubernetes),
-                hostname=container.hostname or (known.hostname and printable(known.hostname)),
-                truncated=container.truncated + fitting.cut,
-            )
+            return _complete(container, known)
     return container
 
 
-def _clipped(pod: Kubernetes) -> Kubernetes:
-    given = {name: getattr(pod, name) for name in Kubernetes.__struct_fields__}
-    return Kubernetes(**{name: text and printable(text) for name, text in given.items()})
+def _complete(container: Container, known: Known) -> Container:
+    fitting = Fitting()
+    return replace(
+        container,
+        engine=known.engine,
+        name=_text(known.name) or container.name,
+        image=_text(known.image),
+        image_reference=_text(known.image_reference),
+        image_id=_text(known.image_id),
+        image_digest=_text(known.image_digest),
+        labels=fitting.pairs("labels", known.labels),
+        kubernetes=known.kubernetes and _clipped(known.kubernetes, fitting),
+        hostname=container.hostname or _text(known.hostname),
+        truncated=container.truncated + fitting.cut,
+        unknown=known.unknown,
+    )
+
+
+def _text(text: str | None) -> str | None:
+    return None if text is None else printable(text)
+
+
+def _clipped(pod: Kubernetes, fitting: Fitting) -> Kubernetes:
+    given = {name: getattr(pod, name) for name in pod.__struct_fields__}
+    texts = {name: printable(value) for name, value in given.items() if isinstance(value, str)}
+    return replace(pod, **texts, annotations=fitting.pairs("kubernetes.annotations", pod.annotations))

@@ -8,23 +8,31 @@ from __future__ import annotations
 
 import posixpath
 
-from startgate.engines.facts import Facts, Known
+from startgate.engines import reference
+from startgate.engines.facts import IMAGE, Facts, Known
 
 
 def describe(facts: Facts) -> Known | None:
     """See engines.Engine."""
-    bundle = facts.container.bundle or ""
-    directory = posixpath.basename(bundle)
+    directory = posixpath.basename(facts.bundle)
     if not directory.startswith("buildah") or facts.container.id != f"buildah-{directory}":
         return None
-    told = _containerenv(facts, posixpath.join(bundle, "run/.containerenv"))
-    return Known("buildah", told.get("name"), told.get("image"))
+    told = _containerenv(facts, posixpath.join(facts.bundle, "run/.containerenv"))
+    image = told.get("image")
+    return Known(
+        "buildah",
+        name=told.get("name"),
+        image=image,
+        image_reference=reference.full(image) if image else None,
+        image_id=reference.digest_of(told.get("imageid")),
+        unknown=("image_digest",) if told else ("name", *IMAGE),
+    )
 
 
 def _containerenv(facts: Facts, path: str) -> dict[str, str]:
     """Read lines of the form ``key="value"``."""
     try:
-        lines = facts.read(path).decode(errors="replace").splitlines()
+        lines = facts.files.read(path, facts.limit).decode(errors="replace").splitlines()
     except OSError:
         return {}
     pairs = (line.partition("=") for line in lines)

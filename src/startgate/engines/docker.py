@@ -1,16 +1,26 @@
-"""Docker: DATA/containers/ID/config.v2.json, and BuildKit's nameless containers.
+"""Docker: DATA/containers/ID/config.v2.json, which is there before the runtime is executed.
 
-Docker's data directory is found by the file that it binds to /etc/hostname. With
-``--network container:X`` that file is X's: so the id is put in, and checked in the file.
+DATA is where dockerd keeps the root file system (DATA/overlay2/LAYER/merged,
+DATA/UID.GID/overlay2/... with --userns-remap, DATA/rootfs/SNAPSHOTTER/ID with containerd's
+image store) and, if it runs a containerd of its own, that one's files. No option of
+`docker run` changes either, as one does change the mount of /etc/hostname.
 """
 
 from __future__ import annotations
 
 import posixpath
+import re
+from collections.abc import Iterator
 
 import msgspec
 
-from startgate.engines.facts import Facts, Known
+from startgate.engines import reference
+from startgate.engines.facts import IMAGE, Facts, Known
+
+_ABOVE = 6
+"""Directories above a root file system that may be DATA."""
+_OWN_CONTAINERD = "work/../../../../.."
+"""From the bundle: `work` leads to DATA/containerd/daemon/io.containerd.runtime.v2.task/NAMESPACE/ID."""
 
 
 class _Config(msgspec.Struct, frozen=True, rename="pascal"):
@@ -18,27 +28,100 @@ class _Config(msgspec.Struct, frozen=True, rename="pascal"):
     labels: dict[str, str] | None = None
 
 
-class _Container(msgspec.Struct, frozen=True, rename={"id": "ID", "name": "Name", "config": "Config"}):
-    id: str
+class _Manifest(msgspec.Struct, frozen=True):
+    digest: str | None = None
+
+
+class _Container(msgspec.Struct, frozen=True, rename="pascal"):
+    id: str = msgspec.field(name="ID")
     name: str = ""
     config: _Config = _Config()
+    driver: str = ""
+    image: str | None = None
+    """The image's id."""
+    image_manifest: _Manifest | None = None
+    """Of Docker 24 and newer, with containerd's image store."""
 
 
-_decoder = msgspec.json.Decoder(_Container)
+class _Repositories(msgspec.Struct, frozen=True, rename="pascal"):
+    repositories: dict[str, dict[str, str]] = {}
+    """Names and digests of images, by repository, to their ids."""
+
+
+_container = msgspec.json.Decoder(_Container)
+_repositories = msgspec.json.Decoder(_Repositories)
 
 
 def describe(facts: Facts) -> Known | None:
     """See engines.Engine."""
-    container = facts.container
-    if container.hostname == "buildkitsandbox":
-        return Known("buildkit")
-    if "/moby/" not in f"{facts.state_root}/" and "/moby/" not in (container.bundle or ""):
+    namespace = facts.task_namespace
+    if namespace is None and not _is_dockers(facts.state_root):
         return None
-    for mount in container.mounts:
-        if mount.destination == "/etc/hostname":
-            directory = posixpath.dirname(posixpath.dirname(mount.source))
-            found = facts.decode(posixpath.join(directory, container.id, "config.v2.json"), _decoder)
-            if found and found.id == container.id:
-                name = found.name.removeprefix("/")
-                return Known("docker", name, found.config.image, found.config.labels or {})
-    return Known("docker")
+    for data in dict.fromkeys(_places(facts)):
+        path = posixpath.join(data, "containers", facts.container.id, "config.v2.json")
+        found = facts.decode(path, _container)
+        if found and found.id == facts.container.id:
+            return _known(facts, data, found)
+    if namespace == "moby" or _is_dockers(facts.state_root):
+        return Known("docker", unknown=("name", *IMAGE, "labels"))
+    return None
+
+
+def _is_dockers(state_root: str) -> bool:
+    """EXEC-ROOT/runtime-NAME/NAMESPACE."""
+    return bool(re.search(r"/runtime-[^/]+/[^/]+$", state_root))
+
+
+def _places(facts: Facts) -> Iterator[str]:
+    """Yield what may be DATA."""
+    at = facts.container.rootfs or "/"
+    inside = f"{at}/".startswith(f"{facts.bundle}/")  # as containerd's own clients have it
+    for _ in range(0 if inside else _ABOVE):
+        at = posixpath.dirname(at)
+        if at != "/":
+            yield at
+    if facts.bundle and not inside:
+        yield posixpath.join(facts.bundle, _OWN_CONTAINERD)
+
+
+def _known(facts: Facts, data: str, found: _Container) -> Known:
+    """The name that was typed may be an id, and may name another image by now."""
+    typed, identity = found.config.image, reference.digest_of(found.image)
+    digest = found.image_manifest.digest if found.image_manifest else None
+    names = None if digest else _names(facts, data, found)
+    unknown = [] if digest or names is not None else ["image_digest"]
+    full = reference.full(typed) if typed else None
+    if typed and identity and reference.may_be_id(typed, identity) and full not in (names or ()):
+        full = None
+        unknown.append("image_reference")
+    if typed is None:
+        unknown = list(IMAGE)
+    return Known(
+        "docker",
+        name=found.name.removeprefix("/") or None,
+        image=typed,
+        image_reference=full,
+        image_id=identity,
+        image_digest=digest or _digest(names or (), full),
+        labels=found.config.labels or {},
+        unknown=tuple(unknown),
+    )
+
+
+def _names(facts: Facts, data: str, found: _Container) -> tuple[str, ...] | None:
+    """Return all full names of the image; None where they can't be read."""
+    if not re.fullmatch(r"[\w-]+", found.driver):
+        return None
+    listed = facts.decode(posixpath.join(data, "image", found.driver, "repositories.json"), _repositories)
+    if listed is None:
+        return None
+    every = (pair for names in listed.repositories.values() for pair in names.items())
+    return tuple(filter(None, (reference.full(name) for name, of in every if of == found.image)))
+
+
+def _digest(names: tuple[str, ...], full: str | None) -> str | None:
+    """Return the digest under which a registry has the image: the named repository's, if there is one."""
+    known = [name.partition("@") for name in names if "@" in name]
+    own = reference.repository(full) if full else None
+    known.sort(key=lambda parts: parts[0] != own)
+    return known[0][2] if known else None

@@ -1,26 +1,30 @@
-"""Podman: conmon's command line has the name, its storage the image, its database the labels.
+"""Podman: its database has the container as it was asked for, its storage the image.
 
-The database is read as far as it is Podman 4's (bbolt): Podman 5 has SQLite.
+A container is Podman's if its bundle is in a storage of containers, STORAGE/overlay-containers/ID/userdata,
+and the database beside it knows it, or a conmon that was told to call podman at the end executed the
+runtime. The annotation `io.container.manager` is believed last: `podman run --annotation` may change it.
 """
 
 from __future__ import annotations
 
-import itertools
-import os
 import posixpath
-from collections.abc import Mapping
 
 import msgspec
 
-from startgate.engines import bolt
-from startgate.engines.facts import Facts, Known
+from startgate.engines import reference
+from startgate.engines.facts import IMAGE, Facts, Known, option
+from startgate.engines.podman_database import Config, config_of
 from startgate.events import Container, Kubernetes
 from startgate.foreign import UNDECODABLE
 
 
-class _Container(msgspec.Struct, frozen=True):
+class _Stored(msgspec.Struct, frozen=True):
+    """A container as containers/storage has it."""
+
     id: str
     names: tuple[str, ...] | None = None
+    image: str | None = None
+    """The image's id."""
     metadata: str = ""
 
 
@@ -28,80 +32,92 @@ class _Metadata(msgspec.Struct, frozen=True, rename={"image_name": "image-name"}
     image_name: str | None = None
 
 
-class _Config(msgspec.Struct, frozen=True):
+class _Image(msgspec.Struct, frozen=True):
     id: str
-    labels: dict[str, str] | None = None
+    digest: str | None = None
 
 
-_containers = msgspec.json.Decoder(tuple[_Container, ...])
+_stored = msgspec.json.Decoder(tuple[_Stored, ...])
 _metadata = msgspec.json.Decoder(_Metadata)
-_config = msgspec.json.Decoder(_Config)
+_images = msgspec.json.Decoder(tuple[_Image, ...])
 
 
 def describe(facts: Facts) -> Known | None:
     """See engines.Engine."""
-    container = facts.container
-    if container.annotations.get("io.container.manager") != "libpod":
+    storage = facts.storage
+    config = config_of(facts, storage) if storage else None
+    if config is None and not (storage and _by_conmon(facts)) and not _says_so(facts.container):
         return None
-    stored = _stored(facts)
-    name = _conmon_name(facts.caller(), container.id)
-    if stored and not name:
-        name = next(iter(stored.names or ()), None)
-    pod = _pod(container.annotations)
-    return Known("podman", name, _image(stored), _labels(facts), kubernetes=pod)
+    stored = _in_storage(facts, storage) if storage and (config is None or config.name is None) else None
+    return _known(facts, config, stored)
 
 
-def _pod(notes: Mapping[str, str]) -> Kubernetes | None:
+def _by_conmon(facts: Facts) -> bool:
+    """Whether podman is what conmon is to execute when the container has ended."""
+    return posixpath.basename(option(facts.conmon(), "--exit-command") or "") == "podman"
+
+
+def _says_so(container: Container) -> bool:
+    return container.annotations.get("io.container.manager") == "libpod"
+
+
+def _known(facts: Facts, config: Config | None, stored: _Stored | None) -> Known:
+    image = config.image_name if config else _image_name(stored)
+    identity = (config.image_id if config else None) or (stored.image if stored else None)
+    if config and config.rootfs and not image:
+        image = ""  # `podman run --rootfs` has none
+    names = (
+        config.name if config else None,
+        option(facts.conmon(), "-n"),
+        *((stored and stored.names) or ()),
+    )
+    digest = _digest(facts, identity) if identity else None
+    unknown = [] if config else ["labels"]
+    if not image:
+        unknown += () if image == "" else IMAGE
+    elif digest is None:
+        unknown.append("image_digest")
+    return Known(
+        "podman",
+        name=next(filter(None, names), None),
+        image=image,
+        image_reference=reference.full(image) if image else None,
+        image_id=reference.digest_of(identity),
+        image_digest=digest,
+        labels=(config.labels if config else None) or {},
+        kubernetes=_pod(facts.container),
+        unknown=tuple(unknown),
+    )
+
+
+def _pod(container: Container) -> Kubernetes | None:
     """Tell a container of a pod, and the infra container whose namespaces it shares."""
+    notes = container.annotations
     sandbox = notes.get("io.kubernetes.cri-o.SandboxID")
     kind = notes.get("io.kubernetes.cri-o.ContainerType")
     return Kubernetes(sandbox_id=sandbox, container_type=kind) if sandbox else None
 
 
-def _conmon_name(command: list[str], identity: str) -> str | None:
-    """Return conmon's ``-n NAME``, if it is this container's conmon (``-c ID``)."""
-    given = dict(itertools.pairwise(command))
-    return given.get("-n") if given.get("-c") == identity else None
+def _in_storage(facts: Facts, storage: str) -> _Stored | None:
+    """`podman run --rm` of Podman 5 has its containers in a file of their own."""
+    for name in ("containers.json", "volatile-containers.json"):
+        listed = facts.decode(posixpath.join(storage, name), _stored)
+        if found := next((each for each in listed or () if each.id == facts.container.id), None):
+            return found
+    return None
 
 
-def _storage(container: Container) -> str | None:
-    """The bundle is STORAGE/overlay-containers/ID/userdata."""
-    parts = (container.bundle or "").rsplit("/", 2)
-    return parts[0] if len(parts) == 3 and parts[1] == container.id else None
-
-
-def _stored(facts: Facts) -> _Container | None:
-    storage = _storage(facts.container)
-    if storage is None:
-        return None
-    found = facts.decode(posixpath.join(storage, "containers.json"), _containers)
-    return next((c for c in found or () if c.id == facts.container.id), None)
-
-
-def _labels(facts: Facts) -> Mapping[str, str]:
-    """The container's own record in STORAGE/libpod: `ctr/ID/config`."""
-    storage, identity = _storage(facts.container), facts.container.id
-    if storage is None:
-        return {}
-    database = posixpath.join(posixpath.dirname(storage), "libpod/bolt_state.db")
-    record = bolt.ask(
-        lambda offset, size: facts.read_at(database, offset, size),
-        lambda root: _config_of(root, identity),
-    )
-    try:
-        config = _config.decode(record or b"null")
-    except UNDECODABLE:
-        return {}
-    return (config.labels or {}) if config.id == identity else {}
-
-
-def _config_of(root: bolt.Bucket, identity: str) -> bytes | None:
-    container = root.bucket(b"ctr", os.fsencode(identity))
-    return container.get(b"config") if container else None
-
-
-def _image(stored: _Container | None) -> str | None:
+def _image_name(stored: _Stored | None) -> str | None:
     try:
         return _metadata.decode(stored.metadata).image_name if stored else None
     except UNDECODABLE:
         return None
+
+
+def _digest(facts: Facts, identity: str) -> str | None:
+    """Return the digest by which a registry knows the image, from STORAGE/overlay-images."""
+    if facts.storage is None:
+        return None
+    directory = facts.storage.removesuffix("-containers") + "-images"
+    listed = facts.decode(posixpath.join(directory, "images.json"), _images)
+    return next((each.digest for each in listed or () if each.id == identity), None)

@@ -90,7 +90,7 @@ class Creating:
             entry.config = view.read_config(name)
             container = self._describe_config(entry, container, entry.config, view)
             container = engines.identify(
-                container, entry.key.root, view.read_small, view.caller_arguments, view.read_part
+                container, entry.key.root, view.trusted_files(), view.caller_arguments
             )
         except BundleError as error:
             log.warning("container %s: %s", container.id, printable(str(error)))

@@ -182,10 +182,10 @@ class Rootless:
                 container = engines.identify(
                     container,
                     entry.key.root,
-                    lambda path: files.read(path, FILE_LIMIT),
+                    files,
                     list,  # the caller's command line is in a user's memory
-                    files.read_part,
                     among=engines.OF_USERS,
+                    limit=FILE_LIMIT,
                 )
         except (OSError, BundleError, NotReadable) as error:
             log.warning(

@@ -10,6 +10,7 @@ import threading
 from startgate.errors import BundleError, NotReadable
 from startgate.kernel import files, layers
 from startgate.kernel.process import Proc
+from startgate.kernel.trusted import TrustedFiles
 from startgate.runtimes import oci
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
@@ -27,7 +28,7 @@ _SHARED_DIRECTORIES = (
 
 
 class View:
-    """Owns an fd of a process's root directory, and of databases there. On a worker: all may wait."""
+    """Owns an fd of a process's root directory. On a worker: all may wait."""
 
     def __init__(self, proc: Proc, tid: int | None, parent: int = 0) -> None:
         """See what `tid` sees (None: what the host does); `parent` is the runtime's.
@@ -36,7 +37,7 @@ class View:
         """
         self._proc = proc
         self._parent = parent
-        self._databases: dict[str, int] = {}
+        self._trusted: TrustedFiles | None = None
         self._process = f"{proc.root}/{tid or 'self'}"
         if tid is None:
             self.root, self.cwd = os.open(proc.host, os.O_PATH | os.O_CLOEXEC), "/"
@@ -64,14 +65,14 @@ class View:
         return files.read_regular(self.root, path, limit)
 
     def read_small(self, path: str) -> bytes:
-        """Read a file of an engine. Raises OSError."""
+        """Read a file that is no longer than a config.json. Raises OSError."""
         return self.read(path, oci.CONFIG_LIMIT)
 
-    def read_part(self, path: str, offset: int, size: int) -> bytes:
-        """Read a part of an engine's database, which stays open: it takes a dozen. Raises OSError."""
-        if path not in self._databases:
-            self._databases[path], _ = files.open_regular(self.root, path)
-        return os.pread(self._databases[path], size, offset)
+    def trusted_files(self) -> TrustedFiles:
+        """Return the files there that root alone can have written, as engines' are. Closed with the view."""
+        if self._trusted is None:
+            self._trusted = TrustedFiles(self.root, self._process, self._proc.host)
+        return self._trusted
 
     def caller_arguments(self) -> list[str]:
         """Return the command line of the runtime's parent; empty when it is gone."""
@@ -175,8 +176,9 @@ class View:
 
     def close(self) -> None:
         """Close the fds: an open one keeps the caller's root busy."""
-        for fd in (self.root, *self._databases.values()):
-            os.close(fd)
+        if self._trusted:
+            self._trusted.close()
+        os.close(self.root)
 
     def __enter__(self) -> View:
         return self

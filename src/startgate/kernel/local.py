@@ -17,7 +17,7 @@ from startgate.kernel import files
 from startgate.kernel.layers import find_mount, mount_id
 
 # What a disk or memory of this host answers. No overlay: its layers may be anything.
-_LOCAL = frozenset("bcachefs btrfs ext2 ext3 ext4 f2fs jfs ramfs reiserfs tmpfs xfs zfs".split())
+LOCAL = frozenset("bcachefs btrfs ext2 ext3 ext4 f2fs jfs ramfs reiserfs tmpfs xfs zfs".split())
 _STEP = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -95,7 +95,7 @@ class LocalFiles:
         if mount and mount == before:
             return mount
         found = find_mount(self._mounts, id=mount)
-        if found is None or (found.kind not in _LOCAL and found.device != self._device()):
+        if found is None or (found.kind not in LOCAL and found.device != self._device()):
             kind = found.kind if found else "unknown"
             raise OSError(errno.EXDEV, f"on a file system that may not answer ({kind})", path)
         return mount

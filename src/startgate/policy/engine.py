@@ -25,6 +25,7 @@ _TYPES = {
     "fraction": cel.Type.DOUBLE,
     "truth": cel.Type.BOOL,
 }
+_NOTHING: frozenset[str] = frozenset()
 _GIVES = {"bool": "true or false", "string": "a text"}
 
 
@@ -79,7 +80,8 @@ class Expression:
             patterns.check(self.references.patterns, _environments().evaluated)
         except syntax.Misuse as error:
             raise ExpressionError(str(error), *self.tree.place(error.node)) from error
-        self._program = _program(serialized, result)
+        self._compile = lambda unknown: _program(serialized, result, unknown)
+        self._programs = {_NOTHING: self._compile(_NOTHING)}
         self._try(_environments().evaluated.Activation({}))  # it is planned once, at its first use
 
     def check_cost(self, event: Event) -> None:
@@ -87,17 +89,21 @@ class Expression:
         if why := limits.excess(event, self.references):
             raise EvaluationError(why)
 
-    def evaluate(self, context: Any) -> Any:
-        """Return the value. Raises EvaluationError, which says why there is none."""
-        value, error = self._try(context)
+    def evaluate(self, context: Any, unknown: frozenset[str] = _NOTHING) -> Any:
+        """Return the value. Raises EvaluationError, which says why there is none: for one, because it
+        hangs on a field of the container that is `unknown`.
+        """
+        value, error = self._try(context, unknown)
         if error:
             raise EvaluationError(error)
         return value
 
-    def _try(self, context: Any) -> tuple[Any, str]:
+    def _try(self, context: Any, unknown: frozenset[str] = _NOTHING) -> tuple[Any, str]:
         """Return the value, and what went wrong."""
+        if unknown not in self._programs:
+            self._programs[unknown] = self._compile(unknown)
         try:
-            result = self._program.eval(context)
+            result = self._programs[unknown].eval(context)
         except RuntimeError as error:
             return None, plain.why(str(error))
         value = result.value()
@@ -120,10 +126,11 @@ def _check(source: str, result: Result) -> bytes:
     return bytes(checked.serialize())
 
 
-def _program(serialized: bytes, result: Result) -> Any:
+def _program(serialized: bytes, result: Result, unknown: frozenset[str]) -> Any:
     # The library miscounts its references to None: no value may be null.
     tree = syntax.Tree(serialized)
     presence.without_null(tree)
+    presence.without_unknown(tree, unknown)
     if result == "bool":
         presence.must_be_true(tree)
     return _environments().evaluated.deserialize(tree.serialized())
@@ -150,7 +157,7 @@ class Asked:
                     values[f"{PACKAGE}.{name}"] = messages.converted(value, fields)
         except ValueError as error:
             raise EvaluationError(str(error)) from error
-        if self._compared_with_null:
+        if self._compared_with_null or (event.container and event.container.unknown):
             values[presence.KNOWN] = {
                 name: True for name in self._compared_with_null if getattr(event, name) is not None
             }

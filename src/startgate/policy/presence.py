@@ -1,13 +1,16 @@
 """Comparisons with null, as they are evaluated: is the field there?
 
 Evaluated, an optional text has no null (see `messages`), nor has a record; `X != null` becomes
-`has(X)`. Whether the event itself has a container, a process, ... the map `known` tells.
+`has(X)`. Whether the event itself has a container, a process, ... the map `known` tells. What nobody could
+find out is looked up there, too, and is not in it: so it has no value, and what hangs on it none.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from startgate.policy.messages import PACKAGE
-from startgate.policy.syntax import Node, Tree, children, is_compared_with_null, is_null, variable
+from startgate.policy.syntax import Node, Tree, children, is_compared_with_null, is_null, path, variable
 
 KNOWN = f"{PACKAGE}.known"
 
@@ -18,6 +21,11 @@ _NEW = 1 << 30
 def without_null(tree: Tree) -> None:
     """Replace the comparisons with null, in place."""
     _replace(tree, tree.root)
+
+
+def without_unknown(tree: Tree, fields: Collection[str]) -> None:
+    """Replace what is asked of these fields of the container, in place, after `without_null`."""
+    _forbid(tree, tree.root, fields)
 
 
 def must_be_true(tree: Tree) -> None:
@@ -44,6 +52,19 @@ def _replace(tree: Tree, node: Node) -> None:
         node.call_expr.args.add().CopyFrom(asked)
     else:
         node.CopyFrom(asked)
+
+
+def _forbid(tree: Tree, node: Node, fields: Collection[str]) -> None:
+    match path(node):
+        case ["container", name] if name in fields:
+            tree.forget(node)
+            tree.forget(node.select_expr.operand)
+            node.call_expr.function = "_[_]"
+            node.call_expr.args.add(id=_NEW + 2).ident_expr.name = KNOWN
+            node.call_expr.args.add(id=_NEW + 3).const_expr.string_value = f"container.{name}"
+            return
+    for child in _all_children(node):
+        _forbid(tree, child, fields)
 
 
 def _has(tree: Tree, compared: Node, null: Node) -> Node:

@@ -77,7 +77,7 @@ class Rule:
         try:
             self._check_known(event)
             self.match.check_cost(event)
-            matches = self.match.evaluate(context)
+            matches = self.match.evaluate(context, self._unknown(event))
         except EvaluationError as error:
             return self.failed(str(error))
         return self._say(event, context) if matches else []
@@ -97,8 +97,14 @@ class Rule:
         for name, record in (("container", container), ("process", event.process)):
             fields = asked.get(name, set())
             for cut in record.truncated if record else ():
-                if fields is None or cut in fields:
+                if fields is None or cut.partition(".")[0] in fields:
                     raise EvaluationError(f"{name}.{cut} is too large to be told in full")
+
+    def _unknown(self, event: Event) -> frozenset[str]:
+        """Return what the rule asks for and nobody could find out."""
+        asked = self.match.references.fields.get("container", set())
+        unknown = frozenset(event.container.unknown if event.container else ())
+        return unknown if asked is None else unknown & asked
 
     def _say(self, event: Event, context: Any) -> list[Said]:
         message = self._message(event, context)
