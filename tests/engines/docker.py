@@ -6,11 +6,14 @@ import os
 import shutil
 import signal
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.engines.engine import DockerLike, assert_nothing_left, remove_cgroups, version_of
 from tests.engines.image import make_archive
 from tests.kernel.support import PATIENCE, eventually, unavailable
+
+_DOCKERD = ("setpriv", "--pdeathsig", "TERM", "dockerd")
 
 
 class Docker(DockerLike):
@@ -19,8 +22,10 @@ class Docker(DockerLike):
     reports = "docker"
     network = ("--network", "none")
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *options: str, inside: Sequence[str] = ()) -> None:
+        """`options` are dockerd's; `inside` is a command that executes it in a namespace."""
         super().__init__(directory)
+        self._options, self._inside = options, inside
         if not shutil.which("dockerd"):
             unavailable("dockerd is not installed", "STARTGATE_REQUIRE_ENGINES")
         self._client = client()
@@ -41,7 +46,7 @@ class Docker(DockerLike):
         where += [f"--host=unix://{self.socket}", f"--pidfile={self.directory / 'pid'}"]
         with self._log.open("wb") as log:
             return subprocess.Popen(
-                ["setpriv", "--pdeathsig", "TERM", "dockerd", *options.split(), *where],
+                [*self._inside, *_DOCKERD, *options.split(), *where, *self._options],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

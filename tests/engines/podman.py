@@ -56,7 +56,7 @@ class Podman(DockerLike):
         self._runtime = runtime
         self._configure()
         mounts = self.mounts()
-        self._namespace = _mount_namespace(mounts) if mounts else None
+        self._namespace = mount_namespace(mounts) if mounts else None
         self("import", "-", self.image, stdin=make_archive(directory))
         version = self("version", "--format", "{{.Client.Version}}").stdout.strip()
         self.title = f"Podman {version}, {version_of(runtime)}"
@@ -184,7 +184,7 @@ class Rootless(Podman):
         super().stop()
 
 
-def _mount_namespace(mounts: list[str]) -> subprocess.Popen[str]:
+def mount_namespace(mounts: list[str]) -> subprocess.Popen[str]:
     """Return a process in a mount namespace of its own, where `mounts` were made."""
     script = " && ".join([*mounts, "echo ready", "exec sleep inf"])
     process = subprocess.Popen(

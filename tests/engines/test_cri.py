@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 import pytest
+from msgspec.structs import replace
 
 from startgate import Container
 from tests.engines.containerd import IMAGE
@@ -135,7 +136,22 @@ def test_a_container_that_is_restarted(cri: CriEngine, name: str) -> None:
             assert types(observed.events(container)) == ["creating", "created", "stopped"]
             observed.assert_held(cri.output(container), container)
     first, second = (created(observed, container) for container in runs)
-    assert first.id != second.id and first.kubernetes == second.kubernetes
+    assert first.id != second.id and first.kubernetes and second.kubernetes
+    assert (first.kubernetes.attempt, second.kubernetes.attempt) == (0, 1)
+    assert replace(first.kubernetes, attempt=1) == second.kubernetes
+
+
+def test_its_image_as_the_kubelet_gives_it(cri: CriEngine, name: str) -> None:
+    """By its id; as users see it by a name."""
+    with observing(cri) as observed:
+        pod = cri.client.run_pod(name)
+        by_name = run(cri, pod, "/bin/true", name="first")
+        identity = cri.client.list()[1][by_name].image_ref
+        by_id = pod.create("second", identity, ["/bin/true"], typed=IMAGE)
+        cri.client.start(by_id)
+        told = [created(observed, container) for container in (by_name, by_id)]
+    assert [(c.image, c.image_reference, c.image_id) for c in told] == [(IMAGE, IMAGE, identity)] * 2
+    assert all(c.image_digest and c.image_digest != identity and not c.unknown for c in told)
 
 
 def test_exec(cri: CriEngine, name: str) -> None:

@@ -103,13 +103,14 @@ class Pod:
         *,
         attempt: int = 0,
         privileged: bool = False,
+        typed: str = "",
     ) -> str:
-        """CreateContainer; return its id."""
+        """CreateContainer; return its id. `typed` is what the pod says where `image` is an id."""
         linux = self.config["linux"]["security_context"]
         context = {"privileged": privileged, "namespace_options": linux["namespace_options"]}
         config = {
             "metadata": {"name": name, "attempt": attempt},
-            "image": {"image": image},
+            "image": {"image": image, "user_specified_image": typed},
             "command": command,
             "labels": {"io.kubernetes.container.name": name},
             "log_path": f"{self.name}-{name}-{attempt}.log",

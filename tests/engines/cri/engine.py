@@ -61,6 +61,8 @@ class CriEngine:
             container=told.metadata.name if told else None,
             sandbox_id=pod.id,
             container_type="container" if told else "sandbox",
+            attempt=told.metadata.attempt if told else pod.metadata.attempt,
+            annotations=dict(pod.annotations),
         )
 
     def output(self, container: str) -> str:
