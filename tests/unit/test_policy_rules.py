@@ -71,15 +71,20 @@ UNKNOWN = {"engine": "docker", "unknown": ("image", "labels")}
         "container.image != 'good'",
         "container.image.startsWith('bad')",
         "'bad' in container.labels",
+        "has(container.labels.bad)",
+        "container.labels.all(key, key != 'good')",
+        "container.image == null",
+        "has(container.image) && container.image == 'bad'",
         "container.privileged || container.image == 'bad'",
     ],
 )
 def test_what_the_engine_knows_and_we_do_not_decides_nothing(match: str) -> None:
     """An image that can't be found out is not an image without a name."""
-    said = policy(rule(match, on_error="deny")).decide(creating(**UNKNOWN))
+    said = policy(rule(match)).decide(creating(**UNKNOWN))
     assert isinstance(said[-1], Deny) and "could not be decided" in said[-1].message
-    known = policy(rule(match, on_error="deny")).decide(creating(engine="docker", image="good"))
-    assert known == []
+    assert "is not known" in said[-1].message
+    known = creating(engine="docker", image="good", labels={"good": ""})
+    assert policy(rule(match)).decide(known) == []
 
 
 def test_what_is_unknown_does_not_matter_where_the_rest_decides() -> None:

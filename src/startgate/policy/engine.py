@@ -80,8 +80,8 @@ class Expression:
             patterns.check(self.references.patterns, _environments().evaluated)
         except syntax.Misuse as error:
             raise ExpressionError(str(error), *self.tree.place(error.node)) from error
-        self._compile = lambda unknown: _program(serialized, result, unknown)
-        self._programs = {_NOTHING: self._compile(_NOTHING)}
+        self._source = (serialized, result)
+        self._programs = {_NOTHING: _program(*self._source, _NOTHING)}
         self._try(_environments().evaluated.Activation({}))  # it is planned once, at its first use
 
     def check_cost(self, event: Event) -> None:
@@ -101,7 +101,7 @@ class Expression:
     def _try(self, context: Any, unknown: frozenset[str] = _NOTHING) -> tuple[Any, str]:
         """Return the value, and what went wrong."""
         if unknown not in self._programs:
-            self._programs[unknown] = self._compile(unknown)
+            self._programs[unknown] = _program(*self._source, unknown)
         try:
             result = self._programs[unknown].eval(context)
         except RuntimeError as error:

@@ -50,7 +50,10 @@ def type_name(name: str) -> str:
 
 _REASONS = (
     (r'No value with name "\w+\.(\w+)"', r"the event has no \1"),
-    (r'Key not found in map : "?(container\.\w+)"?$', r"\1 is not known: what its engine has of it was not found"),
+    (
+        r'Key not found in map : "?(container\.\w+)"?$',
+        r"\1 is not known: its engine's record was not found",
+    ),
     (r"Key not found in map : (.*)", r"there is no \1"),
     (r"Index error: index=(-?\d+)", r"there is no item \1"),
     (r"budget exceeded", r"its loops take more than 10000 steps"),
