@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from startgate.foreign import clip
+from startgate.foreign import clip, json_line
 
 EventType = Literal["creating", "created", "started", "exec", "stopped", "existing", "denied", "lost"]
 NoteAction = Literal["deny", "warn", "audit", "patch", "error"]
@@ -207,8 +207,8 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     policy: tuple[Note, ...] = ()
 
     def to_json(self) -> bytes:
-        """Return one line of JSON, without the newline."""
-        return msgspec.json.encode(self)
+        """Return one line of JSON, without the newline; it is safe to print on a terminal."""
+        return json_line(self)
 
 
 def timestamp(nanoseconds: int | None = None) -> str:

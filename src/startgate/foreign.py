@@ -47,6 +47,22 @@ def one_line(text: str) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
 
 
+def json_line(value: object) -> bytes:
+    """Return JSON in which whatever a terminal might obey (DEL, C1, U+202E, ...) is escaped: \\u202e."""
+    data = msgspec.json.encode(value)
+    if data.isascii() and b"\x7f" not in data:
+        return data
+    text = data.decode()
+    return data if text.isprintable() else "".join(map(_escaped, text)).encode()
+
+
+def _escaped(character: str) -> str:
+    if character.isprintable():
+        return character
+    units = character.encode("utf-16-be")
+    return "".join(f"\\u{units[at : at + 2].hex()}" for at in range(0, len(units), 2))
+
+
 def size(*texts: str) -> int:
     """Return what texts count in a collection."""
     return sum(map(len, texts)) + OVERHEAD * len(texts)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from startgate import engines
 from startgate.events import Container, Event, Mount, printable
-from startgate.foreign import OVERHEAD, SIZE, TEXT, Fitting, size
+from startgate.foreign import OVERHEAD, SIZE, TEXT, Fitting, json_line, size
 from startgate.runtimes import oci
 from tests.unit.fakes import EngineFiles
 
@@ -17,6 +17,19 @@ MANY = 70_000
 def described(**document: object) -> Container:
     config = oci.decode_config(json.dumps(document).encode())
     return oci.describe(Container(id="c", bundle="/b"), config, frozenset())
+
+
+@given(st.text())
+def test_json_has_nothing_that_a_terminal_obeys_and_says_the_same(text: str) -> None:
+    data = json_line({text: [text]})
+    assert data.decode().isprintable()
+    assert json.loads(data) == {text: [text]}
+
+
+def test_what_json_escapes() -> None:
+    assert json_line("a\u009b\x7f\u202e\u2028\U000e0041ä😀\n") == (
+        r'"a\u009b\u007f\u202e\u2028\udb40\udc41ä😀\n"'.encode()
+    )
 
 
 def test_what_fits_is_whole() -> None:

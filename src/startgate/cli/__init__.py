@@ -16,6 +16,7 @@ from startgate.cli import log, options
 from startgate.cli.policy import config as config_group
 from startgate.cli.policy import policy as policy_group
 from startgate.errors import KernelUnsupported, StartgateError, UsageError
+from startgate.foreign import one_line
 
 if TYPE_CHECKING:
     from startgate.config.settings import Settings
@@ -211,5 +212,6 @@ def _open_closed() -> None:
 
 
 def _fail(message: str, code: int) -> None:
-    sys.stderr.write(f"startgate: {message}\n")
+    lines = map(one_line, message.split("\n"))  # it may name what others wrote
+    sys.stderr.write("startgate: " + "\n".join(lines) + "\n")
     sys.exit(code)

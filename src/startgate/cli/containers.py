@@ -11,16 +11,15 @@ from typing import Any
 
 import msgspec
 
-from startgate.cli.table import command, shorten
+from startgate.cli.table import command, shorten, uncut, width_of
 from startgate.errors import KernelUnsupported, StartgateError
 from startgate.events import Event, printable, timestamp
 from startgate.filters import compile_filter
-from startgate.foreign import one_line
+from startgate.foreign import json_line, one_line
 from startgate.kernel import capabilities, features
 from startgate.kernel.process import Proc, boot_seconds
 from startgate.running import Running, Scan
 
-_WIDTH = 100
 _HEAD = f"{'CONTAINER':<20} {'ENGINE':<10} {'PID':>7} {'UP':>7}  {'IMAGE':<22} COMMAND"
 
 
@@ -40,10 +39,11 @@ def show(containers: Iterable[Running], output: str, keep: str | None) -> None:
     matches = compile_filter(keep) if keep else None
     found = [one for one in containers if matches is None or matches(_event(one))]
     if output == "json":
-        lines = [json.dumps(_record(one), ensure_ascii=False) for one in found]
+        lines = [json_line(_record(one)).decode() for one in found]
     else:
-        width = os.get_terminal_size().columns if sys.stdout.isatty() else _WIDTH
-        lines = [one_line(line)[:width] for line in (_HEAD, *map(_row, found))]
+        width = width_of(sys.stdout)
+        rows = (_row(one, full=width is None) for one in found)
+        lines = [one_line(line)[:width] for line in (_HEAD, *rows)]
     sys.stdout.write("".join(f"{line}\n" for line in lines))
 
 
@@ -61,13 +61,14 @@ def _status(one: Running) -> str:
     return "running" if one.started else "created"
 
 
-def _row(one: Running) -> str:
+def _row(one: Running, *, full: bool) -> str:
     container = one.container
-    name = shorten(container.name or container.id, 20)
+    cut = uncut if full else shorten
+    name = cut(container.name or container.id, 20)
     up = age(time.clock_gettime(time.CLOCK_BOOTTIME) - boot_seconds(one.process))
     return (
         f"{name:<20} {container.engine or container.runtime or '-':<10} {container.pid:>7} "
-        f"{up if one.started else 'created':>7}  {shorten(container.image or '-', 22):<22} "
+        f"{up if one.started else 'created':>7}  {cut(container.image or '-', 22):<22} "
         f"{command(container.args)}"
     )
 
@@ -100,7 +101,7 @@ def tell(one: Running, output: str, config_json: bytes | None) -> None:
     if config_json is not None:
         record["oci"] = _oci(config_json)
     if output == "json":
-        text = json.dumps(record, ensure_ascii=False)
+        text = json_line(record).decode()
     else:
         width = max(map(len, record))
         text = "\n".join(f"{name:<{width}}  {_value(value)}" for name, value in record.items())

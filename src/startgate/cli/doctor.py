@@ -9,10 +9,14 @@ from collections.abc import Callable, Iterator
 import msgspec
 
 from startgate.errors import KernelUnsupported, NotReadable
+from startgate.foreign import json_line
 from startgate.kernel import features, turnstile
 from startgate.kernel.process import Proc
 from startgate.records import SOURCES, procfs
 from startgate.runtimes.find import RuntimeBinaries
+
+_ANY_WIDTH = 10_000
+"""A pipe has no width."""
 
 
 class Probe(msgspec.Struct, frozen=True):
@@ -154,7 +158,7 @@ def _binaries(host: str) -> str:
 def show(probes: list[Probe], output: str) -> None:
     """Print the probes."""
     if output == "json":
-        sys.stdout.write(msgspec.json.encode(probes).decode() + "\n")
+        sys.stdout.write(json_line(probes).decode() + "\n")
         return
     from rich.console import Console  # noqa: PLC0415  (50 ms that `watch` does not need)
     from rich.table import Table  # noqa: PLC0415
@@ -163,4 +167,4 @@ def show(probes: list[Probe], output: str) -> None:
     for probe in probes:
         sign = "[green]ok[/]" if probe.works else "[red]NO[/]" if probe.required else "[yellow]no[/]"
         table.add_row(sign, probe.name, probe.result, probe.missing)
-    Console(width=None if sys.stdout.isatty() else 100, highlight=False).print(table)
+    Console(width=None if sys.stdout.isatty() else _ANY_WIDTH, highlight=False).print(table)

@@ -16,7 +16,7 @@ from startgate import engines
 from startgate.cli.containers import choose, scan
 from startgate.errors import BundleError, StartgateError, UsageError
 from startgate.events import Container, Deny, Event, Note, Process, timestamp
-from startgate.foreign import UNDECODABLE
+from startgate.foreign import UNDECODABLE, json_line, one_line
 from startgate.gates import host
 from startgate.gates.view import View
 from startgate.kernel import capabilities
@@ -173,7 +173,7 @@ def _rule_result(rule: Rule, said: Sequence[Said], event: str) -> RuleResult:
 def show(result: Result, output: str) -> None:
     """Print a result."""
     if output == "json":
-        sys.stdout.write(msgspec.json.encode(result).decode() + "\n")
+        sys.stdout.write(json_line(result).decode() + "\n")
         return
     width = max((len(each.rule) for each in result.rules), default=4)
     lines = [f"{'RULE':<{width}} {'EVENT':<8} {'RESULT':<9} MESSAGE"]
@@ -186,9 +186,4 @@ def show(result: Result, output: str) -> None:
             lines.append(f"  {note.rule}: {operation['op']} {operation['path']} {value}".rstrip())
     by = f" by {result.reason.rule}: {result.reason.message}" if result.reason else ""
     lines.append(f"verdict: {result.verdict}{by}")
-    sys.stdout.write("".join(_clean(line) + "\n" for line in lines))
-
-
-def _clean(text: str) -> str:
-    """Keep control characters of foreign strings away from the terminal."""
-    return "".join(c if c.isprintable() else "?" for c in text)
+    sys.stdout.write("".join(one_line(line) + "\n" for line in lines))

@@ -1,4 +1,4 @@
-"""The live table: one line per event, 100 columns, colours on a terminal only."""
+"""The live table: one line per event, as wide as the terminal; a pipe or file gets all of it, uncoloured."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from startgate.events import Container, Event, Exit
 from startgate.foreign import one_line
 
 _WIDTH = 100
+"""Of a terminal that tells none."""
 _COLOURS = {
     "creating": "2",
     "created": "36",
@@ -31,8 +32,7 @@ class Table:
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._colours = stream.isatty() and "NO_COLOR" not in os.environ
-        columns = os.get_terminal_size(stream.fileno()).columns if stream.isatty() else 0
-        self._width = columns or _WIDTH
+        self._width = width_of(stream)
         self._headed = False
 
     def row(self, event: Event) -> None:
@@ -40,17 +40,22 @@ class Table:
         if not self._headed:
             self._stream.write(_HEAD[: self._width] + "\n")
             self._headed = True
-        line = one_line(row(event))[: self._width]
+        line = one_line(row(event, full=self._width is None))[: self._width]
         if self._colours:
             line = f"\033[{_COLOURS.get(event.type, '0')}m{line}\033[0m"
         self._stream.write(line + "\n")
         self._stream.flush()
 
 
-def row(event: Event) -> str:
-    """Return the line of an event."""
+def width_of(stream: TextIO) -> int | None:
+    """Return the terminal's columns; None for what is no terminal, and has no width."""
+    return (os.get_terminal_size(stream.fileno()).columns or _WIDTH) if stream.isatty() else None
+
+
+def row(event: Event, *, full: bool = False) -> str:
+    """Return the line of an event; `full`: nothing is cut."""
     container = event.container or Container(id="")
-    name = shorten(container.name or container.id, 20)
+    name = (uncut if full else shorten)(container.name or container.id, 20)
     pid = "" if container.pid is None else str(container.pid)
     held = "" if event.held_us is None else f"{event.held_us / 1000:.1f}ms"
     local = _local_time(event.time)
@@ -116,6 +121,11 @@ def shorten(text: str, width: int) -> str:
     if len(text) == 64 and not text.strip("0123456789abcdef"):
         return text[:12]
     return text if len(text) <= width else f"{text[: width - 9]}…{text[-8:]}"
+
+
+def uncut(text: str, width: int) -> str:
+    """Return all of it, where `shorten` would cut."""
+    return text
 
 
 def _local_time(stamp: str) -> str:

@@ -17,6 +17,7 @@ from startgate.config.tomlfile import Position, Reader, TomlFile
 from startgate.errors import UsageError
 from startgate.events import Container, Event, EventType, Note
 from startgate.fields import fields_of
+from startgate.foreign import one_line
 from startgate.listeners import Deny, Registration
 from startgate.policy import schema
 from startgate.policy.cel import (
@@ -121,7 +122,7 @@ class Rule:
             return self.message
         try:
             self.message.check_cost(event)
-            return str(self.message.evaluate(context))
+            return one_line(str(self.message.evaluate(context)))
         except EvaluationError as error:
             return f"{self.name} (its message could not be made: {error})"
 
