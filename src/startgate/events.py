@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from startgate.foreign import clip, json_line
+from startgate.kernel.capabilities import CAPABILITIES
 
 EventType = Literal["creating", "created", "started", "exec", "stopped", "existing", "denied", "lost"]
 NoteAction = Literal["deny", "warn", "audit", "patch", "error"]
@@ -32,6 +33,13 @@ OF_COMMAND = Meta(extra={"known": "command"})
 """A field that the runtime's command tells, whether or not its config.json can be read."""
 AT_CREATED = Meta(extra={"known": "created"})
 """A field that is not known before `created`. A rule that asks for it is asked there."""
+
+# What a text may be: `startgate policy check` tells of a rule that waits for anything else.
+NamespaceKind = Annotated[
+    str, Meta(extra={"words": ("mnt", "net", "pid", "ipc", "uts", "user", "cgroup", "time")})
+]
+CapabilityName = Annotated[str, Meta(extra={"words": CAPABILITIES})]
+ContainerType = Annotated[str, Meta(extra={"words": ("sandbox", "container")})]
 
 
 class Namespaces(msgspec.Struct, frozen=True):
@@ -89,7 +97,7 @@ class Kubernetes(msgspec.Struct, frozen=True):
     pod_uid: str | None = None
     container: str | None = None
     sandbox_id: str | None = None
-    container_type: str | None = None
+    container_type: ContainerType | None = None
     attempt: int | None = None
     annotations: dict[str, str] = {}
 
@@ -123,15 +131,15 @@ class Container(msgspec.Struct, frozen=True):
     hostname: str | None = None
     kubernetes: Kubernetes | None = None
     namespaces: Annotated[Namespaces, AT_CREATED] = Namespaces()
-    host_namespaces: tuple[str, ...] = ()
+    host_namespaces: tuple[NamespaceKind, ...] = ()
     cgroup: Annotated[CgroupId | None, AT_CREATED] = None
     rootless: Annotated[bool, OF_COMMAND] = False
     uid: Annotated[int | None, OF_COMMAND] = None
     args: tuple[str, ...] = ()
     user: str | None = None
     privileged: bool = False
-    capabilities: tuple[str, ...] = ()
-    bounding_capabilities: tuple[str, ...] = ()
+    capabilities: tuple[CapabilityName, ...] = ()
+    bounding_capabilities: tuple[CapabilityName, ...] = ()
     no_new_privileges: bool = False
     read_only_rootfs: bool = False
     seccomp: bool = False

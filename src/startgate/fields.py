@@ -83,8 +83,8 @@ def _field(name: str, described: inspect.Type) -> Field | None:
 
 
 def _annotated(field: Field, described: inspect.Metadata) -> Field:
-    known = (described.extra or {}).get("known", field.known)
-    return field._replace(known=known, words=tuple((described.extra_json_schema or {}).get("enum", ())))
+    said = described.extra or {}
+    return field._replace(known=said.get("known", field.known), words=said.get("words", field.words))
 
 
 def _but_for_null(types: Sequence[inspect.Type]) -> inspect.Type | None:

@@ -65,6 +65,16 @@ def test_check(rules: str) -> None:
     assert result.output.splitlines()[-1] == f"{rules}: 5 rules"
 
 
+def test_check_warns_of_what_never_matches(tmp_path: Path) -> None:
+    path = tmp_path / "rules.toml"
+    path.write_text(
+        "[[rule]]\nname = 'r'\nmatch = '\"SYS_ADMIN\" in container.capabilities'\naction = 'deny'\n"
+    )
+    result = run("policy", "check", str(path))
+    assert result.exit_code == 0
+    assert f"warning: {path}:3:9: rule r can never match: container.capabilities is never" in result.stderr
+
+
 def test_check_tells_where_it_is_wrong(tmp_path: Path) -> None:
     (tmp_path / "bad.toml").write_text(RULES.replace("container.pid", "container.pdi"))
     result = run("policy", "check", str(tmp_path / "bad.toml"))

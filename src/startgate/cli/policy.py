@@ -8,6 +8,7 @@ import click
 
 from startgate.cli import options
 from startgate.errors import UsageError
+from startgate.foreign import one_line
 
 _file = click.argument("file", type=options.FILE)
 
@@ -20,11 +21,13 @@ def policy() -> None:
 @policy.command()
 @_file
 def check(file: str) -> None:
-    """Compile a policy file; tell where it is wrong."""
+    """Compile a policy file; tell where it is wrong, and what never matches."""
     from startgate.policy import rules  # noqa: PLC0415
 
     compiled = rules.load([file]).rules
     for rule in compiled:
+        if rule.never:
+            sys.stderr.write(one_line(f"warning: {rule.never}") + "\n")
         sys.stdout.write(f"{rule.name}: {rule.action} at {', '.join(rule.on)}\n")
     sys.stdout.write(f"{file}: {len(compiled)} rules\n")
 

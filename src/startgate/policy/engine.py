@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -10,7 +10,7 @@ from cel_expr_python import cel
 
 from startgate.events import Event
 from startgate.fields import Field, fields_of
-from startgate.policy import limits, messages, patterns, plain, presence, syntax
+from startgate.policy import limits, messages, never, patterns, plain, presence, syntax
 from startgate.policy.cel import EvaluationError, ExpressionError, Result
 from startgate.policy.messages import PACKAGE
 from startgate.policy.references import references
@@ -83,6 +83,10 @@ class Expression:
         self._source = (serialized, result)
         self._programs = {_NOTHING: _program(*self._source, _NOTHING)}
         self._try(_environments().evaluated.Activation({}))  # it is planned once, at its first use
+
+    def why_never(self, on: Collection[str]) -> str | None:
+        """Return why it is true of no event of these types; None: it may well be."""
+        return never.why_never(self.tree.root, on)
 
     def check_cost(self, event: Event) -> None:
         """Raises EvaluationError: the event is so large that evaluating would keep all others waiting."""

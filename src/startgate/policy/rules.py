@@ -67,6 +67,8 @@ class Rule:
     deny_on_error: bool
     fail_closed: bool
     patch: Patch | None
+    never: str | None = None
+    """Why it can never match, with its place; None: it may well."""
 
     @property
     def expressions(self) -> list[Expression]:
@@ -209,16 +211,22 @@ class _Compiler:
         message: str | Expression = table.message if table.message is not None else table.name
         if table.message_expression is not None:
             message = self._expression("message_expression", table.message_expression, "string")
+        on = self._events(table, match)
         return Rule(
             name=table.name,
             action=table.action,
             match=match,
             message=message,
-            on=self._events(table, match),
+            on=on,
             deny_on_error=(table.on_error or _on_error(table)) == "deny",
             fail_closed=table.fail_closed,
             patch=self._patch(table),
+            never=self._never(table.name, match, on),
         )
+
+    def _never(self, name: str, match: Expression, on: Sequence[str]) -> str | None:
+        why = match.why_never(on)
+        return why and str(self._error("match", f"rule {name} can never match: {why}"))
 
     def _patch(self, table: RuleTable) -> Patch | None:
         if table.patch is None:
