@@ -21,7 +21,7 @@ def policy() -> None:
 @policy.command()
 @_file
 def check(file: str) -> None:
-    """Compile a policy file; tell where it is wrong, and what never matches."""
+    """Compile a policy file; tell what is wrong, and what never matches."""
     from startgate.policy import rules  # noqa: PLC0415
 
     compiled = rules.load([file]).rules
