@@ -6,8 +6,10 @@ bytes by hand where only an engine could write the file.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+import sqlite3
 import struct
 import subprocess
 import tempfile
@@ -33,6 +35,8 @@ _PODMAN = [
     {"id": "c", "names": ["web"], "metadata": json.dumps({"image-name": "docker.io/library/nginx:1"})},
     {"id": "other", "names": None},
 ]
+_PODMAN_TABLE = "CREATE TABLE ContainerConfig (ID TEXT PRIMARY KEY NOT NULL, Name TEXT UNIQUE, JSON TEXT)"
+_PODMAN_ROW = {"id": "c", "name": "web", "labels": {"a": "b"}, "rootfsImageName": "docker.io/library/nginx:1"}
 _CRI = {
     "io.kubernetes.cri.container-type": "container",
     "io.kubernetes.cri.container-name": "app",
@@ -74,6 +78,19 @@ _MOUNTINFO = b"""\
 """
 _METADATA = struct.Struct("=IBBHQii")  # struct fanotify_event_metadata
 _EVENTS = ((0x40000, 7), (0x20000, 8), (0x4000, -1))
+
+
+def podman_databases() -> Iterator[bytes]:
+    """A small SQLite database: the row that is asked for is on an overflow page."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory, "db.sql")
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as database:
+            database.execute("PRAGMA page_size=512")
+            database.execute(_PODMAN_TABLE)
+            for identity in ("a", "c", "d"):
+                row = json.dumps(_PODMAN_ROW | {"id": identity, "spec": "x" * 700})
+                database.execute("INSERT INTO ContainerConfig VALUES (?, ?, ?)", (identity, identity, row))
+        yield path.read_bytes()
 
 
 def command_lines() -> Iterator[bytes]:
@@ -155,6 +172,7 @@ def main() -> None:
     write("notes", json_of(_CRI, _CRIO, {"nerdctl/name": "web"}, {}))
     write("docker_config", json_of(_DOCKER))
     write("podman_containers", json_of(_PODMAN))
+    write("podman_database", podman_databases())
     write("runtime_state", states())
     write("proc_file", proc_files())
     write("mountinfo", iter([_MOUNTINFO]))

@@ -167,6 +167,13 @@ def podman_containers(data: bytes) -> None:
 
 
 @target
+def podman_database(data: bytes) -> None:
+    """Podman's SQLite database; its journal or log is the same."""
+    container = Container(id="c", bundle="/s/overlay-containers/c/userdata")
+    check_event(known(container, data))
+
+
+@target
 def runtime_state(data: bytes) -> None:
     """runc's state.json, crun's status, youki's state.json."""
     choice, text = split(data)

@@ -284,6 +284,14 @@ def test_podman_whose_user_writes_the_annotations_of_cri_o() -> None:
     assert (told.engine, told.name, told.image) == ("podman", "web", "localhost/bb:latest")
 
 
+def test_podmans_storage_is_a_mark_of_it_and_cri_os_is_not() -> None:
+    assert found(podman_container(annotations={}), "/run/runc", containers_json()).engine == "podman"
+    entry = {"id": ID, "metadata": json.dumps({"image-name": "x", "pod-id": OTHER, "pod-name": "p"})}
+    tree = {f"{STORAGE}/containers.json": json.dumps([entry]).encode()}
+    assert found(podman_container(annotations={}), "/run/runc", tree).engine is None
+    assert found(podman_container(annotations=crio("container", "a")), "/run/runc", tree).engine == "cri-o"
+
+
 def test_podman_without_its_files() -> None:
     told = found(podman_container(), "/run/runc")
     assert (told.engine, told.name, told.image) == ("podman", None, None)

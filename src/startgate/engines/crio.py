@@ -41,7 +41,7 @@ def describe(facts: Facts) -> Known | None:
     if kind is None:
         return Known("cri-o", unknown=("name", *IMAGE, "labels")) if _by_conmon(facts) else None
     own, of_pod = text_map(notes.get(f"{_CRIO}Labels")), _of_sandbox(facts, kind)
-    labels = text_map(of_pod.get(f"{_CRIO}Labels")) if of_pod else {}
+    labels = text_map(of_pod.get(f"{_CRIO}Labels")) if of_pod is not None else None
     pod = Kubernetes(
         namespace=notes.get(f"{_POD}namespace") or notes.get(f"{_CRIO}Namespace"),
         pod=notes.get(f"{_POD}name") or notes.get(f"{_CRIO}KubeName"),
@@ -50,7 +50,7 @@ def describe(facts: Facts) -> Known | None:
         sandbox_id=notes.get(f"{_CRIO}SandboxID"),
         container_type=kind,
         attempt=_attempt(notes),
-        annotations=(text_map(of_pod.get(f"{_CRIO}Annotations")) if of_pod else None) or {},
+        annotations=text_map((of_pod or {}).get(f"{_CRIO}Annotations")) or {},
     )
     images = _images(notes)
     return Known(
@@ -71,16 +71,21 @@ def _by_conmon(facts: Facts) -> bool:
     return facts.storage is not None and any("/crio/" in word for word in facts.conmon())
 
 
-def _of_sandbox(facts: Facts, kind: str) -> Mapping[str, str]:
-    """Return the annotations of the sandbox: CRI-O keeps its bundle beside those of its containers."""
+def _of_sandbox(facts: Facts, kind: str) -> Mapping[str, str] | None:
+    """Return the annotations of the sandbox: CRI-O keeps its bundle beside those of its containers.
+
+    None where they can't be read.
+    """
     notes, storage = facts.container.annotations, facts.storage
     if kind == "sandbox":
         return notes
     identity = notes.get(f"{_CRIO}SandboxID", "")
-    if storage is None or "/" in identity or not identity:
+    if storage is None:  # laid out by somebody else: there is no other
         return {}
+    if not identity or "/" in identity:
+        return None
     found = facts.decode(posixpath.join(storage, identity, "userdata/config.json"), _config)
-    return found.annotations if found else {}
+    return found.annotations if found else None
 
 
 def _images(notes: Mapping[str, str]) -> dict[str, str | None]:

@@ -17,8 +17,8 @@ import msgspec
 from startgate.engines import reference
 from startgate.engines.facts import IMAGE, Facts, Known
 
-_ABOVE = 6
-"""Directories above a root file system that may be DATA."""
+_ABOVE = ("../../..", "../../../..")
+"""From a root file system to DATA: the second of devicemapper."""
 _OWN_CONTAINERD = "work/../../../../.."
 """From the bundle: `work` leads to DATA/containerd/daemon/io.containerd.runtime.v2.task/NAMESPACE/ID."""
 
@@ -74,13 +74,14 @@ def _is_dockers(state_root: str) -> bool:
 
 def _places(facts: Facts) -> Iterator[str]:
     """Yield what may be DATA."""
-    at = facts.container.rootfs or "/"
-    inside = f"{at}/".startswith(f"{facts.bundle}/")  # as containerd's own clients have it
-    for _ in range(0 if inside else _ABOVE):
-        at = posixpath.dirname(at)
-        if at != "/":
-            yield at
-    if facts.bundle and not inside:
+    rootfs = facts.container.rootfs or "/"
+    if f"{rootfs}/".startswith(f"{facts.bundle}/"):  # as containerd's own clients have it
+        return
+    for above in _ABOVE:
+        data = posixpath.normpath(posixpath.join(rootfs, above))
+        if data != "/":
+            yield data
+    if facts.bundle:
         yield posixpath.join(facts.bundle, _OWN_CONTAINERD)
 
 

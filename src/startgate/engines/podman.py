@@ -1,8 +1,9 @@
 """Podman: its database has the container as it was asked for, its storage the image.
 
 A container is Podman's if its bundle is in a storage of containers, STORAGE/overlay-containers/ID/userdata,
-and the database beside it knows it, or a conmon that was told to call podman at the end executed the
-runtime. The annotation `io.container.manager` is believed last: `podman run --annotation` may change it.
+and the database or the list of containers there knows it, or a conmon that was told to call podman at the
+end executed the runtime. The annotation `io.container.manager` is believed last: `podman run --annotation`
+may change it.
 """
 
 from __future__ import annotations
@@ -28,8 +29,10 @@ class _Stored(msgspec.Struct, frozen=True):
     metadata: str = ""
 
 
-class _Metadata(msgspec.Struct, frozen=True, rename={"image_name": "image-name"}):
+class _Metadata(msgspec.Struct, frozen=True, rename={"image_name": "image-name", "pod_id": "pod-id"}):
     image_name: str | None = None
+    pod_id: str | None = None
+    """CRI-O's, which has the same storage: Podman's containers have none here."""
 
 
 class _Image(msgspec.Struct, frozen=True):
@@ -46,10 +49,9 @@ def describe(facts: Facts) -> Known | None:
     """See engines.Engine."""
     storage = facts.storage
     config = config_of(facts, storage) if storage else None
-    if config is None and not (storage and _by_conmon(facts)) and not _says_so(facts.container):
-        return None
-    stored = _in_storage(facts, storage) if storage and (config is None or config.name is None) else None
-    return _known(facts, config, stored)
+    stored = _in_storage(facts, storage) if storage and config is None else None
+    own = config or (storage and _by_conmon(facts)) or (stored and not _metadata_of(stored).pod_id)
+    return _known(facts, config, stored) if own or _says_so(facts.container) else None
 
 
 def _by_conmon(facts: Facts) -> bool:
@@ -62,7 +64,7 @@ def _says_so(container: Container) -> bool:
 
 
 def _known(facts: Facts, config: Config | None, stored: _Stored | None) -> Known:
-    image = config.image_name if config else _image_name(stored)
+    image = config.image_name if config else _metadata_of(stored).image_name
     identity = (config.image_id if config else None) or (stored.image if stored else None)
     if config and config.rootfs and not image:
         image = ""  # `podman run --rootfs` has none
@@ -107,11 +109,11 @@ def _in_storage(facts: Facts, storage: str) -> _Stored | None:
     return None
 
 
-def _image_name(stored: _Stored | None) -> str | None:
+def _metadata_of(stored: _Stored | None) -> _Metadata:
     try:
-        return _metadata.decode(stored.metadata).image_name if stored else None
+        return _metadata.decode(stored.metadata) if stored else _Metadata()
     except UNDECODABLE:
-        return None
+        return _Metadata()
 
 
 def _digest(facts: Facts, identity: str) -> str | None:
