@@ -86,5 +86,7 @@ def test_what_cel_gets_of_a_record() -> None:
     made = messages.pool(checked=False)
     declared = made.FindMessageTypeByName("startgate.Container").fields_by_name
     assert set(declared) == set(fields_of(Container))
+    large = messages.converted(Container(id="c", uid=1 << 64, rootless=True), {"uid", "rootless"})
+    assert str(large) == "rootless: true\nuid {\n  value: 9223372036854775807\n}\n"
     note = Note("m", patch=({"op": "add"},))
     assert str(messages.converted((note,), None)[0]) == 'message: "m"\naction: "warn"\n'

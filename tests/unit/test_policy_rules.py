@@ -239,7 +239,8 @@ def test_a_container_whose_config_is_not_known_is_not_taken_for_a_harmless_one()
     )
     note, verdict = rules.decide(creating(rootfs=None))
     assert isinstance(note, Note)
-    assert note.message == "rule r could not be decided: the container's config.json is not known"
+    why = "container.privileged is not known: its config.json could not be read"
+    assert note.message == f"rule r could not be decided: {why}"
     assert verdict == Deny(note.message, "r")
 
 
@@ -248,6 +249,8 @@ def test_a_container_whose_config_is_not_known_is_not_taken_for_a_harmless_one()
     [
         ("container.privileged", True),
         ("container.args.exists(a, a == 'x')", False),
+        ("container.args.exists(a, a == 'x') && container.privileged", True),
+        ("container.args == ['a'] || container.privileged", False),
         ("container == container", False),
     ],
 )

@@ -25,7 +25,11 @@ _TYPES = {
     "fraction": cel.Type.DOUBLE,
     "truth": cel.Type.BOOL,
 }
-_NOTHING: frozenset[str] = frozenset()
+
+Unknown = frozenset[tuple[str, str]]
+"""Fields that are not known, or not in full, by their path; and why: `("container.args", "is too large")`."""
+
+_NOTHING: Unknown = frozenset()
 _GIVES = {"bool": "true or false", "string": "a text"}
 
 
@@ -93,16 +97,16 @@ class Expression:
         if why := limits.excess(event, self.references):
             raise EvaluationError(why)
 
-    def evaluate(self, context: Any, unknown: frozenset[str] = _NOTHING) -> Any:
+    def evaluate(self, context: Any, unknown: Unknown = _NOTHING) -> Any:
         """Return the value. Raises EvaluationError, which says why there is none: for one, because it
-        hangs on a field of the container that is `unknown`.
+        hangs on a field that is `unknown`.
         """
         value, error = self._try(context, unknown)
         if error:
             raise EvaluationError(error)
         return value
 
-    def _try(self, context: Any, unknown: frozenset[str] = _NOTHING) -> tuple[Any, str]:
+    def _try(self, context: Any, unknown: Unknown = _NOTHING) -> tuple[Any, str]:
         """Return the value, and what went wrong."""
         if unknown not in self._programs:
             self._programs[unknown] = _program(*self._source, unknown)
@@ -130,11 +134,12 @@ def _check(source: str, result: Result) -> bytes:
     return bytes(checked.serialize())
 
 
-def _program(serialized: bytes, result: Result, unknown: frozenset[str]) -> Any:
+def _program(serialized: bytes, result: Result, unknown: Unknown) -> Any:
     # The library miscounts its references to None: no value may be null.
     tree = syntax.Tree(serialized)
     presence.without_null(tree)
-    presence.without_unknown(tree, unknown)
+    if unknown:
+        presence.without_unknown(tree, {field: f"{field}{plain.UNKNOWN}{why}" for field, why in unknown})
     if result == "bool":
         presence.must_be_true(tree)
     return _environments().evaluated.deserialize(tree.serialized())
@@ -161,8 +166,5 @@ class Asked:
                     values[f"{PACKAGE}.{name}"] = messages.converted(value, fields)
         except ValueError as error:
             raise EvaluationError(str(error)) from error
-        if self._compared_with_null or (event.container and event.container.unknown):
-            values[presence.KNOWN] = {
-                name: True for name in self._compared_with_null if getattr(event, name) is not None
-            }
-        return _environments().evaluated.Activation(values)
+        there = {name: True for name in self._compared_with_null if getattr(event, name) is not None}
+        return _environments().evaluated.Activation({**values, presence.KNOWN: there})

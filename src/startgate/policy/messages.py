@@ -23,6 +23,8 @@ PACKAGE = "startgate"
 Value = Callable[[Any], Any]
 """Makes what a message takes of what a record holds."""
 
+_LARGEST = (1 << 63) - 1
+
 _PROTO = descriptor_pb2.FieldDescriptorProto
 _SCALARS: dict[Kind, tuple[int, str]] = {
     "text": (_PROTO.TYPE_STRING, "StringValue"),
@@ -105,13 +107,19 @@ def messages() -> Messages:
 def converted(value: Any, names: Iterable[str] | None) -> Any:
     """Return what CEL takes of a field of the event; `names` are the fields within that are asked for.
 
-    Raises ValueError: a text is no UTF-8, a number larger than CEL's.
+    Raises ValueError: a text is no UTF-8.
     """
     if isinstance(value, tuple):
         return [converted(item, None) for item in value]
     if not isinstance(value, msgspec.Struct):
         return value
-    return messages().classes[type(value)](**_values(value, names))
+    message = messages().classes[type(value)]
+    try:
+        return message(**_values(value, names))
+    except UnicodeError:
+        raise
+    except ValueError:  # RLIM_INFINITY is larger than CEL's numbers
+        return message(**_limited(_values(value, names)))
 
 
 def _values(record: msgspec.Struct, names: Iterable[str] | None) -> dict[str, Any]:
@@ -120,6 +128,15 @@ def _values(record: msgspec.Struct, names: Iterable[str] | None) -> dict[str, An
     return _wrap(
         type(record), {name: msgspec.to_builtins(getattr(record, attributes[name])) for name in wanted}
     )
+
+
+def _limited(value: Any) -> Any:
+    """Return the same with no number larger than CEL has."""
+    if isinstance(value, dict):
+        return {key: _limited(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_limited(each) for each in value]
+    return max(-_LARGEST - 1, min(value, _LARGEST)) if type(value) is int else value
 
 
 def _wrap(record: type[msgspec.Struct], values: dict[str, Any]) -> dict[str, Any]:

@@ -48,12 +48,12 @@ def type_name(name: str) -> str:
     return re.sub(r"\bstartgate\.(\w+)", lambda found: found[1].lower(), name)
 
 
+UNKNOWN = ": "
+"""Between a field that is not known, and why: see `presence`."""
+
 _REASONS = (
+    (rf'Key not found in map : "(\w+\.\w+){UNKNOWN}(.*)"', r"\1 \2"),
     (r'No value with name "\w+\.(\w+)"', r"the event has no \1"),
-    (
-        r'Key not found in map : "?(container\.\w+)"?$',
-        r"\1 is not known: its engine's record was not found",
-    ),
     (r"Key not found in map : (.*)", r"there is no \1"),
     (r"Index error: index=(-?\d+)", r"there is no item \1"),
     (r"budget exceeded", r"its loops take more than 10000 steps"),

@@ -1,13 +1,14 @@
 """Comparisons with null, as they are evaluated: is the field there?
 
 Evaluated, an optional text has no null (see `messages`), nor has a record; `X != null` becomes
-`has(X)`. Whether the event itself has a container, a process, ... the map `known` tells. What nobody could
-find out is looked up there, too, and is not in it: so it has no value, and what hangs on it none.
+`has(X)`. Whether the event itself has a container, a process, ... the map `known` tells. What is not
+known, or not in full, is looked up there, too, by the reason, and is not in it: so it has no value, and
+what hangs on it none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Mapping
 
 from startgate.policy.messages import PACKAGE
 from startgate.policy.syntax import Node, Tree, children, is_compared_with_null, is_null, path, variable
@@ -23,9 +24,9 @@ def without_null(tree: Tree) -> None:
     _replace(tree, tree.root)
 
 
-def without_unknown(tree: Tree, fields: Collection[str]) -> None:
-    """Replace what is asked of these fields of the container, in place, after `without_null`."""
-    _forbid(tree, tree.root, fields)
+def without_unknown(tree: Tree, unknown: Mapping[str, str]) -> None:
+    """Replace what is asked of these fields, in place, after `without_null`: `container.image`, and why."""
+    _forbid(tree, tree.root, unknown)
 
 
 def must_be_true(tree: Tree) -> None:
@@ -54,17 +55,16 @@ def _replace(tree: Tree, node: Node) -> None:
         node.CopyFrom(asked)
 
 
-def _forbid(tree: Tree, node: Node, fields: Collection[str]) -> None:
-    match path(node):
-        case ["container", name] if name in fields:
-            tree.forget(node)
-            tree.forget(node.select_expr.operand)
-            node.call_expr.function = "_[_]"
-            node.call_expr.args.add(id=_NEW + 2).ident_expr.name = KNOWN
-            node.call_expr.args.add(id=_NEW + 3).const_expr.string_value = f"container.{name}"
-            return
+def _forbid(tree: Tree, node: Node, unknown: Mapping[str, str]) -> None:
+    if why := unknown.get(".".join(path(node))):
+        tree.forget(node)
+        tree.forget(node.select_expr.operand)
+        node.call_expr.function = "_[_]"
+        node.call_expr.args.add(id=_NEW + 2).ident_expr.name = KNOWN
+        node.call_expr.args.add(id=_NEW + 3).const_expr.string_value = why
+        return
     for child in _all_children(node):
-        _forbid(tree, child, fields)
+        _forbid(tree, child, unknown)
 
 
 def _has(tree: Tree, compared: Node, null: Node) -> Node:

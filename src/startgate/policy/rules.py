@@ -19,7 +19,7 @@ from startgate.events import Container, Event, EventType, Note
 from startgate.fields import fields_of
 from startgate.foreign import one_line
 from startgate.listeners import Deny, Registration
-from startgate.policy import schema
+from startgate.policy import schema, unknown
 from startgate.policy.cel import (
     RULE_NAMES,
     EvaluationError,
@@ -78,9 +78,8 @@ class Rule:
     def judge(self, event: Event, context: Any) -> list[Said]:
         """Return what the rule says of an event; nothing where it does not match."""
         try:
-            self._check_known(event)
             self.match.check_cost(event)
-            matches = self.match.evaluate(context, self._unknown(event))
+            matches = self.match.evaluate(context, unknown.of(event, self.match.references.fields))
         except EvaluationError as error:
             return self.failed(str(error))
         return self._say(event, context) if matches else []
@@ -90,24 +89,6 @@ class Rule:
         message = f"rule {self.name} could not be decided: {why}"
         note = Note(message, self.name, "error")
         return [note, Deny(message, self.name)] if self.deny_on_error else [note]
-
-    def _check_known(self, event: Event) -> None:
-        """Raises EvaluationError: what is not known must not be taken for harmless."""
-        asked = self.match.references.fields
-        container = event.container
-        if container and container.rootfs is None and _asks(asked.get("container", set()), but_for="command"):
-            raise EvaluationError("the container's config.json is not known")
-        for name, record in (("container", container), ("process", event.process)):
-            fields = asked.get(name, set())
-            for cut in record.truncated if record else ():
-                if fields is None or cut.partition(".")[0] in fields:
-                    raise EvaluationError(f"{name}.{cut} is too large to be told in full")
-
-    def _unknown(self, event: Event) -> frozenset[str]:
-        """Return what the rule asks for and nobody could find out."""
-        asked = self.match.references.fields.get("container", set())
-        unknown = frozenset(event.container.unknown if event.container else ())
-        return unknown if asked is None else unknown & asked
 
     def _say(self, event: Event, context: Any) -> list[Said]:
         message = self._message(event, context)
@@ -298,14 +279,6 @@ def _earliest(match: Expression) -> RuleEvent:
     asked = match.references.fields
     if "process" in asked:
         return "exec"
-    created = _asks(asked.get("container", set()), "created") and asked["container"] is not None
-    return "created" if created else "creating"
-
-
-def _asks(fields: set[str] | None, known: str = "", *, but_for: str = "") -> bool:
-    """Does it ask for fields of a container that are known then, or for others than those? None: for all."""
     of_container = fields_of(Container)
-    asked = of_container if fields is None else fields
-    return any(
-        of_container[name].known == known if known else of_container[name].known != but_for for name in asked
-    )
+    known = {of_container[name].known for name in asked.get("container") or ()}
+    return "created" if "created" in known else "creating"
