@@ -26,7 +26,7 @@ from startgate.kernel.process import Proc
 from startgate.policy.patch import AddMount, Patch, apply_all
 from startgate.policy.rules import compile_rules
 from startgate.records import layout, procfs
-from startgate.runtimes import commandline, oci, roots, signals, state
+from startgate.runtimes import commandline, describe, oci, roots, signals, state
 from startgate.runtimes.commandline import OTHER, Command, Invocation
 
 Target = Callable[[bytes], None]
@@ -104,8 +104,8 @@ def config(data: bytes) -> None:
         return
     assert oci.decode_parts(data) == decoded
     everything = capability_names(-1)
-    container = oci.describe(Container(id="c", bundle="/b"), decoded, everything)
-    assert container == oci.describe(container, decoded, everything)
+    container = describe.container_of(Container(id="c", bundle="/b"), decoded, everything)
+    assert container == describe.container_of(container, decoded, everything)
     check_event(known(container, data))
     for path in view._candidates(decoded.process or oci.OciProcess()):
         assert path.startswith("/")
@@ -119,7 +119,7 @@ def process_file(data: bytes) -> None:
         decoded = oci.decode_process(data)
     except BundleError:
         return
-    check_event(Container(id="c"), oci.describe_process(decoded))
+    check_event(Container(id="c"), describe.process_of(decoded, Container(id="c"), frozenset()))
 
 
 def known(container: Container, file: bytes, state_root: str = "/run") -> Container:
@@ -147,7 +147,7 @@ def notes(data: bytes) -> None:
         decoded = oci.decode_config(b'{"annotations":' + data + b"}")
     except BundleError:
         return
-    container = oci.describe(Container(id="c"), decoded, frozenset())
+    container = describe.container_of(Container(id="c"), decoded, frozenset())
     for state_root in ("/run/runc", "/run/containerd/runc/k8s.io"):
         check_event(known(container, b"", state_root))
 

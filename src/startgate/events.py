@@ -78,6 +78,57 @@ class Mount(msgspec.Struct, frozen=True):
     resolved: str | None = None
 
 
+class Device(msgspec.Struct, frozen=True):
+    """A device that is made in the container; `type` is ``b``, ``c``, ``u`` or ``p``."""
+
+    path: str
+    type: str
+    major: int | None = None
+    minor: int | None = None
+
+
+class Hook(msgspec.Struct, frozen=True):
+    """A program that the runtime executes on the host (`prestart`, ...) or in the container.
+
+    `stage` is config.json's word: ``createRuntime``, ``startContainer``, ...
+    """
+
+    stage: str
+    path: str
+    args: tuple[str, ...] = ()
+
+
+class Rlimit(msgspec.Struct, frozen=True):
+    """A resource limit (getrlimit(2)) of the program; `type` is ``RLIMIT_NOFILE``, ..."""
+
+    type: str
+    soft: int
+    hard: int
+
+
+class Resources(msgspec.Struct, frozen=True):
+    """What the container's cgroup limits; None: not limited by config.json, -1: without a limit.
+
+    `memory`, `memory_swap`: bytes. `cpu_quota`: microseconds of CPU time in each `cpu_period`.
+    """
+
+    memory: int | None = None
+    memory_swap: int | None = None
+    pids: int | None = None
+    cpu_shares: int | None = None
+    cpu_quota: int | None = None
+    cpu_period: int | None = None
+    cpus: str | None = None
+
+
+class IdMapping(msgspec.Struct, frozen=True):
+    """Ids of the container's user namespace, and which of the host they are (user_namespaces(7))."""
+
+    container: int
+    host: int
+    size: int
+
+
 class Caller(msgspec.Struct, frozen=True):
     """The process that executed the runtime: a shim, conmon, a shell. Host pid."""
 
@@ -144,19 +195,41 @@ class Container(msgspec.Struct, frozen=True):
     read_only_rootfs: bool = False
     seccomp: bool = False
     apparmor: str | None = None
+    selinux: str | None = None
     mounts: tuple[Mount, ...] = ()
+    cwd: str | None = None
+    devices: tuple[Device, ...] = ()
+    hooks: tuple[Hook, ...] = ()
+    masked_paths: tuple[str, ...] = ()
+    read_only_paths: tuple[str, ...] = ()
+    sysctls: dict[str, str] = {}
+    rlimits: tuple[Rlimit, ...] = ()
+    resources: Resources = Resources()
+    uid_mappings: tuple[IdMapping, ...] = ()
+    gid_mappings: tuple[IdMapping, ...] = ()
+    oom_score_adj: int | None = None
     started_by: Annotated[Caller | None, OF_COMMAND] = None
     truncated: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
 
 
 class Process(msgspec.Struct, frozen=True):
-    """A process that is executed in a running container."""
+    """A process that is executed in a running container.
+
+    What nobody says of it is the container's. `privileged`: its bounding set holds every capability
+    that the host's pid 1 may have, as of ``docker exec --privileged``.
+    """
 
     argv: tuple[str, ...] = ()
     user: str | None = None
     cwd: str | None = None
     tty: bool = False
+    privileged: bool = False
+    capabilities: tuple[str, ...] = ()
+    bounding_capabilities: tuple[str, ...] = ()
+    no_new_privileges: bool | None = None
+    apparmor: str | None = None
+    selinux: str | None = None
     truncated: tuple[str, ...] = ()
 
 

@@ -24,7 +24,7 @@ from startgate.gates.view import View
 from startgate.kernel.process import Proc, ProcessId
 from startgate.lifecycle import Key
 from startgate.records import procfs
-from startgate.runtimes import commandline, oci, roots, state
+from startgate.runtimes import commandline, describe, oci, roots, state
 
 log = logging.getLogger(__name__)
 
@@ -193,7 +193,7 @@ class Scan:
             except BundleError as error:
                 log.info("container %s: %s", container.id, printable(str(error)))
                 return container, None
-            container = oci.describe(container, config, self._capabilities)
+            container = describe.container_of(container, config, self._capabilities)
             container = replace(container, mounts=host.resolved_mounts(container, view))
             return engines.identify(container, key.root, view.trusted_files(), view.caller_arguments), config
 

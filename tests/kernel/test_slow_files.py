@@ -113,14 +113,15 @@ def _bound(source: Path, target: Path) -> Iterator[None]:
         subprocess.run(["umount", "-l", target], check=True)
 
 
-def test_a_bundle_that_hangs_delays_its_own_start_by_the_deadline(
+def test_a_bundle_that_hangs_is_not_asked(
     runc: Runtime, bundle: Path, name: str, tmp_path: Path, watching: Watching
 ) -> None:
-    with fuse(bundle, tmp_path / "fuse") as server, watching(hold_timeout=1) as watched:
+    """Nobody can be freed who waits for a FUSE server: the start is told without details, at once."""
+    with fuse(bundle, tmp_path / "fuse") as server, watching() as watched:
         hang(server)
         stuck = runc.popen("run", "-b", str(tmp_path / "fuse"), f"{name}-stuck")
         creating = watched.wait_for("creating", f"{name}-stuck")
-        assert creating.reason and "deadline" in creating.reason.message
+        assert not creating.reason and creating.container and creating.container.rootfs is None
         began = time.monotonic()
         assert runc("run", "-b", str(bundle), name, check=False).returncode == 7
         assert time.monotonic() - began < 2 * max(1, SLOWNESS)

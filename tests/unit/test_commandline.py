@@ -137,6 +137,8 @@ def test_long_flags_of_exec_with_one_dash() -> None:
         ("runc run --future value ID", Invocation(Command.RUN, "ID")),
         ("runc run --future value -b /b ID", Invocation(Command.RUN, "ID", bundle="/b")),
         ("runc run -x ID", Invocation(Command.RUN, "ID")),
+        ("crun run ID --future value", Invocation(Command.RUN, "ID")),
+        ("runc create --pidfd-socket /s ID", Invocation(Command.CREATE, "ID")),
         ("runc start ID", Invocation(Command.START, "ID")),
         ("runc restore --image-path /i -b /b ID", Invocation(Command.RESTORE, "ID", bundle="/b")),
         ("runc restore --work-path /w --lazy-pages ID", Invocation(Command.RESTORE, "ID")),
@@ -329,7 +331,7 @@ words = st.sampled_from(
 @given(st.lists(st.one_of(words, arguments), max_size=12))
 def test_parse_never_raises(argv: list[bytes]) -> None:
     called = parse(argv)
-    assert (called.command is Command.OTHER) == (called.id == "")
+    assert (called.command is Command.OTHER) == (called.id == "" and called.doubt is None)
     assert called.command is not Command.OTHER or called == OTHER
 
 
@@ -395,3 +397,37 @@ def test_exec_gives_back_its_argv(name: str, argv: list[str], user: str | None, 
     assert (called.command, called.id, called.root) == (Command.EXEC, name, root)
     assert called.arguments == tuple(argv)
     assert dict(called.options).get("--user") == user
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "--pidfd-socket /s",
+        "-pidfd-socket /s",
+        "--pidfd-socket=/s",
+        "--console /dev/pts/1",
+        "--process-label l --cgroup /c --preserve-fds 3 -g 5 --additional-gids 6",
+        "--pass-fd 3:4 --exec-fd 5",
+        "--no-subreaper --ignore-paused --clear-groups",
+        "--future=1",
+    ],
+)
+def test_options_of_exec(option: str) -> None:
+    called = call(f"runc exec {option} ID sh -c true")
+    assert (called.id, called.arguments, called.doubt) == ("ID", ("sh", "-c", "true"), None)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("runc exec --future value ID sh", ("value", "ID", "sh")),
+        ("runc exec --future ID sh", ("ID", "sh")),
+        ("runc exec -t --future -d ID sh", ("ID", "sh")),
+        ("runc exec -tx ID sh", ("ID", "sh")),
+        ("runc run --future one --other two", ("one", "two")),
+    ],
+)
+def test_an_option_that_nobody_knows_leaves_a_doubt(line: str, words: tuple[str, ...]) -> None:
+    """Never a wrong id: any of the words may be it."""
+    called = call(line)
+    assert (called.id, called.arguments, bool(called.doubt)) == ("", words, True)

@@ -17,13 +17,18 @@ from startgate.events import (
     Caller,
     CgroupId,
     Container,
+    Device,
     Event,
     Exit,
+    Hook,
+    IdMapping,
     Kubernetes,
     Mount,
     Namespaces,
     Process,
     Reason,
+    Resources,
+    Rlimit,
     printable,
     timestamp,
 )
@@ -34,8 +39,9 @@ CONTAINER_KEYS = (
     "id name engine runtime runtime_path pid bundle rootfs image image_reference image_id "
     "image_digest labels annotations hostname kubernetes "
     "namespaces host_namespaces cgroup rootless uid args user privileged capabilities "
-    "bounding_capabilities no_new_privileges read_only_rootfs seccomp apparmor mounts started_by truncated "
-    "unknown"
+    "bounding_capabilities no_new_privileges read_only_rootfs seccomp apparmor selinux mounts cwd devices "
+    "hooks masked_paths read_only_paths sysctls rlimits resources uid_mappings gid_mappings oom_score_adj "
+    "started_by truncated unknown"
 ).split()
 
 
@@ -81,15 +87,12 @@ def test_unknown_is_null_or_empty() -> None:
     container = as_json(Event(type="created", gate="none", container=Container(id="c")))["container"]
     assert list(container) == CONTAINER_KEYS
     lists = (
-        "args",
-        "capabilities",
-        "bounding_capabilities",
-        "mounts",
-        "host_namespaces",
-        "truncated",
-        "unknown",
+        *("args", "capabilities", "bounding_capabilities", "mounts", "host_namespaces"),
+        *("devices", "hooks", "masked_paths", "read_only_paths", "rlimits", "uid_mappings", "gid_mappings"),
+        *("truncated", "unknown"),
     )
-    empty: dict[str, Any] = {"labels": {}, "annotations": {}} | {name: [] for name in lists}
+    empty: dict[str, Any] = {"labels": {}, "annotations": {}, "sysctls": {}} | {name: [] for name in lists}
+    empty["resources"] = dict.fromkeys(Resources.__struct_fields__)
     switches = ("rootless", "privileged", "seccomp", "no_new_privileges", "read_only_rootfs")
     false = dict.fromkeys(switches, False)
     namespaces = {"namespaces": dict.fromkeys(["mnt", "net", "pid", "ipc", "uts", "user", "cgroup"])}
@@ -104,7 +107,16 @@ def test_unknown_is_null_or_empty() -> None:
         (CgroupId("/x"), "path id"),
         (Mount("a", "b", "c"), "source destination type options resolved"),
         (Caller(1, "sh"), "pid comm"),
-        (Process(), "argv user cwd tty truncated"),
+        (Device("/dev/x", "c"), "path type major minor"),
+        (Hook("prestart", "/h"), "stage path args"),
+        (Rlimit("RLIMIT_CPU", 1, 2), "type soft hard"),
+        (Resources(), "memory memory_swap pids cpu_shares cpu_quota cpu_period cpus"),
+        (IdMapping(0, 1, 2), "container host size"),
+        (
+            Process(),
+            "argv user cwd tty privileged capabilities bounding_capabilities no_new_privileges apparmor "
+            "selinux truncated",
+        ),
         (Exit(), "code signal oom_killed requested_signal"),
         (Reason("why", "rule"), "message rule"),
     ],

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +11,7 @@ from startgate.events import Container, Event, Process
 from startgate.gates.context import Context
 from startgate.gates.executing import Executing
 from startgate.kernel.fanotify import FAN_ALLOW, FAN_DENY
+from startgate.kernel.process import ProcessId
 from startgate.listeners import Deny, Subscription
 from startgate.records import ExecRecord
 from startgate.runtimes.commandline import parse
@@ -16,7 +19,9 @@ from tests.unit.fakes import FakeGroup, FakeHost, make_context, make_entry
 
 TID = 42
 RECORD = ExecRecord(TID, TID, 1, trusted=True, arguments=[], complete=True)
+AT_ROOT = ExecRecord(TID + 1, TID + 1, 1, trusted=True, arguments=[], complete=True)
 PROCESS = b'{"args": ["ls", "-l"], "cwd": "/srv", "terminal": true, "user": {"uid": 5, "gid": 6}}'
+IN_FILE = Process(argv=("ls", "-l"), user="5:6", cwd="/srv", tty=True, no_new_privileges=False)
 
 
 @pytest.fixture
@@ -33,9 +38,11 @@ def events(context: Context) -> Subscription:
     return context.listeners.subscribe(10)
 
 
-def execute(context: Context, group: FakeGroup, line: str, events: Subscription) -> Event:
+def execute(
+    context: Context, group: FakeGroup, line: str, events: Subscription, record: ExecRecord = RECORD
+) -> Event:
     call = parse(line.encode().split())
-    Executing(context).at_command(call, "/usr/sbin/runc", RECORD, group.hold())
+    Executing(context).at_command(call, "/usr/sbin/runc", record, group.hold())
     event = events.get(timeout=0)
     assert event is not None
     return event
@@ -47,6 +54,17 @@ def execute(context: Context, group: FakeGroup, line: str, events: Subscription)
         ("runc exec c1 ls -l", Process(argv=("ls", "-l"))),
         ("runc exec -t -u 5:6 --cwd /srv c1 sh", Process(argv=("sh",), user="5:6", cwd="/srv", tty=True)),
         ("runc exec --tty --user 5 c1", Process(user="5", tty=True)),
+        ("runc exec --tty=false c1 sh", Process(argv=("sh",))),
+        (
+            "runc exec --cap CAP_BPF -c kill --apparmor p c1 sh",
+            Process(
+                argv=("sh",),
+                capabilities=("CAP_BPF", "CAP_KILL"),
+                bounding_capabilities=("CAP_BPF", "CAP_KILL"),
+                apparmor="p",
+            ),
+        ),
+        ("runc exec --no-new-privs c1 sh", Process(argv=("sh",), no_new_privileges=True)),
         ("runc exec --process /nope c1", None),
     ],
 )
@@ -63,7 +81,56 @@ def test_what_the_process_file_says(
 ) -> None:
     (tmp_path / "root/process.json").write_bytes(PROCESS)
     event = execute(context, group, "runc exec --process /process.json c1", events)
-    assert event.process == Process(argv=("ls", "-l"), user="5:6", cwd="/srv", tty=True)
+    assert event.process == Process(
+        no_new_privileges=False, argv=("ls", "-l"), user="5:6", cwd="/srv", tty=True
+    )
+
+
+def test_a_process_file_that_is_a_pipe(
+    host: FakeHost, context: Context, group: FakeGroup, events: Subscription
+) -> None:
+    """What is in it stays there for the runtime; its writer may be slow."""
+    host.process(TID + 1, root=Path("/"))
+    out, into = os.pipe()
+    try:
+        os.write(into, PROCESS[:20])
+        later = threading.Timer(0.05, lambda: os.write(into, PROCESS[20:]))
+        later.start()
+        line = f"runc exec --process /proc/{os.getpid()}/fd/{out} c1"
+        event = execute(context, group, line, events, AT_ROOT)
+        later.join()
+        assert event.process == Process(
+            no_new_privileges=False, argv=("ls", "-l"), user="5:6", cwd="/srv", tty=True
+        )
+        assert os.read(out, 1000) == PROCESS
+    finally:
+        os.close(out)
+        os.close(into)
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [("value c1 sh", "c1"), ("c1 sh", "c1"), ("--other x --cwd /c c1 sh", "c1"), ("value c3 sh", "")],
+)
+def test_an_option_that_nobody_knows(
+    context: Context, group: FakeGroup, events: Subscription, words: str, found: str
+) -> None:
+    """Never a wrong container, nor a wrong process: they are not known, and nothing can be decided."""
+    context.lifecycle.begin(make_entry("c1", pid=4242))
+    event = execute(context, group, f"runc exec --future {words}", events)
+    assert event.container
+    assert (event.container.id, event.process) == (found, None)
+    assert event.container.unknown == (() if found else ("id",))
+
+
+def test_an_option_that_nobody_knows_and_two_containers(
+    context: Context, group: FakeGroup, events: Subscription
+) -> None:
+    context.lifecycle.begin(make_entry("c1", pid=4242))
+    context.lifecycle.begin(make_entry("c2", runtime=ProcessId(101, 1000), pid=4243))
+    event = execute(context, group, "runc exec --future c1 c2 sh", events)
+    assert event.container
+    assert (event.container.id, event.process) == ("", None)
 
 
 def test_the_container_is_the_one_that_is_known(

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from startgate import engines
 from startgate.events import Container, Event, Mount, printable
 from startgate.foreign import OVERHEAD, SIZE, TEXT, Fitting, json_line, size
-from startgate.runtimes import oci
+from startgate.runtimes import describe, oci
 from tests.unit.fakes import EngineFiles
 
 MANY = 70_000
@@ -16,7 +16,7 @@ MANY = 70_000
 
 def described(**document: object) -> Container:
     config = oci.decode_config(json.dumps(document).encode())
-    return oci.describe(Container(id="c", bundle="/b"), config, frozenset())
+    return describe.container_of(Container(id="c", bundle="/b"), config, frozenset())
 
 
 @given(st.text())

@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from startgate.errors import BundleError
-from startgate.events import Container, Event, Mount, Process
+from startgate.events import Container, Device, Event, Hook, IdMapping, Mount, Process, Resources, Rlimit
 from startgate.kernel.capabilities import CAPABILITIES, capability_names
-from startgate.runtimes import oci
-from startgate.runtimes.oci import decode_config, decode_process, describe
+from startgate.runtimes import describe, oci
+from startgate.runtimes.describe import container_of
+from startgate.runtimes.oci import decode_config, decode_process
 
 ALL = frozenset(CAPABILITIES)
 DENY_ALL = {"allow": False, "access": "rwm"}
@@ -57,7 +58,7 @@ def config(**changes: Any) -> oci.Config:
 
 
 def described(document: Any, bundle: str | None = "/run/bundle") -> Container:
-    return describe(Container(id="c", bundle=bundle), decode_config(json.dumps(document).encode()), ALL)
+    return container_of(Container(id="c", bundle=bundle), decode_config(json.dumps(document).encode()), ALL)
 
 
 def test_an_engines_config_is_described() -> None:
@@ -77,12 +78,16 @@ def test_an_engines_config_is_described() -> None:
             Mount("proc", "/proc", "proc", ("nosuid", "noexec")),
             Mount("/usr/bin/tini", "/sbin/docker-init", "bind", ("ro",)),
         ),
+        cwd="/srv",
+        hooks=(Hook("prestart", "/proc/1/exe", ("libnetwork-setkey",)),),
+        masked_paths=("/proc/kcore",),
+        oom_score_adj=0,
     )
 
 
 def test_what_was_known_before_stays() -> None:
     known = Container(id="c", name="web", engine="docker", pid=7, uid=0, bundle="/b")
-    after = describe(known, config(), ALL)
+    after = container_of(known, config(), ALL)
     assert (after.name, after.engine, after.pid, after.uid) == ("web", "docker", 7, 0)
 
 
@@ -181,9 +186,11 @@ def test_privileged_is_all_that_the_host_can_give() -> None:
     }
     decoded = decode_config(json.dumps(document).encode())
     container = Container(id="c")
-    assert describe(container, decoded, frozenset({"CAP_KILL"})).privileged
-    assert not describe(container, decoded, frozenset({"CAP_KILL", "CAP_SYSLOG"})).privileged
-    assert describe(container, decoded, frozenset({"CAP_KILL", "CAP_BPF"})).privileged, "Docker 20.10's idea"
+    assert container_of(container, decoded, frozenset({"CAP_KILL"})).privileged
+    assert not container_of(container, decoded, frozenset({"CAP_KILL", "CAP_SYSLOG"})).privileged
+    assert container_of(container, decoded, frozenset({"CAP_KILL", "CAP_BPF"})).privileged, (
+        "Docker 20.10's idea"
+    )
 
 
 def test_capability_names() -> None:
@@ -247,21 +254,92 @@ def test_what_a_bind_mount_puts_at_a_path(mounts: Any, path: str, source: str | 
 # exec's process file
 
 
+def joining(process: Any, **container: Any) -> Process:
+    decoded = decode_process(json.dumps(process).encode())
+    return describe.process_of(decoded, Container(id="c", **container), ALL)
+
+
 def test_a_process_file_is_described() -> None:
-    process = decode_process(json.dumps(DOCKER["process"]).encode())
-    assert oci.describe_process(process) == Process(
-        argv=("nginx", "-g", "daemon off;"), user="0:0", cwd="/srv", tty=True
+    assert joining(DOCKER["process"]) == Process(
+        argv=("nginx", "-g", "daemon off;"),
+        user="0:0",
+        cwd="/srv",
+        tty=True,
+        capabilities=("CAP_CHOWN", "CAP_KILL"),
+        bounding_capabilities=("CAP_CHOWN", "CAP_KILL"),
+        no_new_privileges=False,
+        apparmor="docker-default",
     )
 
 
+def test_what_a_process_file_does_not_say_is_the_containers() -> None:
+    process = joining({}, capabilities=("CAP_KILL",), bounding_capabilities=("CAP_KILL",), apparmor="a")
+    assert (process.capabilities, process.bounding_capabilities) == (("CAP_KILL",), ("CAP_KILL",))
+    assert (process.apparmor, process.privileged) == ("a", False)
+
+
+def test_a_privileged_process() -> None:
+    """As of `docker exec --privileged`."""
+    assert joining({"capabilities": {"bounding": sorted(ALL)}}).privileged
+    assert not joining({"capabilities": {"bounding": sorted(ALL - {"CAP_SYS_ADMIN"})}}).privileged
+    assert joining({}, bounding_capabilities=tuple(ALL)).privileged, "as its container is"
+
+
 def test_a_process_with_a_user_name() -> None:
-    process = decode_process(b'{"user": {"uid": 3, "gid": 4, "username": "ContainerUser"}}')
-    assert oci.describe_process(process) == Process(argv=(), user="ContainerUser", cwd="/", tty=False)
+    process = joining({"user": {"uid": 3, "gid": 4, "username": "ContainerUser"}})
+    assert process == Process(user="ContainerUser", cwd="/", no_new_privileges=False)
 
 
 def test_a_process_without_args() -> None:
-    assert oci.describe_process(decode_process(b'{"args": null, "user": {"uid": 3}}')).argv == ()
-    assert oci.describe_process(decode_process(b'{"user": {"uid": 3}}')).user == "3:0"
+    assert joining({"args": None, "user": {"uid": 3}}).argv == ()
+    assert joining({"user": {"uid": 3}}).user == "3:0"
+
+
+# What else rules ask for
+
+FULL: dict[str, Any] = {
+    "process": {
+        "cwd": "/srv",
+        "selinuxLabel": "system_u:system_r:container_t:s0",
+        "oomScoreAdj": -500,
+        "rlimits": [{"type": "RLIMIT_NOFILE", "hard": 1024, "soft": 512}],
+    },
+    "hooks": {"prestart": None, "createRuntime": [{"path": "/bin/h", "args": ["h", "x"], "env": ["S=1"]}]},
+    "linux": {
+        "devices": [{"path": "/dev/sda", "type": "b", "major": 8, "minor": 0, "fileMode": 432, "uid": 0}],
+        "maskedPaths": ["/proc/kcore"],
+        "readonlyPaths": ["/proc/sys"],
+        "sysctl": {"net.ipv4.ip_forward": "1"},
+        "resources": {
+            "memory": {"limit": 1 << 30, "swap": -1},
+            "pids": {"limit": 100},
+            "cpu": {"shares": 512, "quota": 50_000, "period": 100_000, "cpus": "0-1"},
+        },
+        "uidMappings": [{"containerID": 0, "hostID": 100_000, "size": 65_536}],
+        "gidMappings": [{"containerID": 0, "hostID": 200_000, "size": 65_536}],
+    },
+}
+
+
+def test_what_else_rules_ask_for() -> None:
+    container = described(FULL)
+    assert container.cwd == "/srv"
+    assert container.selinux == "system_u:system_r:container_t:s0"
+    assert container.oom_score_adj == -500
+    assert container.rlimits == (Rlimit("RLIMIT_NOFILE", 512, 1024),)
+    assert container.hooks == (Hook("createRuntime", "/bin/h", ("h", "x")),)
+    assert container.devices == (Device("/dev/sda", "b", 8, 0),)
+    assert (container.masked_paths, container.read_only_paths) == (("/proc/kcore",), ("/proc/sys",))
+    assert container.sysctls == {"net.ipv4.ip_forward": "1"}
+    assert container.resources == Resources(1 << 30, -1, 100, 512, 50_000, 100_000, "0-1")
+    assert container.uid_mappings == (IdMapping(0, 100_000, 65_536),)
+    assert container.gid_mappings == (IdMapping(0, 200_000, 65_536),)
+
+
+def test_what_is_not_asked_for_is_empty() -> None:
+    container = described({})
+    assert (container.devices, container.hooks, container.sysctls) == ((), (), {})
+    assert (container.resources, container.oom_score_adj, container.cwd) == (Resources(), None, None)
 
 
 # junk
@@ -332,7 +410,7 @@ def check(data: bytes) -> None:
         decoded = decode_config(data)
     except BundleError:
         return
-    container = describe(Container(id="c", bundle="/b"), decoded, ALL)
+    container = container_of(Container(id="c", bundle="/b"), decoded, ALL)
     assert json.loads(Event(type="creating", gate="command", container=container).to_json())
     oci.bind_source("/sbin/docker-init", decoded)
 

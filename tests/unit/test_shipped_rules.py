@@ -16,7 +16,7 @@ from startgate.events import Container, Event, Kubernetes, Process
 from startgate.gates.host import shared_namespaces
 from startgate.kernel.capabilities import CAPABILITIES
 from startgate.policy.rules import Policy, compile_rules
-from startgate.runtimes import oci
+from startgate.runtimes import describe, oci
 
 DEFAULT = (
     "CAP_CHOWN CAP_DAC_OVERRIDE CAP_FSETID CAP_FOWNER CAP_MKNOD CAP_NET_RAW CAP_SETGID CAP_SETUID "
@@ -106,7 +106,7 @@ NAMES = [rule.name for rule in POLICY.rules]
 def container(config: dict[str, Any], **more: Any) -> Container:
     """Return the record of a config.json whose mounts' sources are no links."""
     decoded = oci.decode_config(json.dumps(config).encode())
-    record = oci.describe(
+    record = describe.container_of(
         Container(id="0123abcd", bundle="/b", engine="docker", image="docker.io/library/x"), decoded, ALL
     )
     shared = shared_namespaces(

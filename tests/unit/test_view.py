@@ -356,15 +356,19 @@ def test_paths_of_a_host_that_is_mounted_elsewhere(host: FakeHost) -> None:
 
 
 def test_namespaces_by_their_paths(view: View, caller: Path) -> None:
-    (caller / "proc/7/ns").mkdir(parents=True)
-    (caller / "proc/7/ns/net").symlink_to("net:[4026531840]")
     (caller / "run").mkdir()
     (caller / "run/netns").touch()
-    assert view.namespace("/proc/7/ns/net") == 4026531840
-    assert view.namespace("/proc/7/ns/pid") is None
-    assert view.namespace("/proc/8/ns/net") is None
     assert view.namespace("/run/netns") is None, "a file, but of no namespace"
     assert view.namespace("/run/none") is None
+
+
+@pytest.mark.parametrize("path", ["/proc/{}/ns/net", "//proc/{}/./ns/net", "/proc/{}/task/{}/ns/net"])
+def test_a_namespace_of_a_process(host: FakeHost, path: str) -> None:
+    host.process(TID, root=Path("/"))
+    with View(host.proc, TID) as view:
+        own = os.getpid()
+        assert view.namespace(path.format(own, own)) == os.stat("/proc/self/ns/net").st_ino
+        assert view.namespace(path.format(1 << 30, 1 << 30)) is None
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from startgate.kernel.process import Proc
 from startgate.policy import rules
 from startgate.policy.patch import Document, Patch, apply_all
 from startgate.policy.rules import Policy, Rule, Said
-from startgate.runtimes import oci
+from startgate.runtimes import describe, oci
 
 
 class RuleResult(msgspec.Struct):
@@ -145,7 +145,7 @@ def _describe(bundle: str, data: bytes) -> Container:
     proc = Proc()
     config = oci.decode_config(data)
     container = Container(id=os.path.basename(bundle), bundle=bundle, uid=0)
-    container = oci.describe(container, config, capabilities.of_host(proc))
+    container = describe.container_of(container, config, capabilities.of_host(proc))
     with View(proc, os.getpid()) as view:
         container = host.describe(container, config, view, proc, os.getpid())
         return engines.identify(container, "/run/runc", view.trusted_files(), list)

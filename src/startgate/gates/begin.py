@@ -13,6 +13,12 @@ from startgate.records import ExecRecord
 from startgate.runtimes.commandline import Invocation
 
 
+def expect_certain(call: Invocation) -> None:
+    """Raises NotReadable where it is not known which container a command starts."""
+    if call.doubt:
+        raise NotReadable(f"the runtime's option {printable(call.doubt)} is not known")
+
+
 def begin(
     context: Context, call: Invocation, path: str, record: ExecRecord, hold: Hold, *, key: Key
 ) -> Entry:

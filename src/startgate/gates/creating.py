@@ -12,7 +12,7 @@ from startgate import engines
 from startgate.errors import BundleError
 from startgate.events import Container, Event, printable
 from startgate.gates import failure, host
-from startgate.gates.begin import begin
+from startgate.gates.begin import begin, expect_certain
 from startgate.gates.context import Context, event, key_of
 from startgate.gates.created import Created
 from startgate.gates.patching import Patching
@@ -22,7 +22,7 @@ from startgate.hold import Hold
 from startgate.lifecycle import Entry, State
 from startgate.passage import Passage
 from startgate.records import ExecRecord
-from startgate.runtimes import oci, state
+from startgate.runtimes import describe, oci, state
 from startgate.runtimes.commandline import Command, Invocation
 
 log = logging.getLogger(__name__)
@@ -39,6 +39,7 @@ class Creating:
     def at_command(self, call: Invocation, path: str, record: ExecRecord, hold: Hold) -> None:
         """Pass the command gate. Raises NotReadable when the caller is gone."""
         with hold:
+            expect_certain(call)
             entry = begin(self._context, call, path, record, hold, key=key_of(call, path))
             passage = Passage(
                 hold,
@@ -100,7 +101,7 @@ class Creating:
         self, entry: Entry, container: Container, config: oci.Config, view: View
     ) -> Container:
         """Return the container with what a config.json says. Raises NotReadable."""
-        container = oci.describe(container, config, self._context.capabilities)
+        container = describe.container_of(container, config, self._context.capabilities)
         return host.describe(container, config, view, self._context.proc, entry.runtime.pid)
 
     def _arm_pid_file(self, entry: Entry, view: View, bundle: str) -> bool:

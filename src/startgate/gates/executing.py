@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 
 from msgspec.structs import replace
 
@@ -13,12 +14,17 @@ from startgate.gates.context import Context, event, key_of
 from startgate.gates.refusal import explain
 from startgate.gates.view import View
 from startgate.hold import Hold
+from startgate.lifecycle import Lifecycle
 from startgate.passage import Passage
 from startgate.records import ExecRecord
-from startgate.runtimes import oci
+from startgate.runtimes import describe, oci
 from startgate.runtimes.commandline import Invocation
 
 log = logging.getLogger(__name__)
+
+
+_WRITER_LIMIT, _PAUSE = 0.5, 0.002
+"""Seconds: for how long the writer of a pipe is waited for, and how often it is looked into."""
 
 
 class Executing:
@@ -30,41 +36,93 @@ class Executing:
     def at_command(self, call: Invocation, path: str, record: ExecRecord, hold: Hold) -> None:
         """Pass the exec command gate."""
         with hold:
-            process = None if call.process else process_of(call)
-            draft = replace(event("exec", "exec", self._container(call, path)), process=process)
+            container = container_of(self._context.lifecycle, call, path)
+            process = None if call.process else process_of(call, container, self._context.capabilities)
+            draft = replace(event("exec", "exec", container), process=process)
             passage = Passage(
                 hold,
                 self._context.listeners,
                 [draft],
                 refusing=lambda verdict: explain(self._context.proc, call, record, verdict),
             )
-            if call.process:
-                draft = replace(draft, process=self._read_process(call, record))
+            if call.process and not call.doubt:
+                draft = replace(draft, process=self._read_process(call, record, container))
             passage.run([draft])
 
-    def _container(self, call: Invocation, path: str) -> Container:
-        entry = self._context.lifecycle.find(key_of(call, path))
-        return entry.container if entry else Container(id=printable(call.id), runtime_path=printable(path))
-
-    def _read_process(self, call: Invocation, record: ExecRecord) -> Process | None:
+    def _read_process(self, call: Invocation, record: ExecRecord, container: Container) -> Process | None:
         """Return what the file says that takes the command line's place; None: it is not known."""
         with View(self._context.proc, record.tid) as view:
             path = view.absolute(call.process or "")
             try:
-                return oci.describe_process(oci.decode_process(view.read(path, oci.CONFIG_LIMIT)))
+                process = _read(view, path)
+                return describe.process_of(process, container, self._context.capabilities)
             except (OSError, BundleError) as error:
                 log.warning("exec in %s: %s: %s", printable(call.id), path, printable(str(error)))
                 return None
 
 
-def process_of(call: Invocation) -> Process:
-    """What the command line says, where there is no --process file."""
-    options = dict(call.options)
-    fitting = Fitting()
+def _read(view: View, path: str) -> oci.OciProcess:
+    """Read a process file, which may be a pipe: then what is in it stays there, for the runtime.
+
+    Raises OSError or BundleError.
+    """
+    until = time.monotonic() + _WRITER_LIMIT
+    while (data := view.peek(path)) is not None:
+        try:
+            return oci.decode_process(data)
+        except BundleError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(_PAUSE)
+    return oci.decode_process(view.read(path, oci.CONFIG_LIMIT))
+
+
+def container_of(lifecycle: Lifecycle, call: Invocation, path: str, uid: int = 0) -> Container:
+    """Return the container that a command names, as far as it is known.
+
+    Where the command line is in doubt it is the one that any of its words names, if that is one.
+    """
+    names = [call.id] if call.doubt is None else call.arguments
+    entries = {lifecycle.find(key_of(replace(call, id=name), path, uid)) for name in names}
+    known = [entry for entry in entries if entry]
+    if len(known) == 1:
+        return known[0].container
+    unknown = ("id",) if call.doubt else ()
+    return Container(id=printable(call.id), runtime_path=printable(path), unknown=unknown)
+
+
+def process_of(call: Invocation, container: Container, all_capabilities: frozenset[str]) -> Process | None:
+    """What the command line says, where there is no --process file. None: it is in doubt."""
+    if call.doubt:
+        return None
+    options, fitting = dict(call.options), Fitting()
+    added = [_capability(value) for name, value in call.options if name in ("--cap", "-c")]
+    bounding = {*container.bounding_capabilities, *added}
+    inherited = container.no_new_privileges if container.rootfs else None  # is its config.json known?
+
+    def given(*names: str) -> str | None:
+        return printable(next((options[name] for name in names if name in options), "")) or None
+
     return Process(
         argv=fitting.words("argv", call.arguments),
-        user=printable(options.get("--user") or options.get("-u") or "") or None,
-        cwd=printable(options.get("--cwd") or "") or None,
-        tty="--tty" in options or "-t" in options,
+        user=given("--user", "-u") or container.user,
+        cwd=given("--cwd") or container.cwd,
+        tty=_is_set(options, "--tty", "-t"),
+        privileged=describe.has_all(bounding, all_capabilities),
+        capabilities=fitting.words("capabilities", sorted({*container.capabilities, *added})),
+        bounding_capabilities=fitting.words("bounding_capabilities", sorted(bounding)),
+        no_new_privileges=_is_set(options, "--no-new-privs") or inherited,
+        apparmor=given("--apparmor") or container.apparmor,
+        selinux=given("--process-label") or container.selinux,
         truncated=fitting.cut,
     )
+
+
+def _capability(name: str) -> str:
+    name = printable(name).upper()
+    return name if name.startswith("CAP_") else f"CAP_{name}"
+
+
+def _is_set(options: dict[str, str], *names: str) -> bool:
+    """Is a flag set? Runtimes take --tty=false, too."""
+    return any(options[name].lower() not in ("0", "f", "false", "no") for name in names if name in options)

@@ -18,12 +18,12 @@ from msgspec.structs import replace
 
 from startgate import engines
 from startgate.errors import BundleError, NotReadable, Overloaded
-from startgate.events import Deny, Event, Process, printable
+from startgate.events import Container, Deny, Event, Process, printable
 from startgate.gates import host, inits
-from startgate.gates.begin import begin, outline
+from startgate.gates.begin import begin, expect_certain, outline
 from startgate.gates.context import Context, Job, event, key_of, runtime_path
 from startgate.gates.created import Created
-from startgate.gates.executing import process_of
+from startgate.gates.executing import container_of, process_of
 from startgate.gates.failure import find_users_log, path_of_log
 from startgate.gates.repeats import Repeats
 from startgate.gates.turns import Turns
@@ -35,7 +35,7 @@ from startgate.lifecycle import Entry, Lifecycle, State
 from startgate.passage import Passage, failed
 from startgate.policy.patch import Patch
 from startgate.records import ExecRecord
-from startgate.runtimes import commandline, oci, state
+from startgate.runtimes import commandline, describe, oci, state
 from startgate.runtimes.commandline import Command, Invocation
 from startgate.runtimes.signals import signal_number
 from startgate.workers import Workers
@@ -135,6 +135,7 @@ class Rootless:
     def _creating(self, call: Invocation, path: str, record: ExecRecord, hold: Hold) -> None:
         """Pass the command gate. On a worker. Raises NotReadable, Overloaded."""
         with hold:
+            expect_certain(call)
             entry = self._begin(call, path, record, hold)
             draft = event("creating", "command", entry.container)
             passage = Passage(
@@ -177,7 +178,7 @@ class Rootless:
             with LocalFiles(self._context.proc.host, entry.key.uid) as files:
                 entry.log = find_users_log(files, call.log)
                 config = oci.decode_config(files.read(call.config or "", FILE_LIMIT))
-                container = oci.describe(container, config, self._context.capabilities)
+                container = describe.container_of(container, config, self._context.capabilities)
                 container = replace(container, host_namespaces=self._shared(entry, config))
                 container = engines.identify(
                     container,
@@ -206,20 +207,23 @@ class Rootless:
     def _executing(self, call: Invocation, path: str, record: ExecRecord, hold: Hold) -> None:
         """Pass the exec command gate. On a worker."""
         with hold:
-            entry = self._context.lifecycle.find(key_of(call, path, record.uid))
-            container = entry.container if entry else outline(self._context, call, path, record)
-            draft = replace(event("exec", "exec", container), process=process_of(call))
+            container = container_of(self._context.lifecycle, call, path, record.uid)
+            if container.uid is None:  # none that is known
+                unknown = container.unknown
+                container = replace(outline(self._context, call, path, record), unknown=unknown)
+            process = None if call.process else process_of(call, container, self._context.capabilities)
+            draft = replace(event("exec", "exec", container), process=process)
             passage = Passage(hold, self._context.listeners, [draft])
-            if call.process:
-                draft = replace(draft, process=self._read_process(call, record) or draft.process)
+            if call.process and not call.doubt:
+                draft = replace(draft, process=self._read_process(call, record, container))
             passage.run([draft])
 
-    def _read_process(self, call: Invocation, record: ExecRecord) -> Process | None:
+    def _read_process(self, call: Invocation, record: ExecRecord, container: Container) -> Process | None:
         path = posixpath.join(_directory(self._context.proc, record.tid), call.process or "")
         try:
             with LocalFiles(self._context.proc.host, record.uid) as files:
                 data = files.read(posixpath.normpath(path), FILE_LIMIT)
-            return oci.describe_process(oci.decode_process(data))
+            return describe.process_of(oci.decode_process(data), container, self._context.capabilities)
         except (OSError, BundleError) as error:
             log.warning("exec of uid %d in %s: %s", record.uid, printable(call.id), printable(str(error)))
             return None

@@ -8,9 +8,10 @@ import posixpath
 import threading
 
 from startgate.errors import BundleError, NotReadable
-from startgate.kernel import files, layers
+from startgate.kernel import files, layers, pipe
 from startgate.kernel.process import Proc
 from startgate.kernel.trusted import TrustedFiles
+from startgate.kernel.walk import Walk
 from startgate.runtimes import oci
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
@@ -41,6 +42,7 @@ class View:
         self._process = f"{proc.root}/{tid or 'self'}"
         if tid is None:
             self.root, self.cwd = os.open(proc.host, os.O_PATH | os.O_CLOEXEC), "/"
+            self._walk = Walk(self.root, self._process, proc.host)
             return
         base = f"{proc.root}/{tid}"
         try:
@@ -55,14 +57,29 @@ class View:
         # Both links are told from our root: below a chroot, cut what the caller can't see.
         inside = root != "/" and f"{cwd}/".startswith(f"{root}/")
         self.cwd = "/" + cwd[len(root) :].lstrip("/") if inside else cwd
+        self._walk = Walk(self.root, self._process, proc.host)
 
     def absolute(self, path: str, base: str | None = None) -> str:
         """Resolve against `base`, or the caller's working directory; by the letters only."""
         return posixpath.normpath(posixpath.join(base or self.cwd, path))
 
     def read(self, path: str, limit: int) -> bytes:
-        """Read a regular file. Raises OSError."""
-        return files.read_regular(self.root, path, limit)
+        """Read a regular file. Raises OSError: EFBIG where it is larger than `limit`."""
+        fd, status = self._walk.open_regular(path)
+        try:
+            if status.st_size > limit:
+                raise OSError(errno.EFBIG, f"larger than {limit} bytes", path)
+            return files.read_whole(fd, path, limit)
+        finally:
+            os.close(fd)
+
+    def peek(self, path: str) -> bytes | None:
+        """Return what is in a pipe, and leave it there; None where the path leads to none. Raises OSError."""
+        fd = self._walk.open(path)
+        try:
+            return pipe.peek(fd) if pipe.is_anonymous(fd) else None
+        finally:
+            os.close(fd)
 
     def read_small(self, path: str) -> bytes:
         """Read a file that is no longer than a config.json. Raises OSError."""
@@ -101,22 +118,20 @@ class View:
             _turn.release()
 
     def real_path(self, path: str) -> str | None:
-        """Return where a path leads, its links followed, as the host names it; None: nowhere."""
+        """Return where a path leads, as the host names it; None: nowhere, or not known."""
         try:
-            fd = files.open_in_root(self.root, path, os.O_PATH)
+            real = self._walk.name(path)
         except OSError:
             return None
-        try:
-            real = os.readlink(f"/proc/self/fd/{fd}")
-        finally:
-            os.close(fd)
         host = self._proc.host.rstrip("/")
-        return (real.removeprefix(host) or "/") if f"{real}/".startswith(f"{host}/") else real
+        if real and f"{real}/".startswith(f"{host}/"):
+            return real.removeprefix(host) or "/"
+        return real
 
     def stat(self, path: str) -> os.stat_result | None:
         """Return the status of a file, None where there is none. Opens nothing but the path."""
         try:
-            fd = files.open_in_root(self.root, path, os.O_PATH)
+            fd = self._walk.open(path)
         except OSError:
             return None
         try:
@@ -126,22 +141,20 @@ class View:
 
     def namespace(self, path: str) -> int | None:
         """Return the inode number of the namespace at a path; None where it is none."""
-        directory, name = posixpath.split(path)
         try:
-            if directory.startswith("/proc/"):  # its links lead out of any root: not followed by openat2
-                fd = files.open_in_root(self.root, directory, os.O_PATH | os.O_DIRECTORY)
-                link = _link_in(fd, name)
-                return int(link[link.index("[") + 1 : -1])
-            fd = files.open_in_root(self.root, path, os.O_PATH)
-            return _inode_of_namespace(fd)
-        except (OSError, ValueError):
+            return _inode_of_namespace(self._walk.open(path))
+        except OSError:
             return None
 
     def open_pid_directory(self, path: str) -> int:
         """Open the directory in which a pid file will be. Raises OSError, or BundleError
         where marking it would hold others: in the system's directories, and on file
         systems that may never answer."""
-        fd = files.open_in_root(self.root, path, _DIRECTORY)
+        found = self._walk.open(path)
+        try:
+            fd = os.open(f"/proc/self/fd/{found}", _DIRECTORY | os.O_CLOEXEC)
+        finally:
+            os.close(found)
         try:
             real = os.readlink(f"/proc/self/fd/{fd}")
             if real == "/" or f"{real}/".startswith(_SHARED_DIRECTORIES):
@@ -185,14 +198,6 @@ class View:
 
     def __exit__(self, *error: object) -> None:
         self.close()
-
-
-def _link_in(directory: int, name: str) -> str:
-    """Read a link; closes the directory."""
-    try:
-        return os.readlink(name, dir_fd=directory)
-    finally:
-        os.close(directory)
 
 
 def _inode_of_namespace(fd: int) -> int | None:

@@ -42,7 +42,12 @@ def is_remote(fd: int, process: str, host: str) -> bool:
     root = find_mount("/proc/self/mountinfo", point=host)
     if mount is None or (root and root.device == mount.device):
         return False
-    return any(_is_foreign(host, layer) for layer in overlay_layers(mount.options))
+    return not are_local(mount, host)
+
+
+def are_local(mount: Mount, host: str) -> bool:
+    """Is no layer of an overlay on a foreign file system?"""
+    return not any(_is_foreign(host, layer) for layer in overlay_layers(mount.options))
 
 
 def mount_id(fd: int) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 import msgspec
 
@@ -24,9 +25,13 @@ class Options:
     flags: frozenset[str]
     gnu: frozenset[str]
 
+    def knows(self, name: str) -> bool:
+        """Is it known whether the option takes a value?"""
+        return name in self.valued or name in self.flags
+
     def full_name(self, name: str) -> str:
         """Undo an abbreviation, as getopt_long(3) does."""
-        if name in self.valued or name in self.flags:
+        if self.knows(name):
             return name
         matches = [option for option in self.gnu if option.startswith(name)]
         return matches[0] if len(matches) == 1 else name
@@ -39,8 +44,8 @@ def _options_of(valued: str, flags: str, gnu: str) -> Options:
     )
 
 
-# runc 1.0-1.5, crun 1.x, youki and runsc. An option that is in no list takes no value: so it
-# is with all others of these programs.
+# runc 1.0-1.5, crun 1.x, youki and runsc. Whether an option that is in no list takes a value is not
+# known: where that matters the command line is in doubt.
 _GLOBAL = _options_of(
     valued="--root -r --log -l --log-format --criu --rootless --cgroup-manager --log-level --debug-log "
     "--debug-log-format --platform --network --overlay2 --file-access --panic-log --debug-command "
@@ -49,18 +54,20 @@ _GLOBAL = _options_of(
     gnu="--cgroup-manager --debug --log --log-format --log-level --root --rootless --systemd-cgroup",
 )
 _START = _options_of(
-    valued="--bundle -b --pid-file -p --console-socket --preserve-fds --user-log --config -f --image-path "
-    "--work-path --parent-path --manage-cgroups-mode --empty-ns --page-server --status-fd --lsm-profile "
-    "--lsm-mount-context --keep-fd --log-fd",
-    flags="-d --detach --keep --no-pivot --no-new-keyring --no-subreaper --tcp-established --ext-unix-sk "
-    "--shell-job --file-locks --auto-dedup --lazy-pages --tcp-close",
+    valued="--bundle -b --pid-file -p --console-socket --console --pidfd-socket --preserve-fds --user-log "
+    "--config -f --image-path --work-path --parent-path --manage-cgroups-mode --empty-ns --page-server "
+    "--status-fd --lsm-profile --lsm-mount-context --keep-fd --log-fd --criu --pass-fd --exec-fd",
+    flags="-d --detach --keep --no-pivot --no-new-keyring --no-subreaper --no-mount-fallback "
+    "--tcp-established --tcp-skip-in-flight --link-remap --ext-unix-sk --shell-job --file-locks "
+    "--auto-dedup --lazy-pages --tcp-close",
     gnu="--bundle --config --console-socket --detach --keep --no-new-keyring --no-pivot --no-subreaper "
     "--pid-file --preserve-fds",
 )
 _EXEC = _options_of(
-    valued="--console-socket --cwd --env -e --user -u --additional-gids -g --process -p --pid-file "
-    "--process-label --apparmor --cap -c --preserve-fds --cgroup --internal-pid-file",
-    flags="-t --tty -d --detach --no-new-privs --ignore-paused --clear-groups",
+    valued="--console-socket --console --pidfd-socket --cwd --env -e --user -u --additional-gids -g "
+    "--process -p --pid-file --process-label --apparmor --cap -c --preserve-fds --cgroup "
+    "--internal-pid-file --pass-fd --exec-fd",
+    flags="-t --tty -d --detach --no-new-privs --ignore-paused --no-subreaper --clear-groups",
     gnu="--apparmor --cap --cgroup --console-socket --cwd --detach --env --no-new-privs --pid-file "
     "--preserve-fds --process --process-label --tty --user",
 )
@@ -132,6 +139,9 @@ class Invocation(msgspec.Struct, frozen=True):
     """exec: the command to execute in the container."""
     options: tuple[tuple[str, str], ...] = ()
     """exec: the other options with their values ("" for flags)."""
+    doubt: str | None = None
+    """An option that nobody here knows, by which the words after it can be read in two ways. Then `id`
+    is empty, and `arguments` are all words of which one may be it."""
 
 
 OTHER = Invocation(Command.OTHER)
@@ -148,10 +158,10 @@ def parse(argv: list[bytes]) -> Invocation:
     flags, at = _global_options(words)
     if at >= len(words) or not (command := _COMMANDS.get(words[at])):
         return OTHER
-    options, names = _command_line(words, at + 1, command)
-    if not names or not names[0] or _asks_help(flags) or _asks_help(options):
+    call = _command_line(words, at + 1, command)
+    if not call.names or not call.names[0] or _asks_help(flags) or _asks_help(call.options):
         return OTHER
-    return _invocation(command, dict(flags), options, names)
+    return _invocation(command, dict(flags), call)
 
 
 def _global_options(words: list[str]) -> tuple[list[tuple[str, str]], int]:
@@ -159,27 +169,38 @@ def _global_options(words: list[str]) -> tuple[list[tuple[str, str]], int]:
 
     A word that is no command is taken for the value of an option of a newer runtime.
     """
-    found, at = _options(words, 1, _GLOBAL)
-    while found and at < len(words) and words[at] not in _KNOWN and not found[-1][1]:
-        more, at = _options(words, at + 1, _GLOBAL)
-        found += more
-    return found, at
+    reading = _Reading(words, _GLOBAL)
+    at = reading.read(1)
+    while reading.found and at < len(words) and words[at] not in _KNOWN and not reading.found[-1][1]:
+        at = reading.read(at + 1)
+    return reading.found, at
 
 
-def _options(words: list[str], at: int, level: Options) -> tuple[list[tuple[str, str]], int]:
-    """Read options from `at` on; return them and the index of the first word that is none."""
-    found: list[tuple[str, str]] = []
-    while at < len(words) and (word := words[at]).startswith("-") and word != "-":
-        at += 1
-        if word == "--":
-            break
-        for name, value in _split(word, level):
-            if value is None and name in level.valued and at < len(words):
-                found.append((name, words[at]))
-                at += 1
-            else:
-                found.append((name, value or ""))
-    return found, at
+class _Reading:
+    """The options of one level of a command line, read word by word."""
+
+    def __init__(self, words: list[str], level: Options) -> None:
+        self.words = words
+        self.level = level
+        self.found: list[tuple[str, str]] = []
+        self.unknown: list[str] = []
+        """Options without a value in the same word, of which nobody knows whether the next word is theirs."""
+
+    def read(self, at: int) -> int:
+        """Read options from `at` on; return the index of the first word that is none."""
+        while at < len(self.words) and (word := self.words[at]).startswith("-") and word != "-":
+            at += 1
+            if word == "--":
+                break
+            for name, value in _split(word, self.level):
+                if value is None and name in self.level.valued and at < len(self.words):
+                    self.found.append((name, self.words[at]))
+                    at += 1
+                    continue
+                self.found.append((name, value or ""))
+                if value is None and not self.level.knows(name):
+                    self.unknown.append(name)
+        return at
 
 
 def _split(word: str, level: Options) -> list[tuple[str, str | None]]:
@@ -188,7 +209,7 @@ def _split(word: str, level: Options) -> list[tuple[str, str | None]]:
     attached = value if equals else None
     if name.startswith("--"):
         return [(level.full_name(name), attached)]
-    if len(name) > 2 and ("-" + name in level.valued or "-" + name in level.flags):
+    if len(name) > 2 and level.knows("-" + name):
         return [("-" + name, attached)]  # Go's flag package (runc, runsc): -root is --root
     if equals and len(name) == 2:
         return [(name, attached)]
@@ -211,33 +232,46 @@ def _cluster(word: str, level: Options) -> list[tuple[str, str | None]]:
     return found
 
 
-def _command_line(words: list[str], at: int, command: Command) -> tuple[list[tuple[str, str]], list[str]]:
+class _Call(NamedTuple):
+    """What follows the command."""
+
+    options: list[tuple[str, str]]
+    names: list[str]
+    doubt: str | None = None
+
+
+def _command_line(words: list[str], at: int, command: Command) -> _Call:
     """Split what follows the command: options may stand on both sides of the id."""
-    level = _OPTIONS[command.value]
-    options, at = _options(words, at, level)
+    reading = _Reading(words, _OPTIONS[command.value])
+    at = reading.read(at)
     if command is Command.EXEC:  # what follows the id is the container's, options too
         rest = words[at + 1 :]
-        return options, words[at : at + 1] + (rest[1:] if rest[:1] == ["--"] else rest)
-    names: list[str] = []
+        names = words[at : at + 1] + (rest[1:] if rest[:1] == ["--"] else rest)
+        return _Call(reading.found, names, reading.unknown[0] if reading.unknown else None)
+    names, certain = [], []  # all words that are no options; those that are no option's value either
     while at < len(words):
         names.append(words[at])
-        more, at = _options(words, at + 1, level)
-        options += more
-    # One name is all they take: words before it are values of a newer runtime's options.
-    return options, names[-1:] if command is not Command.KILL else names
+        if words[at - 1] not in reading.unknown:
+            certain.append(words[at])
+        at = reading.read(at + 1)
+    if command is Command.KILL:
+        return _Call(reading.found, names)
+    # One name is all they take: so a word that may be an option's value is one if there is another.
+    if certain or len(names) < 2:
+        return _Call(reading.found, certain[-1:] or names)
+    return _Call(reading.found, names, reading.unknown[0])
 
 
 def _asks_help(options: list[tuple[str, str]]) -> bool:
     return any(name in ("--help", "-h", "--version", "-v") for name, _ in options)
 
 
-def _invocation(
-    command: Command, flags: dict[str, str], options: list[tuple[str, str]], names: list[str]
-) -> Invocation:
-    given = dict(options)
+def _invocation(command: Command, flags: dict[str, str], call: _Call) -> Invocation:
+    given, names = dict(call.options), call.names
+    executes, doubtful = command is Command.EXEC, call.doubt is not None
     return Invocation(
         command=command,
-        id=names[0],
+        id="" if doubtful else names[0],
         root=flags.get("--root", flags.get("-r")),  # -r, -l, -p: youki
         log=flags.get("--log", flags.get("-l")),
         log_format=flags.get("--log-format"),
@@ -248,7 +282,8 @@ def _invocation(
         signal=given.get("--signal", given.get("-s", names[1] if len(names) > 1 else None))
         if command is Command.KILL
         else None,
-        process=given.get("--process", given.get("-p")) if command is Command.EXEC else None,
-        arguments=tuple(names[1:]) if command is Command.EXEC else (),
-        options=tuple(options) if command is Command.EXEC else (),
+        process=given.get("--process", given.get("-p")) if executes else None,
+        arguments=tuple(names) if doubtful else tuple(names[1:]) if executes else (),
+        options=tuple(call.options) if executes else (),
+        doubt=call.doubt,
     )

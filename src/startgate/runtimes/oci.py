@@ -1,4 +1,4 @@
-"""config.json and process files of the OCI runtime-spec, decoded and judged. Pure.
+"""config.json and process files of the OCI runtime-spec, decoded. Pure.
 
 Only what startgate tells of a container is decoded; the rest is skipped, not checked.
 Source of the format: github.com/opencontainers/runtime-spec, config.md and config-linux.md.
@@ -7,14 +7,13 @@ Source of the format: github.com/opencontainers/runtime-spec, config.md and conf
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterable
 from typing import Any, TypeVar
 
 import msgspec
 
 from startgate.errors import BundleError
-from startgate.events import Container, Mount, Process, printable
-from startgate.foreign import UNDECODABLE, Fitting, size
+from startgate.events import Device, Mount, Rlimit
+from startgate.foreign import UNDECODABLE
 
 T = TypeVar("T")
 
@@ -56,6 +55,9 @@ class OciProcess(msgspec.Struct, frozen=True, rename="camel"):
     no_new_privileges: bool = False
     capabilities: Capabilities | None = None
     apparmor_profile: str | None = None
+    selinux_label: str | None = None
+    oom_score_adj: int | None = None
+    rlimits: tuple[Rlimit, ...] | None = None
 
 
 class Root(msgspec.Struct, frozen=True):
@@ -84,10 +86,50 @@ class DeviceRule(msgspec.Struct, frozen=True):
     access: str | None = None
 
 
-class Resources(msgspec.Struct, frozen=True):
+class Memory(msgspec.Struct, frozen=True):
+    """linux.resources.memory."""
+
+    limit: int | None = None
+    swap: int | None = None
+
+
+class Pids(msgspec.Struct, frozen=True):
+    """linux.resources.pids."""
+
+    limit: int | None = None
+
+
+class Cpu(msgspec.Struct, frozen=True):
+    """linux.resources.cpu."""
+
+    shares: int | None = None
+    quota: int | None = None
+    period: int | None = None
+    cpus: str | None = None
+
+
+class OciResources(msgspec.Struct, frozen=True):
     """linux.resources."""
 
     devices: tuple[DeviceRule, ...] | None = None
+    memory: Memory | None = None
+    pids: Pids | None = None
+    cpu: Cpu | None = None
+
+
+class OciIdMapping(msgspec.Struct, frozen=True, rename={"container_id": "containerID", "host_id": "hostID"}):
+    """linux.uidMappings[], linux.gidMappings[]."""
+
+    container_id: int = 0
+    host_id: int = 0
+    size: int = 0
+
+
+class OciHook(msgspec.Struct, frozen=True):
+    """hooks.STAGE[]."""
+
+    path: str
+    args: tuple[str, ...] | None = None
 
 
 class Namespace(msgspec.Struct, frozen=True):
@@ -103,12 +145,18 @@ class Seccomp(msgspec.Struct, frozen=True, rename="camel"):
     default_action: str = ""
 
 
-class Linux(msgspec.Struct, frozen=True):
+class Linux(msgspec.Struct, frozen=True, rename="camel"):
     """linux."""
 
     namespaces: tuple[Namespace, ...] | None = None
-    resources: Resources | None = None
+    resources: OciResources | None = None
     seccomp: Seccomp | None = None
+    devices: tuple[Device, ...] | None = None
+    masked_paths: tuple[str, ...] | None = None
+    readonly_paths: tuple[str, ...] | None = None
+    sysctl: dict[str, str] | None = None
+    uid_mappings: tuple[OciIdMapping, ...] | None = None
+    gid_mappings: tuple[OciIdMapping, ...] | None = None
 
 
 class Config(msgspec.Struct, frozen=True):
@@ -120,6 +168,7 @@ class Config(msgspec.Struct, frozen=True):
     mounts: tuple[OciMount, ...] | None = None
     annotations: dict[str, str] | None = None
     linux: Linux | None = None
+    hooks: dict[str, tuple[OciHook, ...] | None] | None = None
 
 
 _config = msgspec.json.Decoder(Config)
@@ -166,37 +215,6 @@ def _decode(decoder: msgspec.json.Decoder[T], data: bytes | msgspec.Raw, what: s
         raise BundleError(f"{what} is not what the OCI runtime-spec says: {error}") from error
 
 
-def describe(container: Container, config: Config, all_capabilities: frozenset[str]) -> Container:
-    """Return the container with what its config.json says.
-
-    `all_capabilities` are those that the host can give: `privileged` compares with them.
-    """
-    process = config.process or OciProcess()
-    linux = config.linux or Linux()
-    capabilities = process.capabilities or Capabilities()
-    held = capabilities.effective or capabilities.bounding or ()
-    fitting = Fitting()
-    return msgspec.structs.replace(
-        container,
-        rootfs=printable(rootfs_path(container.bundle or "/", config)),
-        annotations=fitting.pairs("annotations", config.annotations or {}),
-        hostname=printable(config.hostname) if config.hostname else None,
-        args=fitting.words("args", process.args or ()),
-        user=user_name(process) if config.process else None,
-        privileged=_is_privileged(linux, frozenset(capabilities.bounding or ()), all_capabilities),
-        capabilities=fitting.words("capabilities", sorted(set(held))),
-        bounding_capabilities=fitting.words(
-            "bounding_capabilities", sorted(set(capabilities.bounding or ()))
-        ),
-        no_new_privileges=process.no_new_privileges,
-        read_only_rootfs=bool(config.root and config.root.readonly),
-        seccomp=linux.seccomp is not None,
-        apparmor=printable(process.apparmor_profile) if process.apparmor_profile else None,
-        mounts=fitting.items("mounts", map(_mount, config.mounts or ()), _size_of),
-        truncated=fitting.cut,
-    )
-
-
 def rootfs_path(bundle: str, config: Config) -> str:
     """Return root.path, made absolute: it is relative to the bundle."""
     path = config.root.path if config.root else "rootfs"
@@ -217,23 +235,6 @@ def bind_source(path: str, config: Config) -> str | None:
     return None
 
 
-def describe_process(process: OciProcess) -> Process:
-    """Return the event's view of an OCI process."""
-    fitting = Fitting()
-    return Process(
-        argv=fitting.words("argv", process.args or ()),
-        user=user_name(process),
-        cwd=printable(process.cwd),
-        tty=process.terminal,
-        truncated=fitting.cut,
-    )
-
-
-def user_name(process: OciProcess) -> str:
-    """Return `UID:GID`; on Windows bundles, and nowhere else, a name."""
-    return printable(process.user.username) or f"{process.user.uid}:{process.user.gid}"
-
-
 _NAMESPACES = {"network": "net", "mount": "mnt"}
 """Kinds that the runtime-spec calls otherwise than /proc/PID/ns."""
 
@@ -250,37 +251,3 @@ def namespace_paths(config: Config) -> dict[str, str | None]:
 def is_bind(mount: OciMount | Mount) -> bool:
     """Is it a bind mount?"""
     return mount.type == "bind" or bool({"bind", "rbind"} & set(mount.options or ()))
-
-
-# Linux 5.8 and 5.9: what Docker 20.10 calls privileged lacks them.
-_UNKNOWN_TO_SOME = frozenset({"CAP_PERFMON", "CAP_BPF", "CAP_CHECKPOINT_RESTORE"})
-
-
-def _is_privileged(linux: Linux, bounding: frozenset[str], everything: frozenset[str]) -> bool:
-    rules = (linux.resources.devices if linux.resources else None) or ()
-    return bounding >= everything - _UNKNOWN_TO_SOME and linux.seccomp is None and _allows_all_devices(rules)
-
-
-def _allows_all_devices(rules: Iterable[DeviceRule]) -> bool:
-    """Rules apply in their order: a later one may take away what an earlier one gave."""
-    allowed = False
-    for rule in rules:
-        every = rule.type in (None, "", "a") and {rule.major, rule.minor} <= {None, 0, -1}
-        if every and rule.allow:
-            allowed = allowed or set(rule.access or "rwm") >= set("rwm")
-        elif not rule.allow:
-            allowed = False
-    return allowed
-
-
-def _mount(mount: OciMount) -> Mount:
-    return Mount(
-        source=mount.source or "",
-        destination=mount.destination,
-        type=mount.type or "",
-        options=mount.options or (),
-    )
-
-
-def _size_of(mount: Mount) -> int:
-    return size(mount.source, mount.destination, mount.type, *mount.options)
