@@ -12,7 +12,7 @@ VENV   := .venv
 PY     := $(VENV)/bin/python
 ARCH   := $(shell uname -m)
 BPF    := src/startgate/_bpf
-NATIVE := src/startgate/_native/turnstile.$(ARCH).so
+KEEPER := src/startgate/_native/startgate-keeper.$(ARCH)
 APT    := runc crun busybox-static clang llvm libbpf1 libbpf-dev linux-libc-dev gcc libc6-dev python3-venv
 CLANG  ?= clang
 
@@ -39,7 +39,7 @@ HELD = @mkdir -p build; $(VENV)/bin/startgate doctor >build/doctor.txt; \
 	  *) cat build/doctor.txt; exit 1 ;; \
 	esac
 
-.PHONY: help root run test stages fuzz setup check bpf turnstile apt test-apt vm-apt arm64-apt engines-apt lint types unit \
+.PHONY: help root run test stages fuzz setup check bpf keeper apt test-apt vm-apt arm64-apt engines-apt lint types unit \
 	kernel engines engines-table newest test-newest faults faults-table soak engines-and-vm test-vm test-systemd \
 	kernel-table bench bench-check bench-peer update-tools clean clean-caches
 
@@ -54,7 +54,7 @@ test: root setup test-apt vm-apt stages ## everything; it installs engines, and 
 
 check: setup lint types unit ## lint, types and unit tests: seconds; needs no root
 
-setup: apt $(VENV)/.ready bpf $(NATIVE) ## install what is needed, build what is written in C
+setup: apt $(VENV)/.ready bpf keeper ## install what is needed, build what is written in C
 
 # All of them, whatever fails. `newest` and the VM's stages say why where they can't be done.
 STAGES := lint types unit kernel faults engines-and-vm newest bench-check
@@ -106,10 +106,13 @@ $(BPF)/exec_record.%.bpf.o: bpf/exec_record.bpf.c bpf/exec_record.h bpf/vmlinux.
 	$(CLANG) -O2 -g -target bpf -D__TARGET_ARCH_$(TARGET) -I/usr/include/$(ARCH)-linux-gnu -Wall -Wextra -Werror -Wno-unused-parameter -c $< -o $@
 	llvm-strip -g $@
 
-turnstile: $(NATIVE)
-$(NATIVE): native/turnstile.c bpf/exec_record.h | apt
+# Linked statically: no container's program can be a library of it, and its execve needs nothing that may be held.
+KEEPER_FLAGS := -std=gnu17 -O2 -Wall -Wextra -Werror -Wconversion -Wno-sign-conversion -pthread -static
+keeper: $(KEEPER)
+$(KEEPER): $(wildcard native/keeper/*.[ch]) bpf/exec_record.h | apt
 	@mkdir -p $(@D)
-	$(CC) -O2 -fPIC -shared -pthread -Wall -Wextra -Werror -o $@ $<
+	$(CC) $(KEEPER_FLAGS) -o $@.new native/keeper/*.c
+	mv $@.new $@
 
 lint:
 	$(VENV)/bin/ruff check .
@@ -181,7 +184,7 @@ fuzz: setup ## each fuzz target for SECONDS=60; TARGETS=config for one
 	  { tail -n 40 .fuzz/$$target.log; exit 1; }; grep -a number_of_executed .fuzz/$$target.log; done
 
 clean: ## remove all that make made in this checkout
-	rm -rf $(VENV) $(BPF) $(dir $(NATIVE)) build dist .coverage .hypothesis .fuzz .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(BPF) $(dir $(KEEPER)) build dist .coverage .hypothesis .fuzz .pytest_cache .mypy_cache .ruff_cache
 	find . -name .git -prune -o \( -name __pycache__ -o -name '*.egg-info' \) -prune -exec rm -rf {} +
 
 CACHES := /var/cache/startgate $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/startgate

@@ -16,22 +16,22 @@ ARCHITECTURES = {"x86_64": "x86", "aarch64": "arm64"}
 
 
 class Compile(BuildHookInterface):  # type: ignore[type-arg]
-    """Runs clang for each architecture, and cc for this one: elsewhere the wheel has no turnstile."""
+    """Runs clang for each architecture, and cc for this one: it holds tasks on no other."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Compile what is missing or older than its source. The wheel is for this architecture."""
         build_data["pure_python"] = False
         build_data["tag"] = f"py3-none-{sysconfig.get_platform().replace('-', '_')}"
         root = Path(self.root)
-        sources = [*(root / "bpf").iterdir(), *(root / "native").iterdir()]
+        sources = [*(root / "bpf").iterdir(), *(root / "native/keeper").iterdir()]
         newest = max(source.stat().st_mtime for source in sources)
         for machine, target in ARCHITECTURES.items():
             output = root / "src/startgate/_bpf" / f"exec_record.{machine}.bpf.o"
             if not output.exists() or output.stat().st_mtime < newest:
                 compile_bpf(root / "bpf/exec_record.bpf.c", output, target)
-        output = root / "src/startgate/_native" / f"turnstile.{platform.machine()}.so"
+        output = root / "src/startgate/_native" / f"startgate-keeper.{platform.machine()}"
         if not output.exists() or output.stat().st_mtime < newest:
-            compile_turnstile(root / "native/turnstile.c", output)
+            compile_keeper(root / "native/keeper", output)
 
 
 def compile_bpf(source: Path, output: Path, target: str) -> None:
@@ -45,9 +45,9 @@ def compile_bpf(source: Path, output: Path, target: str) -> None:
         subprocess.run([strip, "-g", str(output)], check=True)
 
 
-def compile_turnstile(source: Path, output: Path) -> None:
-    """Compile the shared library."""
+def compile_keeper(sources: Path, output: Path) -> None:
+    """Compile the keeper, statically linked."""
     output.parent.mkdir(exist_ok=True)
     compiler = os.environ.get("CC", "cc")
-    options = ["-O2", "-fPIC", "-shared", "-pthread"]
-    subprocess.run([compiler, *options, "-o", str(output), str(source)], check=True)
+    command = [compiler, "-std=gnu17", "-O2", "-pthread", "-static", "-o", output, *sources.glob("*.c")]
+    subprocess.run(list(map(str, command)), check=True)

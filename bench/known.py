@@ -17,6 +17,7 @@ from startgate import Event, Watcher
 from startgate.events import Container
 from startgate.gates.context import Context
 from startgate.hold import Hold
+from startgate.keeper.protocol import Held
 from startgate.kernel.process import Proc, ProcessId
 from startgate.lifecycle import Entry, Key
 from startgate.runtimes.commandline import Command, Invocation
@@ -31,7 +32,7 @@ def simulate(context: Context, process: ProcessId, number: int) -> None:
         invocation=Invocation(Command.RUN, name),
         runtime=ProcessId(-number - 1, 0),
         container=container,
-        command=Hold(context.pid_files._group, -1),
+        command=Hold(context.pid_files._group, Held(0, 0, 0)),
         told=True,
     )
     context.lifecycle.begin(entry)

@@ -22,13 +22,14 @@ from startgate.gates.marks import PidFiles, Programs
 from startgate.gates.readers import reading
 from startgate.gates.restored import Restored
 from startgate.gates.rootless import Rootless
-from startgate.hold import TIMEOUT_LIMIT, Deadlines
+from startgate.hold import TIMEOUT_LIMIT
 from startgate.inherited.notes import Notes
-from startgate.inherited.resources import COMMANDS, Resources
+from startgate.inherited.resources import Opened, Resources
+from startgate.keeper.protocol import Owed
 from startgate.kernel import capabilities, features, spawn
 from startgate.kernel.process import Proc
 from startgate.lifecycle import STARTING_LIMIT, Lifecycle
-from startgate.listeners import Callback, Listeners, Registration, Subscription
+from startgate.listeners import Callback, Listeners, Registration, Subscription, lost
 from startgate.runtimes.find import RuntimeBinaries
 from startgate.workers import Workers
 
@@ -54,6 +55,8 @@ class WatcherOptions(TypedDict, total=False):
     host_root: str
     existing: bool
 
+
+_OF_START: tuple[EventType, ...] = ("creating", "created", "started")
 
 _started: weakref.WeakSet[Watcher] = weakref.WeakSet()
 
@@ -100,8 +103,8 @@ class Watcher:
         behind misses some, and is told so by a `lost` event. `host_root` is where the host's
         root directory is mounted, its /proc included, for a watcher in a container.
         `existing`: tell of the containers that run already, and follow them.
-        `inherited` is what a supervisor keeps; the watcher closes its copy of it. `notes` is the
-        directory where the watchers that have these resources, one after the other, note what they know.
+        `inherited` is what a daemon's keeper has; the watcher leaves it at its end. `notes` is the
+        directory where the watchers of that keeper, one after the other, note what they know.
         """
         check_hold_timeout(hold_timeout)
         self._runtimes = tuple(runtimes)
@@ -115,7 +118,9 @@ class Watcher:
         self._listeners = Listeners()
         self._events: Subscription | None = None
         self._parts = ExitStack()
+        self._resources: Resources | None = None
         self._running = False
+        self._failure = ""
         self._source = "none"
         self._binaries: RuntimeBinaries | None = None
 
@@ -146,12 +151,13 @@ class Watcher:
         """
         if callback is None:
             return lambda function: self.on(event_type, function, fail_closed=fail_closed)
-        self._listeners.on(event_type, callback, fail_closed=fail_closed)
+        self.replace((), [Registration(event_type, callback, fail_closed)])
         return callback
 
     def replace(self, old: Iterable[Registration], new: Iterable[Registration]) -> None:
         """Drop callbacks and register others in one step, as when a configuration is reloaded."""
         self._listeners.replace(old, new)
+        self._tell_owed()
 
     def subscribe(self) -> Subscription:
         """Return a further, independent iterator over the events from now on."""
@@ -162,8 +168,15 @@ class Watcher:
         self._listeners.publish(event)
 
     def __iter__(self) -> Iterator[Event]:
-        """Iterate over all events since the start; ends when the watcher is closed."""
-        return iter(self.events)
+        """Iterate over all events since the start; ends when the watcher is closed.
+
+        Raises StartgateError once it can't go on: then nothing is held any more.
+        """
+        return self._iterate(self.events)
+
+    def _iterate(self, events: Subscription) -> Iterator[Event]:
+        yield from events
+        self.check()
 
     @property
     def events(self) -> Subscription:
@@ -180,6 +193,7 @@ class Watcher:
         """
         if self._running:
             raise StartgateError("the watcher is started already")
+        self._failure = ""
         with ExitStack() as parts:
             self._assemble(parts)
             self._parts = parts.pop_all()
@@ -189,14 +203,26 @@ class Watcher:
     def close(self) -> None:
         """Let every held task go, and stop. Safe to call twice."""
         self._parts.close()
-        self._running = False
+        self._running, self._resources = False, None
         if self._events:
             self._events.close()
+
+    def check(self) -> None:
+        """Raises StartgateError where the watcher can't go on: the keeper is gone, or a thread died."""
+        if self._failure:
+            raise StartgateError(self._failure)
+
+    def tell_ready(self) -> None:
+        """Tell a daemon's keeper that all marks are placed."""
+        if self._resources:
+            self._resources.keeper.ready()
 
     def forget(self) -> None:
         """Be as if never started, and leave all that was started to whom it belongs: in a forked child."""
         self._parts.pop_all()
-        self._running, self._events = False, None
+        if self._resources:
+            self._resources.keeper.forget()
+        self._running, self._events, self._resources = False, None, None
 
     def __enter__(self) -> Watcher:
         self.start()
@@ -213,31 +239,27 @@ class Watcher:
         features.check_other_processes(self._host_root)
         if self._host_root != "/":
             features.join_host_cgroup_namespace(self._host_root)
-        resources = self._inherited or Resources.open(self._exec_records)
+        resources = self._inherited or Opened(self._exec_records).keep(self._hold_timeout)
         parts.callback(resources.close)
-        self._source = resources.source.name
+        self._resources, self._inherited = resources, None
+        keeper, self._source = resources.keeper, resources.source.name
         proc = Proc(self._host_root)
         proc.look = resources.source.look()
         context = self._context(parts, resources, proc)
         created = Created(context)
-        self._binaries = RuntimeBinaries(resources.commands, self._runtimes, self._host_root)
+        self._binaries = RuntimeBinaries(keeper.commands, self._runtimes, self._host_root)
         parts.callback(self._binaries.close)
         self._events = resources.outbox or self._listeners.subscribe(self._backlog)
         if resources.outbox:
             self._listeners.attach(resources.outbox)
-        # Right after the readers end: from then on nobody would answer. (BPF takes its time.)
-        parts.callback(resources.containers.close)
-        parts.callback(resources.commands.close)
-        parts.callback(context.deadlines.close)  # while the groups can still be answered
-        Restored(context, created).restore({event.pid for event in resources.pending[COMMANDS]})
-        rootless = Rootless(context, resources.progress.unsettled())
+        Restored(context, created).restore({held.pid for held in keeper.pending[0]})
+        rootless = Rootless(context, keeper.commands.settling())
         parts.callback(rootless.close)
-        gates = (
-            CommandGate(context, resources.commands, resources.source, created, rootless),
-            ContainerGate(context, resources.containers, resources.source, created),
-        )
-        parts.enter_context(reading(resources, context, gates))
-        context.deadlines.start()
+        gates = CommandGate(context, keeper.commands, created, rootless), ContainerGate(context, created)
+        self._tell_owed()
+        parts.enter_context(reading(keeper, context, gates))
+        parts.callback(keeper.end)
+        keeper.start(lambda: context.housekeeping.submit(lambda: _mark_again(context)), self._fail)
         context.exits.start()
         self._mark(self._binaries)
         self._binaries.start()
@@ -251,17 +273,16 @@ class Watcher:
         housekeeping = Workers(limit=32, spare=2)
         context = Context(
             proc=proc,
-            lifecycle=Lifecycle(resources.progress.unsettled(), _starting_limit()),
+            lifecycle=Lifecycle(resources.keeper.commands.settling(), _starting_limit()),
             listeners=self._listeners,
             exits=exits_for(proc, resources.source.exits()),
             workers=Workers(),
             housekeeping=housekeeping,
-            deadlines=Deadlines(_reporter(housekeeping)),
-            pid_files=PidFiles(resources.containers),
-            programs=Programs(resources.containers),
+            pid_files=PidFiles(resources.keeper.containers),
+            programs=Programs(resources.keeper.containers),
             capabilities=capabilities.of_host(proc),
-            hold_timeout=self._hold_timeout,
             notes=Notes(self._notes),
+            failed=self._fail,
         )
         parts.callback(context.pid_files.close)
         parts.callback(context.exits.close)
@@ -269,6 +290,21 @@ class Watcher:
             workers.start()
             parts.callback(workers.close)
         return context
+
+    def _fail(self, why: str) -> None:
+        """On any thread, never waits: end the iteration, loudly."""
+        log.critical("%s", why)
+        self._failure = self._failure or why
+        if self._events:
+            self._events.close()
+
+    def _tell_owed(self) -> None:
+        """The keeper's deadlines deny what a listener that fails closed has not decided on."""
+        if not self._resources:
+            return
+        closed = self._listeners.fails_closed
+        start = Owed.START if any(map(closed, _OF_START)) else Owed.NOTHING
+        self._resources.keeper.commands.owe(start | (Owed.EXEC if closed("exec") else Owed.NOTHING))
 
     def _mark(self, binaries: RuntimeBinaries) -> None:
         try:
@@ -279,10 +315,12 @@ class Watcher:
             log.warning("no runtime binary is installed yet: waiting for one to appear")
 
 
-def _reporter(workers: Workers) -> Callable[[Exception], None]:
-    """Return what logs a failure of the deadlines' thread, which must not wait for a handler."""
-    return lambda error: workers.submit(
-        lambda: log.error("a deadline passed, and telling of it failed: %r", error)
+def _mark_again(context: Context) -> None:
+    """All marks of the second group are gone with the yard that had them."""
+    context.pid_files.mark_again()
+    context.programs.mark_again()
+    context.listeners.publish(
+        lost("the keeper's yard was replaced: for a moment reads of pid files and first execs were not held")
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import select
+import queue
 import shutil
 import subprocess
 import sys
@@ -17,14 +17,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from startgate import records
 from startgate.errors import KernelUnsupported, NotReadable
+from startgate.hold import Hold
+from startgate.inherited.resources import Opened
+from startgate.keeper.group import KeptGroup
+from startgate.keeper.protocol import Held
 from startgate.kernel import bpf, features
-from startgate.kernel.fanotify import FAN_ALLOW, FAN_OPEN_EXEC_PERM, Event, Group
+from startgate.kernel.fanotify import FAN_OPEN_EXEC_PERM
 from startgate.kernel.process import Proc
-from startgate.records import ExecRecord, procfs
+from startgate.records import ExecRecord, layout, procfs
 from tests.kernel.support import PATIENCE, SLOWNESS, Runtime
+
+WORD = b"create"
+"""In each command line, so that it is held: the keeper lets go at once what concerns no container."""
 
 Tap = Callable[[Callable[[], object]], list[ExecRecord]]
 
@@ -48,30 +56,43 @@ def tap(source: str, program: Path) -> Iterator[Tap]:
 @contextmanager
 def tapping(source: str, program: Path, expected: Sequence[str] = ()) -> Iterator[Tap]:
     """Give what runs an action, and returns the records of the program's executions."""
-    group = features.open_group(report_tid=True)
-    taken = records.choose(source, group)
+    resources = Opened(source).keep(PATIENCE)
+    taken, group = resources.source, resources.keeper.commands
     taken.expect(expected or [program.name])
     group.mark(FAN_OPEN_EXEC_PERM, str(program))
 
     def listen(action: Callable[[], object]) -> list[ExecRecord]:
-        found: list[ExecRecord] = []
         errors: list[BaseException] = []
         thread = threading.Thread(target=lambda: _guard(action, errors))
         thread.start()
-        while thread.is_alive() or select.select([group], [], [], 0)[0]:
-            if select.select([group], [], [], 0.05)[0] and (event := group.read()):
-                with suppress(NotReadable):  # it was killed
-                    found.append(_take(taken, group, event))
-        thread.join()
+        found = [_take(group, held) for held in _held_while(thread, group)]
         if errors:
             raise errors[0]
-        return found
+        return [record for record in found if record]
 
     yield listen
     if bpf := getattr(taken, "bpf", None):
         _assert_nothing_stale(bpf.object)
-    taken.close()
+    resources.close()
+
+
+def _held_while(thread: threading.Thread, group: KeptGroup) -> Iterator[Held]:
+    """Yield what is held until the thread has ended."""
+    received: queue.SimpleQueue[Held] = queue.SimpleQueue()
+
+    def receive() -> None:
+        while (message := group.receive()) is not None:
+            if isinstance(message, Held):
+                received.put(message)
+
+    receiver = threading.Thread(target=receive, daemon=True)
+    receiver.start()
+    while thread.is_alive() or not received.empty():
+        with suppress(queue.Empty):
+            yield received.get(timeout=0.05)
+    thread.join()
     group.close()
+    receiver.join()
 
 
 def _guard(action: Callable[[], object], errors: list[BaseException]) -> None:
@@ -81,14 +102,17 @@ def _guard(action: Callable[[], object], errors: list[BaseException]) -> None:
         errors.append(error)
 
 
-def _take(taken: records.ExecRecordSource, group: Group, event: Event) -> ExecRecord:
-    try:
-        proc = Proc()
-        record = taken.take(event) or procfs.identify(proc, taken.host_pid(event, group))
-        return procfs.complete(proc, record)
-    finally:
-        group.answer(event.fd, FAN_ALLOW)
-        os.close(event.fd)
+def _take(group: KeptGroup, held: Held) -> ExecRecord | None:
+    """Return the whole record, without the word that it was held for; None: the task was killed."""
+    with Hold(group, held):
+        try:
+            proc = Proc()
+            known = layout.decode(held.record) if held.record else None
+            record = procfs.complete(proc, known or procfs.identify(proc, held.pid))
+        except NotReadable:
+            return None
+    assert record.arguments[-1] == WORD
+    return replace(record, arguments=record.arguments[:-1])
 
 
 def _assert_nothing_stale(bpf_object: Any) -> None:
@@ -103,7 +127,7 @@ def _assert_nothing_stale(bpf_object: Any) -> None:
 
 
 def _run(*argv: str | bytes) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(argv, check=True, timeout=PATIENCE)
+    return subprocess.run([*map(os.fsencode, argv), WORD], check=True, timeout=PATIENCE)
 
 
 @pytest.mark.parametrize("count", [0, 1, 63, 64, 127, 128, 129, 2000])
@@ -157,21 +181,17 @@ def test_names_that_are_not_expected(source: str, tmp_path: Path) -> None:
 
 def _recorded(source: str, program: Path, run: Callable[[], object], expected: str) -> list[bool]:
     """Was each execution of the program recorded by BPF?"""
-    group = features.open_group(report_tid=True)
-    taken = records.choose(source, group)
-    taken.expect([expected])
+    resources = Opened(source).keep(PATIENCE)
+    group = resources.keeper.commands
+    resources.source.expect([expected])
     group.mark(FAN_OPEN_EXEC_PERM, str(program))
     thread = threading.Thread(target=run)
     thread.start()
     recorded = []
-    while thread.is_alive() or select.select([group], [], [], 0)[0]:
-        if select.select([group], [], [], 0.05)[0] and (event := group.read()):
-            recorded.append(taken.take(event) is not None)
-            group.answer(event.fd, FAN_ALLOW)
-            os.close(event.fd)
-    thread.join()
-    taken.close()
-    group.close()
+    for held in _held_while(thread, group):
+        with Hold(group, held):
+            recorded.append(bool(held.record))
+    resources.close()
     return recorded
 
 
@@ -200,7 +220,7 @@ def test_what_is_recorded(source: str, path: str, recorded: bool, program: Path,
 
 def test_execveat(tap: Tap, program: Path) -> None:
     script = "import os, sys; os.execve(os.open(sys.argv[1], os.O_RDONLY), sys.argv[1:], {})"
-    command = [sys.executable, "-c", script, str(program), "at"]
+    command = [sys.executable, "-c", script, str(program), "at", "create"]
     found = tap(lambda: subprocess.run(command, check=False, capture_output=True))
     assert found[0].arguments == [str(program).encode(), b"at"]
 
@@ -238,7 +258,7 @@ def test_a_task_killed_in_its_execve(tap: Tap, program: Path, source: str) -> No
 
     def kill_them() -> None:
         for _ in range(30):
-            process = subprocess.Popen(["/bin/sh", "-c", f"exec {program} x"])
+            process = subprocess.Popen(["/bin/sh", "-c", f"exec {program} create"])
             process.kill()
             process.wait()
 
@@ -246,6 +266,12 @@ def test_a_task_killed_in_its_execve(tap: Tap, program: Path, source: str) -> No
 
 
 UNRELATED = 2000
+
+
+def _kill_nobody(binary: Path, number: int) -> None:
+    """A runtime command that is held, and does nothing: there is no such container."""
+    command = [str(binary), "--root", f"/none/{number}", "kill", "create"]
+    subprocess.run(command, check=False, stderr=subprocess.DEVNULL, timeout=PATIENCE)
 
 
 def test_in_step_under_load(
@@ -264,7 +290,7 @@ def test_in_step_under_load(
             while not started or (SLOWNESS <= 1 and any(p.poll() is None for p in noise)):
                 wave = range(len(started), len(started) + 200)
                 started.extend(wave)
-                list(pool.map(lambda n: _run(str(binary), "--root", f"/none/{n}", "list", "-q"), wave))
+                list(pool.map(lambda n: _kill_nobody(binary, n), wave))
         for process in noise:
             process.wait()
 
@@ -281,7 +307,7 @@ def test_in_step_under_load(
 def test_callers_that_are_not_root_are_told_apart(tap: Tap, program: Path, tmp_path: Path) -> None:
     for directory in (tmp_path, *tmp_path.parents[:2]):
         directory.chmod(0o755)
-    found = tap(lambda: subprocess.run([program, "user"], user=1000, check=True))
+    found = tap(lambda: subprocess.run([program, "user", "create"], user=1000, check=True))
     assert [r.trusted for r in found] == [False]
 
 

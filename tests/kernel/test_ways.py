@@ -15,7 +15,8 @@ from startgate import Event
 from startgate.gates.container import ContainerGate
 from startgate.gates.context import Job
 from startgate.hold import Hold
-from startgate.kernel import fanotify, features
+from startgate.keeper.protocol import Held
+from startgate.kernel import features
 from startgate.testing import make_bundle, write_config
 from tests.kernel.conftest import Watching
 from tests.kernel.support import Runtime, Watched, boottime, eventually, marks, read_as_an_engine, types
@@ -175,7 +176,7 @@ def test_the_runtime_is_not_held_at_its_config_beside_the_pid_file(
     held: list[str] = []
     decide = ContainerGate.decide
 
-    def counted(gate: ContainerGate, event: fanotify.Event, hold: Hold) -> Job | None:
+    def counted(gate: ContainerGate, event: Held, hold: Hold) -> Job | None:
         held.append(Path(os.readlink(f"/proc/self/fd/{event.fd}")).name)
         return decide(gate, event, hold)
 

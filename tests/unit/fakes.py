@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import queue
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import cast
 
@@ -16,12 +18,13 @@ from startgate.events import Container
 from startgate.exits import Ended, Exits, Watch
 from startgate.gates.context import Context
 from startgate.gates.marks import PidFiles, Programs
-from startgate.hold import Deadlines, Hold
-from startgate.kernel.fanotify import Event, Group
+from startgate.hold import Hold
+from startgate.keeper.group import KeptGroup
+from startgate.keeper.protocol import Held, Message
+from startgate.kernel.fanotify import FAN_ACCESS_PERM, FAN_ALLOW, FAN_DENY
 from startgate.kernel.process import Proc, ProcessId
 from startgate.lifecycle import Entry, Key, Lifecycle
 from startgate.listeners import Listeners
-from startgate.records import ExecRecord
 from startgate.runtimes.commandline import Command, Invocation
 from startgate.workers import Workers
 
@@ -52,48 +55,52 @@ class EngineFiles:
         return self.read(path, 1 << 30)[offset : offset + size]
 
 
-class FakeGroup(Group):
-    """Remembers answers and marks; knows marks by inode, and fails as the kernel does."""
+class FakeGroup(KeptGroup):
+    """Remembers what the keeper would be told; knows marks by inode, and fails as the kernel does."""
 
     def __init__(self, journal: list[tuple[str, object]] | None = None) -> None:
+        super().__init__(lambda: None)
         self.answers: list[int] = []
+        self.flags: list[tuple[int, int]] = []
+        self.extended: list[tuple[int, float]] = []
+        self.pongs = 0
         self.marks: dict[Inode, int] = {}
         self.ignored: dict[Inode, int] = {}
         self.journal = [] if journal is None else journal
         self.mark_error: OSError | None = None
         self.answered = threading.Event()
-        self._waiting: queue.SimpleQueue[Event | OSError] = queue.SimpleQueue()
-        self._closing = threading.Lock()
-        self._fd = -1
-
-    def open(self) -> None:
-        """Be ready for events; `close` undoes it."""
-        self._fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK | os.EFD_SEMAPHORE)
+        self._waiting: queue.SimpleQueue[Message | Exception | None] = queue.SimpleQueue()
 
     def close(self) -> None:
-        """Close the fd: there is no kernel that would have to be told."""
-        self.abandon()
+        """Let all who receive come to the end."""
+        self._waiting.put(None)
 
-    def raise_event(self, event: Event | OSError) -> None:
-        """Let the next `read` return, or raise, this."""
-        self._waiting.put(event)
-        os.eventfd_write(self._fd, 1)
+    def say(self, message: Message | Exception) -> None:
+        """Let the next `receive` return, or raise, this."""
+        self._waiting.put(message)
 
-    def read(self) -> Event | None:
-        try:
-            os.eventfd_read(self._fd)
-        except BlockingIOError:  # another reader was faster
-            return None
-        event = self._waiting.get_nowait()
-        if isinstance(event, OSError):
-            raise event
-        return event
+    def receive(self) -> Message | None:
+        message = self._waiting.get()
+        if isinstance(message, Exception):
+            raise message
+        if message is None:
+            self._waiting.put(None)
+        return message
 
-    def answer(self, event_fd: int, response: int) -> None:
-        os.fstat(event_fd)  # the kernel knows an event by the number of its fd: it must be open still
+    def answer(self, number: int, response: int) -> None:
+        self.expired(number)
         self.answers.append(response)
         self.journal.append(("answer", response))
         self.answered.set()
+
+    def flag(self, number: int, response: int) -> None:
+        self.flags.append((number, response))
+
+    def extend(self, number: int, seconds: float) -> None:
+        self.extended.append((number, seconds))
+
+    def pong(self) -> None:
+        self.pongs += 1
 
     def mark(self, mask: int, path: str) -> None:
         if self.mark_error:
@@ -117,7 +124,34 @@ class FakeGroup(Group):
 
     def hold(self) -> Hold:
         """Return a hold on an event of this group, with a real fd."""
-        return Hold(self, any_fd())
+        return Hold(self, held(fd=any_fd()))
+
+
+_numbers = itertools.count(1)
+
+
+def held(
+    *,
+    fd: int = -1,
+    pid: int = 0,
+    mask: int = FAN_ACCESS_PERM,
+    record: bytes = b"",
+    path: str = "",
+    timeout: float = 3600,
+    denies: bool = False,
+) -> Held:
+    """Return what the keeper says of a task that it holds since now."""
+    now = time.monotonic_ns()
+    due = now + int(timeout * 1e9)
+    return Held(next(_numbers), pid, mask, now, due, denies=denies, record=record, path=path, fd=fd)
+
+
+def expire(hold: Hold) -> None:
+    """Let the keeper's deadline answer, as the hold was last flagged; tell the hold."""
+    holder, denied = hold._holder, hold.fail_closed
+    if not hold.answered:
+        holder.answer(hold.id, FAN_DENY if denied else FAN_ALLOW)
+    hold.expire(denied)
 
 
 def inode_of(path: str | Path) -> Inode:
@@ -202,49 +236,9 @@ def make_entry(
         invocation=Invocation(command, identity),
         runtime=runtime,
         container=Container(id=identity, runtime=runtime_name, pid=pid),
-        command=Hold(FakeGroup(), -1),
+        command=Hold(FakeGroup(), held()),
         told=True,
     )
-
-
-class FakeSource:
-    """An exec record source that knows what a test tells it."""
-
-    name = "fake"
-
-    def __init__(self, record: ExecRecord | None = None, pid: int = 0) -> None:
-        self.record = record
-        self.pid = pid
-
-    def take(self, event: Event) -> ExecRecord | None:
-        return self.record
-
-    def table(self) -> None:
-        return None
-
-    def expect(self, names: Iterable[str]) -> None:
-        return None
-
-    def host_pid(self, event: Event, group: Group) -> int:
-        return self.pid
-
-    def pending(self, number: int, group: Group) -> int:
-        return 0
-
-    def exits(self) -> None:
-        return None
-
-    def sightings(self) -> None:
-        return None
-
-    def look(self) -> None:
-        return None
-
-    def fds(self) -> dict[str, int]:
-        return {}
-
-    def close(self) -> None:
-        return None
 
 
 class FakeExits:
@@ -264,7 +258,7 @@ class FakeExits:
         self.forgotten.append(watch)
 
 
-def make_context(group: FakeGroup, proc: Proc | None = None, *, hold_timeout: float = 3600) -> Context:
+def make_context(group: FakeGroup, proc: Proc | None = None) -> Context:
     """Return what gates share: all real but for the kernel's parts."""
     return Context(
         proc=proc or Proc(),
@@ -273,11 +267,9 @@ def make_context(group: FakeGroup, proc: Proc | None = None, *, hold_timeout: fl
         exits=cast(Exits, FakeExits()),
         workers=Workers(),
         housekeeping=Workers(),
-        deadlines=Deadlines(),
         pid_files=PidFiles(group),
         programs=Programs(group),
         capabilities=frozenset(),
-        hold_timeout=hold_timeout,
     )
 
 
@@ -285,9 +277,7 @@ def running(context: Context) -> Iterator[Context]:
     """Start the threads of a context; end them. The body of a fixture."""
     context.workers.start()
     context.housekeeping.start()
-    context.deadlines.start()
     yield context
-    context.deadlines.close()
     context.workers.close()
     context.housekeeping.close()
     context.pid_files.close()

@@ -73,8 +73,3 @@ def test_the_kernel_package_knows_nothing_of_the_rest() -> None:
     modules = {name for file in (SOURCE / "kernel").glob("*.py") for name in imported(file)}
     ours = {name for name in modules if name.startswith("startgate.")}
     assert all(name.startswith(("startgate.kernel", "startgate.errors")) for name in ours)
-
-
-def test_the_supervisor_is_small() -> None:
-    heavy = {"msgspec", "rich", "cel", "click", "logging", "subprocess", "asyncio", "dataclasses", "inspect"}
-    assert not loaded_by("startgate.agent.supervisor") & (heavy | {"startgate.watcher", "startgate.events"})

@@ -19,7 +19,7 @@ from startgate.watcher import Watcher
 @pytest.fixture(autouse=True)
 def _nothing_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Watcher, "start", lambda watcher: pytest.fail("started"))
-    monkeypatch.setattr(start, "become_supervisor", lambda **options: pytest.fail("started"))
+    monkeypatch.setattr(start, "become_keeper", lambda **options: pytest.fail("started"))
 
 
 @pytest.mark.parametrize(

@@ -19,21 +19,31 @@ from startgate.gates.executing import Executing
 from startgate.gates.repeats import Repeats
 from startgate.gates.rootless import Rootless
 from startgate.hold import Hold
-from startgate.kernel.fanotify import FAN_OPEN_EXEC_PERM, Event
+from startgate.keeper.protocol import Held
+from startgate.kernel.fanotify import FAN_OPEN_EXEC_PERM
 from startgate.kernel.process import ProcessId
 from startgate.lifecycle import End, Lifecycle
 from startgate.listeners import Listeners
-from startgate.records import ExecRecord
-from tests.unit.fakes import FakeGroup, FakeHost, FakeSource, make_entry
+from startgate.records import ExecRecord, layout
+from tests.unit.fakes import FakeGroup, FakeHost, held, make_entry
 
 CORPUS = Path(__file__).parent.parent / "data/runtime-invocations.json"
 TID = 42
-EVENT = Event(FAN_OPEN_EXEC_PERM, -1, TID)
 
 
 def record(line: str, *, trusted: bool = True, complete: bool = True, argv: int = 0) -> ExecRecord:
     arguments = [os.fsencode(word) for word in line.split()]
     return ExecRecord(TID, TID, 1, trusted, arguments, complete, argv)
+
+
+def encode(known: ExecRecord) -> bytes:
+    """Return the record as BPF makes it."""
+    flags = 0 if known.complete else layout.TRUNCATED
+    words = b"".join(word + b"\0" for word in known.arguments)
+    euid = known.uid if known.trusted else known.uid or 1000
+    ids = known.tid, known.tgid, known.ppid, euid, 0, flags, len(known.arguments), len(words)
+    nobody = layout._NOBODY
+    return layout.HEADER.pack(known.argv, 0, *ids, b"", nobody, nobody, b"", b"") + words
 
 
 class Work:
@@ -64,7 +74,7 @@ class Scene:
     def __init__(self, host: FakeHost, group: FakeGroup, directory: Path) -> None:
         self.host = host
         self.lifecycle = Lifecycle(lambda unsettled: None)
-        self.source = FakeSource(pid=TID)
+        self.tid = TID
         self.calls: list[str] = []
         self.holds: list[Hold] = []
         self._group = group
@@ -73,20 +83,22 @@ class Scene:
         parts = {"proc": host.proc, "lifecycle": self.lifecycle, "listeners": self.listeners}
         context = cast(Context, type("Parts", (), parts))
         created, rootless = Work("created", self.calls), Work("rootless", self.calls)
-        self.gate = CommandGate(context, group, self.source, cast(Created, created), cast(Rootless, rootless))
+        self.gate = CommandGate(context, group, cast(Created, created), cast(Rootless, rootless))
         self.gate._creating = cast(Creating, Work("creating", self.calls))
         self.gate._executing = cast(Executing, Work("executing", self.calls))
 
+    def held(self, known: ExecRecord | None, binary: str) -> Held:
+        record = encode(known) if known else b""
+        return held(pid=self.tid, mask=FAN_OPEN_EXEC_PERM, record=record, path=str(self._directory / binary))
+
     def hold(self, binary: str) -> Hold:
-        path = self._directory / binary
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-        self.holds.append(Hold(self._group, os.open(path, os.O_RDONLY)))
+        self.holds.append(Hold(self._group, self.held(None, binary)))
         return self.holds[-1]
 
     def decide(self, known: ExecRecord | None, binary: str = "runc") -> Callable[[], object] | None:
-        self.source.record = known
-        return self.gate.decide(EVENT, self.hold(binary))
+        told = self.held(known, binary)
+        self.holds.append(Hold(self._group, told))
+        return self.gate.decide(told, self.holds[-1])
 
     def run(self, line: str, binary: str = "runc") -> list[str]:
         """Decide on a command line, do the work; return what was done."""
@@ -199,7 +211,7 @@ def test_an_end_waits_until_the_init_is_known(scene: Scene, line: str) -> None:
 
 
 def test_a_task_that_can_not_be_told(scene: Scene) -> None:
-    scene.source.pid = 0
+    scene.tid = 0
     with pytest.raises(NotReadable, match="not found in the fanotify group"):
         scene.decide(None)
 

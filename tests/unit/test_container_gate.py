@@ -11,9 +11,9 @@ from startgate.gates.container import ContainerGate
 from startgate.gates.context import Context
 from startgate.gates.created import Created
 from startgate.hold import Hold
-from startgate.kernel.fanotify import FAN_ACCESS_PERM, FAN_OPEN_EXEC_PERM, Event
+from startgate.kernel.fanotify import FAN_ACCESS_PERM, FAN_OPEN_EXEC_PERM
 from startgate.lifecycle import Entry
-from tests.unit.fakes import FakeGroup, FakeSource, make_context, make_entry
+from tests.unit.fakes import FakeGroup, held, make_context, make_entry
 
 
 class Work:
@@ -36,14 +36,13 @@ def context(group: FakeGroup) -> Iterator[Context]:
     context.pid_files.close()
 
 
-def decide(
-    context: Context, group: FakeGroup, path: Path, mask: int, *, pid: int = 42, host_pid: int = 42
-) -> list[object]:
+def decide(context: Context, group: FakeGroup, path: Path, mask: int, *, pid: int = 42) -> list[object]:
     """Let a process access a file; return what is done about it."""
     work = Work()
-    gate = ContainerGate(context, group, FakeSource(pid=host_pid), cast(Created, work))
-    with Hold(group, os.open(path, os.O_RDONLY)) as hold:
-        job = gate.decide(Event(mask, -1, pid), hold)
+    gate = ContainerGate(context, cast(Created, work))
+    told = held(fd=os.open(path, os.O_RDONLY), mask=mask, pid=pid)
+    with Hold(group, told) as hold:
+        job = gate.decide(told, hold)
         if job:
             job()
     return work.done
@@ -64,13 +63,7 @@ def test_the_first_exec(context: Context, group: FakeGroup, tmp_path: Path) -> N
     fd = os.open(program, os.O_PATH)
     context.programs.add(entry, fd)
     os.close(fd)
-    assert decide(context, group, program, FAN_OPEN_EXEC_PERM, host_pid=7) == [([entry], 7)]
-    assert decide(context, group, program, FAN_OPEN_EXEC_PERM, host_pid=0) == []  # it can't be told
+    assert decide(context, group, program, FAN_OPEN_EXEC_PERM, pid=7) == [([entry], 7)]
+    assert decide(context, group, program, FAN_OPEN_EXEC_PERM, pid=0) == []  # it can't be told
     context.programs.remove(entry)
     assert decide(context, group, program, FAN_OPEN_EXEC_PERM) == []
-
-
-def test_our_own_reads_are_answered_at_once(context: Context, group: FakeGroup, tmp_path: Path) -> None:
-    context.pid_files.add(make_entry(), os.open(tmp_path, os.O_RDONLY), "pid")
-    (tmp_path / "pid").touch()
-    assert decide(context, group, tmp_path / "pid", FAN_ACCESS_PERM, pid=os.getpid()) == []

@@ -13,7 +13,7 @@ from startgate.hold import Hold
 from startgate.kernel.fanotify import FAN_ALLOW
 from startgate.kernel.process import ProcessId
 from startgate.lifecycle import Entry, State
-from tests.unit.fakes import FakeGroup, FakeHost, inode_of, make_context, make_entry, only_root, running
+from tests.unit.fakes import FakeGroup, FakeHost, held, inode_of, make_context, make_entry, only_root, running
 
 INIT = ProcessId(200, 1001)
 
@@ -41,7 +41,7 @@ def read(context: Context, group: FakeGroup, entry: Entry, tmp_path: Path) -> Ca
     created = Created(context)
 
     def read() -> Hold:
-        hold = Hold(group, os.open(tmp_path / "pid", os.O_RDONLY))
+        hold = Hold(group, held(fd=os.open(tmp_path / "pid", os.O_RDONLY)))
         created.at_pid_file(entry, hold)
         return hold
 

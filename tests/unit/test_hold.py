@@ -6,33 +6,21 @@ from collections.abc import Callable
 
 import pytest
 
-from startgate.hold import Deadlines, Hold, Released
+from startgate.errors import NotReadable
+from startgate.hold import Hold, Released
 from startgate.kernel.fanotify import FAN_ALLOW, FAN_DENY
-from tests.unit.fakes import FakeGroup, any_fd, is_open
+from tests.unit.fakes import FakeGroup, any_fd, expire, held, is_open
 
 PATIENCE = 10.0
 Wins = list[str]
 
 
-class Ringing:
-    """A callback that can be waited for."""
-
-    def __init__(self) -> None:
-        self.rung = threading.Event()
-
-    def __call__(self) -> None:
-        self.rung.set()
-
-    def wait(self) -> None:
-        assert self.rung.wait(PATIENCE)
-
-
 @pytest.mark.parametrize(
-    ("answer", "response"), [(Hold.allow, FAN_ALLOW), (Hold.deny, FAN_DENY), (Hold.expire, FAN_ALLOW)]
+    ("answer", "response"), [(Hold.allow, FAN_ALLOW), (Hold.deny, FAN_DENY), (expire, FAN_ALLOW)]
 )
 def test_each_answer(group: FakeGroup, answer: Callable[[Hold], object], response: int) -> None:
     fd = any_fd()
-    hold = Hold(group, fd)
+    hold = Hold(group, held(fd=fd))
     assert not hold.answered
     assert answer(hold) is not False
     assert hold.answered
@@ -45,7 +33,7 @@ def test_the_second_answer_is_none(group: FakeGroup) -> None:
     assert hold.allow()
     assert not hold.deny()
     assert not hold.allow()
-    hold.expire()
+    expire(hold)
     assert group.answers == [FAN_ALLOW]
 
 
@@ -81,7 +69,7 @@ def race(hold: Hold) -> list[str]:
     answers: list[tuple[Callable[[], bool | None], str]] = [
         (hold.allow, "allow"),
         (hold.deny, "deny"),
-        (hold.expire, "never: it returns None"),
+        (lambda: hold.expire(False), "never: it returns None"),
     ]
     threads = [threading.Thread(target=run, args=answer) for answer in answers * 2]
     for thread in threads:
@@ -92,12 +80,13 @@ def race(hold: Hold) -> list[str]:
 
 
 def test_many_threads_give_one_answer(group: FakeGroup) -> None:
-    for done in range(40):
+    answers = 0
+    for _ in range(40):
         hold = group.hold()
         wins = race(hold)
         assert len(wins) == 1
-        assert len(group.answers) == done + 1
-        assert group.answers[-1] == (FAN_DENY if wins == ["deny"] else FAN_ALLOW)
+        answers += wins != ["expire"]  # that one is the keeper's
+        assert len(group.answers) == answers
         assert hold.denied == (wins == ["deny"])
 
 
@@ -122,7 +111,7 @@ def test_a_block_that_denied_stays_denied(group: FakeGroup) -> None:
 
 def test_the_fd_is_lent(group: FakeGroup) -> None:
     read, write = os.pipe()
-    with Hold(group, read) as hold, hold.fd() as fd:
+    with Hold(group, held(fd=read)) as hold, hold.fd() as fd:
         assert fd == read
         os.write(write, b"x")
         assert os.read(fd, 1) == b"x"
@@ -141,13 +130,17 @@ def test_the_fd_is_closed_when_the_last_borrower_has_left(group: FakeGroup) -> N
     assert not is_open(fd)
 
 
-def test_the_fd_stays_open_until_the_answer(group: FakeGroup) -> None:
-    hold = group.hold()
-    with hold.fd() as fd:
-        pass
-    assert is_open(fd)
-    hold.allow()
-    assert not is_open(fd)
+def test_the_fd_is_closed_before_the_task_goes_on() -> None:
+    """An fd of ours into its root file system would keep that busy."""
+    seen: list[bool] = []
+
+    class Looking(FakeGroup):
+        def answer(self, number: int, response: int) -> None:
+            seen.append(is_open(fd))
+
+    fd = any_fd()
+    Hold(Looking(), held(fd=fd)).allow()
+    assert seen == [False]
 
 
 def test_the_fd_is_not_lent_after_the_answer(group: FakeGroup) -> None:
@@ -155,6 +148,13 @@ def test_the_fd_is_not_lent_after_the_answer(group: FakeGroup) -> None:
     hold.allow()
     with pytest.raises(Released):
         hold.fd().__enter__()
+
+
+def test_a_runtime_command_has_no_file(group: FakeGroup) -> None:
+    with Hold(group, held(path="/usr/sbin/runc")) as hold:
+        assert hold.path == "/usr/sbin/runc"
+        with pytest.raises(NotReadable):
+            hold.fd().__enter__()
 
 
 def test_the_fd_is_not_lent_while_the_deadline_passes(group: FakeGroup) -> None:
@@ -167,7 +167,7 @@ def test_the_fd_is_not_lent_while_the_deadline_passes(group: FakeGroup) -> None:
         refused.append(True)
 
     hold.before_expiry = borrow
-    hold.expire()
+    expire(hold)
     assert refused == [True]
 
 
@@ -179,44 +179,11 @@ def test_a_borrower_that_raises_gives_the_fd_back(group: FakeGroup) -> None:
     assert not is_open(fd)
 
 
-class BrokenGroup(FakeGroup):
-    def answer(self, event_fd: int, response: int) -> None:
-        raise OSError(2, "no such event")
-
-
-def test_a_task_that_was_killed_needs_no_answer() -> None:
-    fd = any_fd()
-    hold = Hold(BrokenGroup(), fd)
-    assert hold.allow()
-    assert not is_open(fd)
-
-
-def test_expiry_is_told_before_the_answer(group: FakeGroup) -> None:
-    hold = group.hold()
-    told: list[list[int]] = []
-    hold.before_expiry = lambda: told.append(list(group.answers))
-    hold.expire()
-    assert told == [[]]
-    assert group.answers == [FAN_ALLOW]
-
-
 def test_expiry_is_not_told_of_a_task_that_is_free(group: FakeGroup) -> None:
     hold = group.hold()
     hold.before_expiry = lambda: pytest.fail("told")
     hold.allow()
-    hold.expire()
-
-
-def test_expiry_answers_even_if_telling_fails(group: FakeGroup) -> None:
-    hold = group.hold()
-
-    def fail() -> None:
-        raise ZeroDivisionError
-
-    hold.before_expiry = fail
-    with pytest.raises(ZeroDivisionError):
-        hold.expire()
-    assert group.answers == [FAN_ALLOW]
+    expire(hold)
 
 
 def test_how_long_it_is_held(group: FakeGroup) -> None:
@@ -226,99 +193,43 @@ def test_how_long_it_is_held(group: FakeGroup) -> None:
         assert 5_000_000 <= hold.held_us < 6_000_000
 
 
-# Deadlines
+# The keeper's deadline
 
 
-def test_deadlines_pass_in_their_order(group: FakeGroup) -> None:
-    deadlines, order, last = Deadlines(), [], Ringing()
-    for number in (3, 1, 2):
-        hold = group.hold()
-        hold.since -= 100_000_000_000
-        hold.before_expiry = lambda number=number: order.append(number)
-        deadlines.add(hold, number)
-    hold = group.hold()
-    hold.before_expiry = last
-    deadlines.add(hold, 0.001)
-    deadlines.start()
-    last.wait()
-    deadlines.close()
-    assert order == [1, 2, 3]
-    assert group.answers == [FAN_ALLOW] * 4
+@pytest.mark.parametrize("answer", [Hold.allow, Hold.deny, Hold.release, Hold.keep])
+def test_nothing_is_said_that_would_come_too_late(group: FakeGroup, answer: Callable[[Hold], object]) -> None:
+    """Else we would tell of an answer which the deadline had given in another way."""
+    hold = Hold(group, held(timeout=0.001))
+    assert answer(hold) is False
+    assert (group.answers, group.extended) == ([], [])
+    expire(hold)
+    assert hold.expired
 
 
-def test_an_earlier_deadline_wakes_the_thread(group: FakeGroup) -> None:
-    deadlines, soon = Deadlines(), Ringing()
-    deadlines.start()
-    late, early = group.hold(), group.hold()
-    early.before_expiry = soon
-    deadlines.add(late, 3600)
-    deadlines.add(early, 0)
-    soon.wait()
-    assert not late.answered
-    deadlines.close()
-    assert late.answered
-
-
-def test_a_task_that_is_free_does_not_expire(group: FakeGroup) -> None:
-    deadlines, soon = Deadlines(), Ringing()
-    free, held = group.hold(), group.hold()
-    free.before_expiry = lambda: pytest.fail("told")
-    held.before_expiry = soon
-    for hold in (free, held):
-        deadlines.add(hold, 0)
-    free.deny()
-    deadlines.start()
-    soon.wait()
-    deadlines.close()
-    assert group.answers == [FAN_DENY, FAN_ALLOW]
-
-
-def test_closing_lets_everything_go(group: FakeGroup) -> None:
-    deadlines = Deadlines()
-    deadlines.start()
-    holds = [group.hold() for _ in range(5)]
-    for hold in holds:
-        deadlines.add(hold, 3600)
-    deadlines.close()
-    assert all(hold.answered for hold in holds)
-    assert group.answers == [FAN_ALLOW] * 5
-
-
-def test_what_comes_after_closing_is_let_go_at_once(group: FakeGroup) -> None:
-    deadlines = Deadlines()
-    deadlines.close()
-    deadlines.add(group.hold(), 3600)
-    assert group.answers == [FAN_ALLOW]
-
-
-def test_a_failure_to_tell_does_not_end_the_thread(group: FakeGroup) -> None:
-    failures: list[Exception] = []
-    deadlines, soon = Deadlines(failures.append), Ringing()
-    bad, good = group.hold(), group.hold()
-
-    def fail() -> None:
-        raise ZeroDivisionError
-
-    bad.since -= 1_000_000_000
-    bad.before_expiry, good.before_expiry = fail, soon
-    deadlines.add(bad, 0)
-    deadlines.add(good, 0)
-    deadlines.start()
-    soon.wait()
-    deadlines.close()
-    assert [type(error) for error in failures] == [ZeroDivisionError]
-    assert group.answers == [FAN_ALLOW] * 2
-
-
-# A verdict that is owed
-
-
-def test_without_the_verdict_that_is_owed_the_deadline_denies(group: FakeGroup) -> None:
+@pytest.mark.parametrize("denied", [False, True])
+def test_how_the_deadline_answered_is_told(group: FakeGroup, denied: bool) -> None:
     hold, told = group.hold(), Wins()
     hold.before_expiry = lambda: told.append("denied" if hold.denied else "allowed")
+    hold.expire(denied)
+    assert told == ["denied" if denied else "allowed"]
+
+
+def test_the_keeper_is_told_once_what_its_deadline_owes(group: FakeGroup) -> None:
+    hold = group.hold()
+    for owed in (False, True, True, False):
+        hold.fail_closed = owed
+    assert group.flags == [(hold.id, FAN_DENY), (hold.id, FAN_ALLOW)]
+    hold.allow()
     hold.fail_closed = True
-    hold.expire()
-    assert (group.answers, told) == ([FAN_DENY], ["denied"])
+    assert len(group.flags) == 2
+
+
+def test_what_the_keeper_owes_already_is_not_said_again(group: FakeGroup) -> None:
+    with Hold(group, held(denies=True)) as hold:
+        hold.fail_closed = True
+        assert group.flags == []
+        hold.fail_closed = False
+        assert group.flags == [(hold.id, FAN_ALLOW)]
 
 
 def test_a_block_that_raises_before_the_verdict_denies(group: FakeGroup) -> None:
@@ -328,43 +239,14 @@ def test_a_block_that_raises_before_the_verdict_denies(group: FakeGroup) -> None
     assert group.answers == [FAN_DENY]
 
 
-def test_closing_allows_all_the_same(group: FakeGroup) -> None:
-    deadlines = Deadlines()
-    hold = group.hold()
-    hold.fail_closed = True
-    deadlines.add(hold, 3600)
-    deadlines.close()
-    assert group.answers == [FAN_ALLOW]
-
-
-def test_the_deadline_may_be_put_off(group: FakeGroup) -> None:
-    hold = group.hold()
-    assert hold.keep()
-    hold.expire()
-    assert group.answers == []
+def test_the_deadline_is_put_off_once(group: FakeGroup) -> None:
+    hold = Hold(group, held(timeout=0.05))
+    assert hold.keep() and hold.keep()
+    assert [number for number, _ in group.extended] == [hold.id]
     assert hold.allow()
-    hold.expire()
-    assert group.answers == [FAN_ALLOW]
-
-
-@pytest.mark.parametrize(("fail_closed", "response"), [(False, FAN_ALLOW), (True, FAN_DENY)])
-def test_the_deadline_is_put_off_once(
-    group: FakeGroup, monkeypatch: pytest.MonkeyPatch, fail_closed: bool, response: int
-) -> None:
-    monkeypatch.setattr("startgate.hold._LONGER", 0.05)
-    deadlines, hold, expired = Deadlines(), group.hold(), Ringing()
-    hold.before_expiry = expired
-    hold.fail_closed = fail_closed
-    assert hold.keep()
-    deadlines.start()
-    deadlines.add(hold, 0.01)
-    expired.wait()  # whoever kept it hangs
-    deadlines.close()
-    assert (hold.expired, group.answers) == (True, [response])
-    assert not hold.allow()
 
 
 def test_the_deadline_can_not_be_put_off_when_it_has_passed(group: FakeGroup) -> None:
     hold = group.hold()
-    hold.expire()
+    expire(hold)
     assert not hold.keep()

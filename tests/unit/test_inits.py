@@ -12,7 +12,7 @@ from startgate.hold import Hold, Released
 from startgate.kernel.process import ProcessId
 from startgate.lifecycle import Entry
 from startgate.runtimes.commandline import Command
-from tests.unit.fakes import FakeGroup, FakeHost, make_entry, only_root
+from tests.unit.fakes import FakeGroup, FakeHost, held, make_entry, only_root
 
 RUNTIME = ProcessId(100, 1000)
 INIT = 200
@@ -47,7 +47,7 @@ def test_the_runtimes_state_names_the_init(host: FakeHost) -> None:
 
 def pid_in_file(host: FakeHost, group: FakeGroup, path: Path, content: bytes) -> int | None:
     path.write_bytes(content)
-    with Hold(group, os.open(path, os.O_RDONLY)) as hold:
+    with Hold(group, held(fd=os.open(path, os.O_RDONLY))) as hold:
         init = by_pid_file(host.proc, make_entry(runtime=RUNTIME), hold)
     return init and init.pid
 
@@ -87,7 +87,7 @@ def test_a_pid_file_that_is_left_over(
 def test_reading_does_not_move_the_readers_offset(host: FakeHost, group: FakeGroup, tmp_path: Path) -> None:
     host.process(INIT, start_time=1001)
     (tmp_path / "pid").write_text("200")
-    with Hold(group, os.open(tmp_path / "pid", os.O_RDONLY)) as hold, hold.fd() as fd:
+    with Hold(group, held(fd=os.open(tmp_path / "pid", os.O_RDONLY))) as hold, hold.fd() as fd:
         by_pid_file(host.proc, make_entry(runtime=RUNTIME), hold)
         assert os.lseek(fd, 0, os.SEEK_CUR) == 0
 

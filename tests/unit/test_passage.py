@@ -13,7 +13,7 @@ from startgate.listeners import Deny, Listeners
 from startgate.passage import Passage, Patching, denied, failed
 from startgate.policy.patch import Patch
 from startgate.testing import make_event
-from tests.unit.fakes import FakeGroup
+from tests.unit.fakes import FakeGroup, expire
 
 PATIENCE = 10.0
 CREATED, STARTED = make_event("created"), make_event("started")
@@ -145,7 +145,7 @@ def test_a_deny_of_the_second_event(scene: Scene) -> None:
 def test_after_a_deny_the_deadline_changes_nothing(scene: Scene) -> None:
     scene.on(CREATED, lambda: Deny("no"))
     scene.passage(CREATED, STARTED).run([CREATED, STARTED])
-    scene.hold.expire()
+    expire(scene.hold)
     assert [event.type for event in scene.listeners.published] == ["denied"]
     assert scene.group.answers == [FAN_DENY]
 
@@ -172,26 +172,26 @@ def expired(event: Event) -> bool:
 
 
 def test_the_deadline_passes_in_a_callback(scene: Scene) -> None:
-    scene.on(CREATED, scene.hold.expire)
+    scene.on(CREATED, lambda: expire(scene.hold))
     assert scene.passage(CREATED).run([CREATED]) is None
     assert scene.journal == [
         ("callback", "created"),
+        ("answer", FAN_ALLOW),
         ("publish", "created"),
         ("passed", None),
-        ("answer", FAN_ALLOW),
     ]
     assert expired(scene.listeners.published[0])
 
 
 def test_what_is_known_by_then_is_told_when_the_deadline_passes(scene: Scene) -> None:
-    scene.on(CREATED, scene.hold.expire)
+    scene.on(CREATED, lambda: expire(scene.hold))
     scene.passage(make_event("created", name="draft")).run([make_event("created", name="complete")])
     assert [event.container.name for event in scene.listeners.published if event.container] == ["complete"]
 
 
 def test_the_deadline_passes_before_anything_is_known(scene: Scene) -> None:
     passage = scene.passage(make_event("creating", name="draft"))
-    scene.hold.expire()
+    expire(scene.hold)
     assert passage.run([make_event("creating", name="complete")]) is None
     (event,) = scene.listeners.published
     assert expired(event)
@@ -201,7 +201,7 @@ def test_the_deadline_passes_before_anything_is_known(scene: Scene) -> None:
 
 
 def test_the_deadline_passes_between_two_events(scene: Scene) -> None:
-    scene.on(STARTED, scene.hold.expire)
+    scene.on(STARTED, lambda: expire(scene.hold))
     scene.passage(CREATED, STARTED).run([CREATED, STARTED])
     assert [(event.type, expired(event)) for event in scene.listeners.published] == [
         ("created", False),
@@ -210,7 +210,7 @@ def test_the_deadline_passes_between_two_events(scene: Scene) -> None:
 
 
 def test_all_that_is_left_is_published_when_the_deadline_passes(scene: Scene) -> None:
-    scene.on(CREATED, scene.hold.expire)
+    scene.on(CREATED, lambda: expire(scene.hold))
     scene.passage(CREATED, STARTED).run([CREATED, STARTED])
     assert [(event.type, expired(event)) for event in scene.listeners.published] == [
         ("created", True),
@@ -221,7 +221,7 @@ def test_all_that_is_left_is_published_when_the_deadline_passes(scene: Scene) ->
 
 def test_a_deny_that_comes_too_late(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
     def late() -> Deny:
-        scene.hold.expire()
+        expire(scene.hold)
         return Deny("too late")
 
     scene.on(CREATED, late)
@@ -233,7 +233,7 @@ def test_a_deny_that_comes_too_late(scene: Scene, caplog: pytest.LogCaptureFixtu
 
 def test_a_verdict_after_the_deadline_is_still_the_callers_where_it_can_not_be_denied(scene: Scene) -> None:
     def late() -> Deny:
-        scene.hold.expire()
+        expire(scene.hold)
         return Deny("no")
 
     scene.on(CREATED, late)
@@ -244,7 +244,7 @@ def test_a_verdict_after_the_deadline_is_still_the_callers_where_it_can_not_be_d
 def test_how_long_it_was_held_is_told(scene: Scene) -> None:
     scene.hold.since -= 2_500_000_000
     scene.passage(CREATED)
-    scene.hold.expire()
+    expire(scene.hold)
     (event,) = scene.listeners.published
     assert event.reason is not None
     assert event.reason.message.startswith("the deadline of 2.5 s passed")
@@ -266,11 +266,11 @@ def test_whoever_wins_each_event_is_published_once(deny: bool) -> None:
         scene.on(STARTED, lambda: Deny("no") if deny else None)
         passage = scene.passage(CREATED, STARTED)
 
-        def expire(scene: Scene = scene, ready: threading.Barrier = ready) -> None:
+        def expiring(scene: Scene = scene, ready: threading.Barrier = ready) -> None:
             ready.wait(PATIENCE)
-            scene.hold.expire()
+            expire(scene.hold)
 
-        thread = threading.Thread(target=expire)
+        thread = threading.Thread(target=expiring)
         thread.start()
         ready.wait(PATIENCE)
         passage.run([CREATED, STARTED])
@@ -331,7 +331,7 @@ def test_a_patch_where_none_can_be_made(scene: Scene, required: bool) -> None:
 
 def test_the_deadline_passes_while_a_required_patch_is_made(scene: Scene) -> None:
     def patching(event: Event, patches: Sequence[Patch]) -> tuple[Event, Deny | None]:
-        scene.hold.expire()
+        expire(scene.hold)
         return failed(event, patches, "too late")
 
     scene.on(CREATING, lambda: Patch(rule="a", required=True))
@@ -342,15 +342,15 @@ def test_the_deadline_passes_while_a_required_patch_is_made(scene: Scene) -> Non
 
 
 def test_the_deadline_denies_while_a_verdict_is_owed(scene: Scene) -> None:
-    scene.on(CREATED, scene.hold.expire, fail_closed=True)
+    scene.on(CREATED, lambda: expire(scene.hold), fail_closed=True)
     scene.on(STARTED, lambda: pytest.fail("called"))
     verdict = scene.passage(CREATED, STARTED).run([CREATED, STARTED])
     assert verdict is not None and verdict.message.endswith("passed before this was done: denied")
-    assert scene.journal[1:] == [("publish", "denied"), ("passed", None), ("answer", FAN_DENY)]
+    assert scene.journal[1:] == [("answer", FAN_DENY), ("publish", "denied"), ("passed", None)]
 
 
 def test_a_verdict_on_a_later_event_is_owed_too(scene: Scene) -> None:
-    scene.on(CREATED, scene.hold.expire)
+    scene.on(CREATED, lambda: expire(scene.hold))
     scene.on(STARTED, lambda: None, fail_closed=True)
     assert scene.passage(CREATED, STARTED).run([CREATED, STARTED]) is not None
     assert scene.group.answers == [FAN_DENY]
@@ -358,21 +358,21 @@ def test_a_verdict_on_a_later_event_is_owed_too(scene: Scene) -> None:
 
 def test_nothing_is_owed_once_they_have_returned(scene: Scene) -> None:
     scene.on(CREATED, lambda: None, fail_closed=True)
-    scene.on(CREATED, scene.hold.expire)
+    scene.on(CREATED, lambda: expire(scene.hold))
     assert scene.passage(CREATED).run([CREATED]) is None
     assert scene.group.answers == [FAN_ALLOW]
     assert expired(scene.listeners.published[0])
 
 
 def test_where_nothing_can_be_denied_the_deadline_allows(scene: Scene) -> None:
-    scene.on(CREATED, scene.hold.expire, fail_closed=True)
+    scene.on(CREATED, lambda: expire(scene.hold), fail_closed=True)
     assert scene.passage(CREATED).run([CREATED], deniable=False) is None
     assert scene.group.answers == [FAN_ALLOW]
 
 
 def test_denied_before_the_passage_began(scene: Scene) -> None:
     scene.hold.fail_closed = True
-    scene.hold.expire()
+    expire(scene.hold)
     scene.on(CREATED, lambda: pytest.fail("called"))
     assert scene.passage(CREATED).run([CREATED]) is not None
     assert scene.journal == [("answer", FAN_DENY), ("publish", "denied"), ("passed", None)]

@@ -20,7 +20,7 @@ from startgate.policy.patch import Patch
 from startgate.records import ExecRecord
 from startgate.runtimes.commandline import Command, Invocation
 from startgate.testing import make_event
-from tests.unit.fakes import FakeGroup, FakeHost, make_context, make_entry
+from tests.unit.fakes import FakeGroup, FakeHost, expire, make_context, make_entry
 
 TID = 42
 RECORD = ExecRecord(TID, TID, 1, trusted=True, arguments=[], complete=True)
@@ -91,16 +91,15 @@ def test_the_event_and_the_record_tell_what_is_now(scene: Scene) -> None:
     assert scene.hold.answered is False
 
 
-def test_the_deadline_is_off_afterwards(scene: Scene, group: FakeGroup) -> None:
+def test_the_deadline_is_put_off_meanwhile(scene: Scene, group: FakeGroup) -> None:
     scene.patch(Patch(pids=1))
-    scene.hold.expire()
-    assert group.answers == []
+    assert [number for number, _ in group.extended] == [scene.hold.id]
     scene.hold.allow()
     assert group.answers == [FAN_ALLOW]
 
 
 def test_after_the_deadline_nothing_is_changed(scene: Scene) -> None:
-    scene.hold.expire()
+    expire(scene.hold)
     event, deny = scene.patch(Patch(pids=1, rule="r"))
     assert scene.read() == CONFIG
     assert event.policy == (Note("not changed: the deadline passed before", "r", "error"),)

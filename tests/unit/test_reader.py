@@ -1,33 +1,25 @@
 from __future__ import annotations
 
-import os
 import queue
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace as replaced
 
 import pytest
 
 from startgate.errors import NotReadable
-from startgate.events import Event as ContainerEvent
+from startgate.events import Event
 from startgate.gates.context import Context, Job
-from startgate.gates.reader import Crew, Reader
+from startgate.gates.reader import Crew, Decide, Reader
 from startgate.hold import Hold
-from startgate.inherited.progress import Progress
-from startgate.kernel.fanotify import FAN_ALLOW, FAN_DENY, FAN_NOFD, FAN_OPEN_EXEC_PERM, FAN_Q_OVERFLOW, Event
-from tests.unit.fakes import FakeGroup, any_fd, make_context, running
+from startgate.keeper.group import KeeperGone
+from startgate.keeper.protocol import Expired, Gap, Held, Ping
+from startgate.kernel.fanotify import FAN_ALLOW, FAN_DENY
+from tests.unit.fakes import FakeGroup, any_fd, held, make_context, running
 
 PATIENCE = 10.0
-Decide = Callable[[Event, Hold], Job | None]
-
-
-@pytest.fixture
-def group() -> Iterator[FakeGroup]:
-    group = FakeGroup()
-    group.open()
-    yield group
-    group.close()
 
 
 @pytest.fixture
@@ -38,37 +30,32 @@ def context(group: FakeGroup) -> Iterator[Context]:
 @pytest.fixture
 def reading(group: FakeGroup, context: Context) -> Iterator[Callable[[Decide], Reader]]:
     readers: list[Reader] = []
-    progress = Progress()
 
     def start(decide: Decide) -> Reader:
-        readers.append(Reader("test", group, context, decide, pulse=progress.reader(0)))
+        readers.append(Reader("test", group, context, decide))
         readers[-1].start()
         return readers[-1]
 
     yield start
+    group.close()
     for reader in readers:
         reader.close()
-    progress.close()
 
 
-def held() -> Event:
-    return Event(FAN_OPEN_EXEC_PERM, any_fd(), 42)
-
-
-def nothing(event: Event, hold: Hold) -> None:
+def nothing(held: Held, hold: Hold) -> None:
     return None
 
 
 def test_what_concerns_nobody_is_let_go(group: FakeGroup, reading: Callable[[Decide], Reader]) -> None:
     reading(nothing)
-    group.raise_event(held())
+    group.say(held(fd=any_fd()))
     assert group.answered.wait(PATIENCE)
     assert group.answers == [FAN_ALLOW]
 
 
 def test_a_job_decides(group: FakeGroup, reading: Callable[[Decide], Reader]) -> None:
-    reading(lambda event, hold: hold.deny)
-    group.raise_event(held())
+    reading(lambda held, hold: hold.deny)
+    group.say(held(fd=any_fd()))
     assert group.answered.wait(PATIENCE)
     assert group.answers == [FAN_DENY]
 
@@ -77,160 +64,153 @@ def test_a_job_decides(group: FakeGroup, reading: Callable[[Decide], Reader]) ->
 def test_where_deciding_fails_the_task_is_let_go(
     group: FakeGroup, reading: Callable[[Decide], Reader], error: Exception
 ) -> None:
-    def fail(event: Event, hold: Hold) -> None:
+    def fail(held: Held, hold: Hold) -> None:
         raise error
 
     reading(fail)
     for _ in range(2):  # and the thread goes on
         group.answered.clear()
-        group.raise_event(held())
+        group.say(held(fd=any_fd()))
         assert group.answered.wait(PATIENCE)
     assert group.answers == [FAN_ALLOW] * 2
 
 
-def test_where_handing_over_fails_the_task_is_let_go(
-    group: FakeGroup, context: Context, reading: Callable[[Decide], Reader], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*arguments: object) -> None:
-        raise ValueError
+def test_what_was_held_before_comes_first(group: FakeGroup, context: Context) -> None:
+    order: list[int] = []
+    before = [held(pid=1), held(pid=2)]
 
-    monkeypatch.setattr(context.deadlines, "add", fail)
-    reading(lambda event, hold: hold.deny)
-    group.raise_event(held())
-    assert group.answered.wait(PATIENCE)
-    assert group.answers == [FAN_ALLOW]
+    def decide(held: Held, hold: Hold) -> None:
+        order.append(held.pid)
+
+    reader = Reader("test", group, context, decide, before=before)
+    group.say(held(pid=3))
+    group.close()
+    reader.start()
+    reader.close()
+    assert order == [1, 2, 3]
 
 
 def test_a_reader_works_while_another_reads_on(group: FakeGroup, context: Context) -> None:
     """Four readers, whose work gets stuck: one always stays to read, and workers do the rest."""
-    progress = Progress()
     crew, stuck, names = Crew(), threading.Event(), queue.SimpleQueue[str]()
 
-    def decide(event: Event, hold: Hold) -> Job | None:
+    def decide(held: Held, hold: Hold) -> Job | None:
         def work() -> None:
             names.put(threading.current_thread().name)
             stuck.wait(PATIENCE)
             hold.allow()
 
-        return None if event.pid else work
+        return None if held.pid else work
 
-    readers = [Reader("test", group, context, decide, pulse=progress.reader(0), crew=crew) for _ in range(4)]
+    readers = [Reader("test", group, context, decide, crew=crew) for _ in range(4)]
     for reader in readers:
         reader.start()
     for _ in range(5):
-        group.raise_event(Event(FAN_OPEN_EXEC_PERM, any_fd(), 0))
+        group.say(held())
     assert Counter(names.get(timeout=PATIENCE) for _ in range(5)) == {
         "startgate-test": 3,
         "startgate-worker": 2,
     }
     assert group.answers == []
-    group.raise_event(held())
+    group.say(held(pid=1))
     assert group.answered.wait(PATIENCE)
     stuck.set()
+    group.close()
     for reader in readers:
         reader.close()
-    progress.close()
 
 
 @pytest.mark.timeout(60)
 def test_closing_does_not_wait_for_work(group: FakeGroup, context: Context) -> None:
-    progress = Progress()
     crew, begun, stuck = Crew(), threading.Event(), threading.Event()
 
     def work() -> None:
         begun.set()
         stuck.wait(PATIENCE)
 
-    readers = [
-        Reader("test", group, context, lambda event, hold: work, pulse=progress.reader(0), crew=crew)
-        for _ in range(2)
-    ]
+    readers = [Reader("test", group, context, lambda held, hold: work, crew=crew) for _ in range(2)]
     for reader in readers:
         reader.start()
-    group.raise_event(held())
+    group.say(held())
     assert begun.wait(PATIENCE)
     before = time.monotonic()
+    group.close()
     for reader in readers:
         reader.close()
     assert time.monotonic() - before < PATIENCE / 2
     stuck.set()
-    progress.close()
 
 
-def test_events_are_decided_on_in_turn(group: FakeGroup, context: Context) -> None:
-    progress = Progress()
-    crew, order = Crew(in_turn=True), list[int]()
+def test_one_is_decided_on_at_a_time(group: FakeGroup, context: Context) -> None:
+    crew, order = Crew(), list[int]()
 
-    def decide(event: Event, hold: Hold) -> None:
-        order.append(event.pid)
+    def decide(held: Held, hold: Hold) -> None:
+        order.append(held.pid)
         time.sleep(0.001)
-        order.append(event.pid)
+        order.append(held.pid)
 
-    readers = [Reader("test", group, context, decide, pulse=progress.reader(0), crew=crew) for _ in range(3)]
+    readers = [Reader("test", group, context, decide, crew=crew) for _ in range(3)]
+    for pid in range(1, 21):
+        group.say(held(pid=pid))
+    group.close()
     for reader in readers:
         reader.start()
-    for pid in range(1, 21):
-        group.raise_event(Event(FAN_OPEN_EXEC_PERM, any_fd(), pid))
-    until = time.monotonic() + PATIENCE
-    while len(group.answers) < 20 and time.monotonic() < until:
-        time.sleep(0.01)
     for reader in readers:
-        reader.close()
-    progress.close()
-    assert order == [pid for pid in range(1, 21) for _ in range(2)]
+        reader._thread.join(PATIENCE)
+    assert sorted(order[::2]) == list(range(1, 21))
+    assert order[::2] == order[1::2]
 
 
-def next_event(group: FakeGroup, context: Context, raised: Event | OSError) -> ContainerEvent | None:
+def test_the_deadlines_answer_is_told_to_its_hold(
+    group: FakeGroup, context: Context, reading: Callable[[Decide], Reader]
+) -> None:
     events = context.listeners.subscribe(10)
-    group.raise_event(raised)
+    reading(lambda held, hold: lambda: None)  # a job that never answers
+    told = held()
+    group.say(told)
+    group.say(Expired(told.id, denied=True))
+    event = events.get(timeout=PATIENCE)
+    assert event and event.reason
+    assert (event.type, event.reason.message.split(" after")[0]) == ("lost", "a task was denied")
+    assert group.answers == []  # the keeper has answered
+
+
+def test_the_keeper_is_told_that_we_live(group: FakeGroup, reading: Callable[[Decide], Reader]) -> None:
+    reading(nothing)
+    group.say(Ping())
+    group.say(held())
+    assert group.answered.wait(PATIENCE)
+    assert group.pongs == 1
+
+
+def next_event(group: FakeGroup, context: Context, message: Gap) -> Event | None:
+    events = context.listeners.subscribe(10)
+    group.say(message)
     return events.get(timeout=PATIENCE)
 
 
-@pytest.mark.parametrize(
-    ("raised", "said"),
-    [
-        (Event(FAN_Q_OVERFLOW, FAN_NOFD, 0), "test: the kernel's event queue overflowed"),
-        (OSError(24, "Too many open files"), "test: an access was denied by the kernel"),
-    ],
-)
 def test_what_was_not_seen_is_told(
-    group: FakeGroup,
-    context: Context,
-    reading: Callable[[Decide], Reader],
-    raised: Event | OSError,
-    said: str,
+    group: FakeGroup, context: Context, reading: Callable[[Decide], Reader]
 ) -> None:
     reading(nothing)
-    event = next_event(group, context, raised)
-    assert event is not None
-    assert event.reason is not None
+    event = next_event(group, context, Gap(3))
+    assert event and event.reason
     assert event.type == "lost"
-    assert event.reason.message.startswith(said)
-    group.raise_event(held())  # and the thread goes on
-    assert group.answered.wait(PATIENCE)
+    assert event.reason.message.startswith("test: 3 tasks were answered unseen")
 
 
-def test_one_whose_turn_comes_after_its_end_reads_nothing(group: FakeGroup, context: Context) -> None:
-    """What it would read from may be closed by then, and its number be another file's."""
-    progress, crew = Progress(), Crew(in_turn=True)
-    readers = [Reader("test", group, context, nothing, pulse=progress.reader(0), crew=crew) for _ in range(2)]
-    with crew.turn:
-        for reader in readers:
-            reader.start()
-        group.raise_event(held())
-        time.sleep(0.2)  # one of them waits for its turn by now
-        for reader in readers:
-            reader.close()
-    for reader in readers:
-        reader._thread.join(PATIENCE)
-    left = group.read()
-    assert left and group.answers == []
-    os.close(left.fd)
-    progress.close()
+@pytest.mark.parametrize("error", [KeeperGone("the keeper is gone"), ZeroDivisionError()])
+def test_a_reader_that_can_not_go_on_ends_the_watcher(
+    group: FakeGroup, context: Context, error: Exception
+) -> None:
+    failures = queue.SimpleQueue[str]()
+    reader = Reader("test", group, replaced(context, failed=failures.put), nothing)
+    reader.start()
+    group.say(error)
+    assert repr(error) in failures.get(timeout=PATIENCE)
+    reader.close()
 
 
 def test_a_reader_that_was_never_started_is_closed(group: FakeGroup, context: Context) -> None:
-    progress = Progress()
-    Reader("test", group, context, nothing, pulse=progress.reader(0)).close()
-    progress.close()
+    Reader("test", group, context, nothing).close()
     assert group.answers == []

@@ -4,18 +4,19 @@ import os
 import struct
 import time
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from startgate import records
 from startgate.errors import KernelUnsupported, NotReadable, UsageError
 from startgate.kernel import features
-from startgate.kernel.fanotify import FAN_OPEN_EXEC_PERM, Event
+from startgate.kernel.fanotify import Group
 from startgate.kernel.process import Proc
 from startgate.records import ExecRecord, procfs
-from tests.unit.fakes import FakeGroup, FakeHost
+from tests.unit.fakes import FakeHost
 
-EVENT = Event(FAN_OPEN_EXEC_PERM, 7, 42)
+NO_GROUP = cast(Group, None)
 OWN_USER_NAMESPACE = os.stat("/proc/self/ns/user").st_ino
 
 
@@ -39,10 +40,9 @@ def _pids_are_the_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(features, "in_initial_pid_namespace", lambda: True)
 
 
-def test_procfs_knows_nothing_without_waiting(group: FakeGroup) -> None:
+def test_procfs_has_nothing_for_the_keeper() -> None:
     source = procfs.Procfs()
-    assert source.take(EVENT) is None
-    assert source.host_pid(EVENT, group) == 42
+    assert source.keeper_fds() == {}
     source.close()
 
 
@@ -141,21 +141,21 @@ def test_a_thread_that_is_never_held(host: FakeHost, monkeypatch: pytest.MonkeyP
     assert 0.1 < sum(pauses) < 1
 
 
-def test_a_source_of_an_unknown_name(group: FakeGroup) -> None:
+def test_a_source_of_an_unknown_name() -> None:
     with pytest.raises(UsageError, match=r"'magic'.*auto, table, queue, procfs"):
-        records.choose("magic", group)
+        records.choose("magic", NO_GROUP)
 
 
-def test_procfs_by_name(group: FakeGroup) -> None:
-    assert records.choose("procfs", group).name == "procfs"
+def test_procfs_by_name() -> None:
+    assert records.choose("procfs", NO_GROUP).name == "procfs"
 
 
 def test_auto_falls_back_where_there_is_no_bpf(
-    group: FakeGroup, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def refuse(group: object) -> None:
         raise KernelUnsupported("no BPF here")
 
     monkeypatch.setattr(records, "Table", refuse)
-    assert records.choose("auto", group).name == "procfs"
+    assert records.choose("auto", NO_GROUP).name == "procfs"
     assert "no BPF here" in caplog.text

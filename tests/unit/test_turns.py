@@ -9,7 +9,7 @@ from startgate.errors import NotReadable
 from startgate.gates.turns import COMMANDS, COMMANDS_OF_ONE, Turns
 from startgate.hold import Hold
 from startgate.listeners import Listeners, Subscription
-from tests.unit.fakes import FakeGroup
+from tests.unit.fakes import FakeGroup, held
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def told(listeners: Listeners) -> Iterator[Subscription]:
 
 @pytest.fixture
 def hold(group: FakeGroup) -> Iterator[Hold]:
-    hold = Hold(group, os.open("/dev/null", os.O_RDONLY))
+    hold = Hold(group, held(fd=os.open("/dev/null", os.O_RDONLY)))
     yield hold
     hold.allow()
 

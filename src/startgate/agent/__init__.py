@@ -1,9 +1,6 @@
-"""The node agent: a tiny supervisor, and the worker that does everything.
+"""The daemon: this process opens what is to outlive workers and becomes the keeper; that starts workers.
 
-- `startgate.agent.start`: opens what is to outlive workers, and becomes the supervisor.
-- `startgate.agent.supervisor`: keeps it, and sees to it that a worker lives.
-- `startgate.agent.state`: its states: whose the groups are.
-- `startgate.agent.words`: what a worker and it say to each other.
-- `startgate.agent.health`: does the worker hang? Pure.
+- `startgate.agent.start`: opens it, and becomes the keeper.
 - `startgate.agent.worker`: a watcher over what it inherits.
+- `startgate.agent.handover`: what the one tells the other.
 """

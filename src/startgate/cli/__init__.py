@@ -88,15 +88,22 @@ def watch(
     metavar="SECONDS",
     help="Replace the worker when it is silent for about this long while something waits for it.",
 )
-def daemon(*, hang_limit: float, config_path: str | None, **watch: Any) -> None:
-    """Watch as the node's agent. A supervisor replaces the worker that dies or hangs.
+@click.option(
+    "--absent",
+    type=click.Choice(["allow", "deny"]),
+    default="allow",
+    show_default=True,
+    help="While no worker can be asked: let starts go, or deny those that a rule or hook fails closed for.",
+)
+def daemon(*, hang_limit: float, absent: str, config_path: str | None, **watch: Any) -> None:
+    """Watch as the node's agent. The keeper, which holds the tasks, replaces a worker that dies or hangs.
 
     SIGTERM ends it. SIGUSR2 replaces both by what is installed now; no start is missed meanwhile.
     """
-    from startgate.agent.start import become_supervisor  # noqa: PLC0415
+    from startgate.agent.start import become_keeper  # noqa: PLC0415
 
     path = _configure(watch, config_path)
-    become_supervisor(hang_limit=hang_limit, config_path=path, **watch)
+    become_keeper(hang_limit=hang_limit, absent=absent, config_path=path, **watch)
 
 
 def _configure(watcher: dict[str, Any], path: str | None) -> str | None:

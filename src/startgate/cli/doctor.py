@@ -10,13 +10,18 @@ import msgspec
 
 from startgate.errors import KernelUnsupported, NotReadable
 from startgate.foreign import json_line
-from startgate.kernel import features, turnstile
+from startgate.hold import Hold
+from startgate.inherited.resources import Opened
+from startgate.keeper.keeper import Keeper
+from startgate.keeper.protocol import Held
+from startgate.kernel import features
 from startgate.kernel.process import Proc
-from startgate.records import SOURCES, procfs
+from startgate.records import SOURCES, layout, procfs
 from startgate.runtimes.find import RuntimeBinaries
 
 _ANY_WIDTH = 10_000
 """A pipe has no width."""
+_PATIENCE = 2.0
 
 
 class Probe(msgspec.Struct, frozen=True):
@@ -64,7 +69,6 @@ def _probes(host: str) -> Iterator[Probe]:
     yield from sources
     if not any(source.works for source in sources):
         yield Probe("an exec record source", False, True, "none works", "command lines can't be learnt")
-    yield _probe("turnstile", _turnstile, missing="commands that need no hold take some 60 us longer")
     yield _probe(
         "exit codes of reaped processes",
         _exit_info,
@@ -114,26 +118,29 @@ def _hold() -> str:
 
 
 def _records(name: str, host: str) -> str:
-    group = features.open_group(report_tid=True)
+    """The keeper itself holds a command of ours, and we answer."""
+    resources = Opened(name).keep(_PATIENCE)
     try:
-        source = SOURCES[name](group)
-        try:
-            with features.held_exec(group) as event:
+        with features.executing(resources.keeper.commands):
+            held = _held(resources.keeper)
+            with Hold(resources.keeper.commands, held):
                 proc = Proc(host)
-                record = source.take(event) or procfs.identify(proc, source.host_pid(event, group))
-                record = procfs.complete(proc, record)
-        finally:
-            source.close()
+                known = layout.decode(held.record) if held.record else None
+                record = procfs.complete(proc, known or procfs.identify(proc, held.pid))
     finally:
-        group.close()
+        resources.close()
     if record.arguments[-1:] != [b"argument"]:
         raise KernelUnsupported(f"a held command line was read wrongly: {record.arguments!r}")
-    return "a held command line was read"
+    return "the keeper held a command, and its arguments were read"
 
 
-def _turnstile() -> str:
-    turnstile.library()
-    return "runtime commands that need no hold are let go without any Python"
+def _held(keeper: Keeper) -> Held:
+    while True:
+        message = keeper.commands.receive()
+        if isinstance(message, Held):
+            return message
+        if message is None:
+            raise KernelUnsupported("the keeper ended")
 
 
 def _exit_info() -> str:

@@ -11,10 +11,10 @@ from startgate.gates.creating import Creating
 from startgate.gates.executing import Executing
 from startgate.gates.repeats import Repeats
 from startgate.gates.rootless import Rootless
-from startgate.hold import Hold
-from startgate.kernel.fanotify import Event, Group
+from startgate.hold import Hold, Holder
+from startgate.keeper.protocol import Held
 from startgate.lifecycle import State
-from startgate.records import ExecRecord, ExecRecordSource, procfs
+from startgate.records import ExecRecord, layout, procfs
 from startgate.runtimes import commandline
 from startgate.runtimes.commandline import Command, Invocation
 from startgate.runtimes.signals import signal_number
@@ -26,14 +26,11 @@ class CommandGate:
     def __init__(
         self,
         context: Context,
-        group: Group,
-        source: ExecRecordSource,
+        group: Holder,
         created: Created,
         rootless: Rootless,
     ) -> None:
         self._context = context
-        self._group = group
-        self._source = source
         self._created = created
         self._rootless = rootless
         self._creating = Creating(context, created)
@@ -43,14 +40,13 @@ class CommandGate:
             if entry.command is None and entry.state is State.CREATING:
                 self._repeats.remember(entry.runtime, entry.arguments, Hold.answered_before(group))
 
-    def decide(self, event: Event, hold: Hold) -> Job | None:
+    def decide(self, held: Held, hold: Hold) -> Job | None:
         """Return what is to be done while the task is held; None: nothing. Never waits."""
-        record = self._source.take(event)
+        record = layout.decode(held.record) if held.record else None
         if record is None:
-            tid = self._source.host_pid(event, self._group)
-            if not tid:
+            if not held.pid:
                 raise NotReadable("the held task was not found in the fanotify group")
-            record = procfs.identify(self._context.proc, tid)
+            record = procfs.identify(self._context.proc, held.pid)
         if not record.trusted:
             return self._rootless.decide(record, hold)  # only root may have us mark, or believe an id
         if not record.complete:

@@ -2,38 +2,28 @@
 
 from __future__ import annotations
 
-import os
-
 from startgate.gates.context import Context, Job
 from startgate.gates.created import Created
 from startgate.hold import Hold
-from startgate.kernel.fanotify import FAN_OPEN_EXEC_PERM, Event, Group
-from startgate.records import ExecRecordSource
+from startgate.keeper.protocol import Held
+from startgate.kernel.fanotify import FAN_OPEN_EXEC_PERM
 
 
 class ContainerGate:
     """Decides on reads in marked directories, and on executions of marked programs."""
 
-    def __init__(self, context: Context, group: Group, source: ExecRecordSource, created: Created) -> None:
+    def __init__(self, context: Context, created: Created) -> None:
         self._context = context
-        self._group = group
-        self._source = source
         self._created = created
-        self._own_pid = os.getpid()
 
-    def decide(self, event: Event, hold: Hold) -> Job | None:
+    def decide(self, held: Held, hold: Hold) -> Job | None:
         """Return what is to be done while the task is held; None: nothing. Never waits."""
-        if event.pid == self._own_pid:
-            return None  # our own reads below a marked directory
-        if event.again:
-            pid = self._source.host_pid(event, self._group)
-            return (lambda: self._created.again(pid, hold)) if pid else None
+        pid = held.pid
         with hold.fd() as fd:
-            if event.mask & FAN_OPEN_EXEC_PERM:
+            if held.mask & FAN_OPEN_EXEC_PERM:
                 entries = self._context.programs.match(fd)
                 if not entries:
                     return lambda: self._unmark(hold)
-                pid = self._source.host_pid(event, self._group)
                 return (lambda: self._created.at_first_exec(entries, pid, hold)) if pid else None
             entry = self._context.pid_files.match(fd)
         return (lambda: self._created.at_pid_file(entry, hold)) if entry else None

@@ -11,7 +11,7 @@ from startgate.errors import NotReadable, Overloaded
 from startgate.events import Container, Event, EventType, Gate, timestamp
 from startgate.exits import Exits
 from startgate.gates.marks import PidFiles, Programs
-from startgate.hold import Deadlines, Hold, Released
+from startgate.hold import Hold, Released
 from startgate.inherited.notes import Notes
 from startgate.kernel.process import Proc
 from startgate.lifecycle import Entry, Key, Lifecycle
@@ -39,21 +39,20 @@ class Context:
     """For all that may run a callback: they may all be stuck."""
     housekeeping: Workers
     """For what must go on even then: ends, and log lines of the reading threads."""
-    deadlines: Deadlines
     pid_files: PidFiles
     programs: Programs
     capabilities: frozenset[str]
-    hold_timeout: float
     notes: Notes = field(default_factory=Notes)
+    failed: Callable[[str], object] = log.critical
+    """Told what a watcher can't go on without: it ends, loudly. Never waits."""
 
     def note(self, entry: Entry) -> None:
         """Note how it stands with a container, for a worker after us. On a worker."""
         self.notes.save(entry, self.pid_files, self.programs)
 
     def limit(self, hold: Hold) -> None:
-        """See to it that the hold is answered at its deadline, whatever becomes of its job."""
+        """See to it that it is told if the keeper's deadline answers, whatever becomes of the job."""
         hold.before_expiry = lambda: self._tell_lost(hold)
-        self.deadlines.add(hold, self.hold_timeout)
 
     def submit(self, hold: Hold, job: Job) -> None:
         """Do a job on a worker. Never waits."""
@@ -93,11 +92,7 @@ def runtime_path(proc: Proc, record: ExecRecord, hold: Hold) -> str:
 
     A file on a detached mount reads as `/`: crun's clone of itself.
     """
-    try:
-        with hold.fd() as fd:
-            path = os.readlink(f"/proc/self/fd/{fd}")
-    except NotReadable:
-        path = "/"
+    path = hold.path or "/"
     if path == "/":
         return os.fsdecode(record.arguments[0])
     host = proc.host.rstrip("/")

@@ -17,12 +17,8 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from startgate.kernel.fanotify import (
-    FAN_ACCESS_PERM,
-    FAN_EVENT_ON_CHILD,
-    FAN_OPEN_EXEC_PERM,
-    Group,
-)
+from startgate.keeper.group import KeptGroup
+from startgate.kernel.fanotify import FAN_ACCESS_PERM, FAN_EVENT_ON_CHILD, FAN_OPEN_EXEC_PERM
 from startgate.lifecycle import Entry
 from startgate.runtimes.oci import CONFIG
 
@@ -76,7 +72,7 @@ class PidFiles:
     times: these reads are ignored.
     """
 
-    def __init__(self, group: Group) -> None:
+    def __init__(self, group: KeptGroup) -> None:
         self._group = group
         self._turns = _Turns()
         self._lock = threading.Lock()
@@ -106,6 +102,16 @@ class PidFiles:
             os.close(directory)
             raise FileNotFoundError(errno.ENOENT, "the directory was replaced", path)
         self.add(entry, directory, name, in_bundle=True)
+
+    def mark_again(self) -> None:
+        """Make all marks anew, for a group that has none. On a worker."""
+        with self._lock:
+            watches = [watch for found in self._by_name.values() for watch in found]
+        for watch in watches:
+            with self._turns.of(watch.inode):
+                self._try(self._group.mark, path_of(watch.directory))
+                if watch.in_bundle:
+                    self._try(self._group.ignore, watch.config)
 
     def place(self, entry: Entry) -> tuple[Inode, str, str] | None:
         """Return what `restore` needs, None where no pid file is watched."""
@@ -184,7 +190,7 @@ class _Program:
 class Programs:
     """The first programs of containers, whose execution is to be held."""
 
-    def __init__(self, group: Group) -> None:
+    def __init__(self, group: KeptGroup) -> None:
         self._group = group
         self._turns = _Turns()
         self._lock = threading.Lock()
@@ -209,6 +215,23 @@ class Programs:
         """As `add`, for a file that a worker before us marked."""
         with self._lock:
             self._by_inode.setdefault(inode, []).append(_Program(entry, path))
+
+    def mark_again(self) -> None:
+        """Make all marks anew, for a group that has none. On a worker."""
+        with self._lock:
+            programs = [(inode, found[0].path) for inode, found in self._by_inode.items() if found]
+        for inode, path in programs:
+            try:
+                fd = os.open(path, os.O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW)
+            except OSError:  # it is gone, or its name was another mount namespace's
+                continue
+            try:
+                if inode_of(fd) == inode:
+                    self._group.mark(FAN_OPEN_EXEC_PERM, path_of(fd))
+            except OSError as error:
+                log.warning("the first exec of %s is not held: %s", path, error)
+            finally:
+                os.close(fd)
 
     def place(self, entry: Entry) -> tuple[Inode, str] | None:
         """Return what `restore` needs, None where no program is watched."""

@@ -1,38 +1,33 @@
-"""A thread that reads one fanotify group, and answers whatever nobody else will."""
+"""Threads that receive what the keeper holds in one group, and answer whatever nobody else will."""
 
 from __future__ import annotations
 
 import logging
-import os
-import select
 import threading
-import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 
 from startgate.errors import NotReadable
 from startgate.gates.context import Context, Job
 from startgate.hold import Hold
-from startgate.inherited.progress import Pulse
-from startgate.kernel.fanotify import FAN_NOFD, Event, Group, scarce_from
-from startgate.kernel.turnstile import Turnstile
+from startgate.keeper.group import KeptGroup
+from startgate.keeper.protocol import Expired, Gap, Held, Message, Ping
 from startgate.listeners import lost
 
 log = logging.getLogger(__name__)
 
 _PATIENCE = 1.0
-_BREATH = 0.002
-_BREATHS = 200
+
+Decide = Callable[[Held, Hold], Job | None]
 
 
 class Crew:
-    """The readers of one group. Whoever reads an event also does its work, which may wait, as
-    long as another of them stays to read on: handing over to a worker costs more than most work.
+    """The readers of one group. Whoever receives a hold also does its work, which may wait, as
+    long as another of them stays to receive: handing over to a worker costs more than most work.
     """
 
-    def __init__(self, *, in_turn: bool = False) -> None:
-        """`in_turn`: events are read and decided on by one reader at a time, in their order."""
-        self.turn: AbstractContextManager[object] = threading.Lock() if in_turn else nullcontext()
+    def __init__(self) -> None:
+        self.turn = threading.Lock()
+        """Who decides has it: one at a time, for what is decided may depend on what was."""
         self._lock = threading.Lock()
         self._reading = 0
 
@@ -51,7 +46,7 @@ class Crew:
 
 
 class Reader:
-    """Calls `decide` with each event and its hold, on a thread of its own.
+    """Calls `decide` with what is held, on a thread of its own.
 
     `decide` must never wait. What it returns is done while the task is held: here, or on a
     worker when this is the last reader; when it returns None, or raises, the task is let go.
@@ -60,114 +55,68 @@ class Reader:
     def __init__(
         self,
         name: str,
-        group: Group,
+        group: KeptGroup,
         context: Context,
-        decide: Callable[[Event, Hold], Job | None],
+        decide: Decide,
         *,
-        pulse: Pulse,
         crew: Crew | None = None,
-        turnstile: Turnstile | None = None,
-        again: Sequence[Event] = (),
+        before: Sequence[Held] = (),
     ) -> None:
-        """`turnstile` reads the group in our place, and passes on what concerns us; it stays the
-        caller's. `again` are events that another reader of the group took, which died.
-        """
+        """`before` is what a worker before us left unanswered: the first that is decided on."""
         self._name = name
         self._group = group
-        self._inlet = turnstile or group
         self._context = context
         self._decide = decide
         self._crew = crew or Crew()
         self._crew.join()
         self._working = False
-        self._closed = False
-        self._pulse = pulse
-        self._again = again
-        self._scarce = scarce_from()
-        self._stop = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._before = before
         self._thread = threading.Thread(target=self._run, name=f"startgate-{name}", daemon=True)
 
     def start(self) -> None:
-        """Start reading."""
+        """Start receiving."""
         self._thread.start()
 
     def close(self) -> None:
-        """End the thread; events that wait unread stay with the group."""
-        if self._thread.ident is None:
-            os.close(self._stop)
-            return
-        self._closed = True
-        os.eventfd_write(self._stop, 1)
-        if not self._working:
+        """Wait for the thread, once its group is closed. What it is at work on may take longer."""
+        if self._thread.ident is not None and not self._working:
             self._thread.join(_PATIENCE)
 
     def _run(self) -> None:
-        with select.epoll() as poll:
-            # Of several readers of a group, an event wakes one that waits (epoll_ctl(2)).
-            poll.register(self._inlet, select.EPOLLIN | select.EPOLLEXCLUSIVE)
-            poll.register(self._stop, select.EPOLLIN)
-            poll.register(self._pulse.ping, select.EPOLLIN | select.EPOLLET)
-            for event in self._again:
-                self._handle(event)
-            while self._stop not in (ready := [fd for fd, _ in poll.poll()]):
-                if self._inlet.fileno() in ready:
-                    if self._inlet is self._group:  # the turnstile sees to it itself
-                        self._await_fds()
-                    self._read()
-                self._pulse.turn()
-        os.close(self._stop)
-
-    def _await_fds(self) -> None:
-        """Wait a moment while few fds are left: the kernel denies what is read without a free one."""
-        for _ in range(_BREATHS):
-            if self._has_fds():
-                return
-            time.sleep(_BREATH)
-
-    def _has_fds(self) -> bool:
         try:
-            lowest = os.dup(self._stop)
-        except OSError:
-            return False
-        os.close(lowest)
-        return lowest < self._scarce
+            for held in self._before:
+                self._take(held)
+            while (message := self._group.receive()) is not None:
+                self._hear(message)
+        except BaseException as error:
+            self._context.failed(f"{self._name}: the thread that receives what is held died: {error!r}")
 
-    def _read(self) -> None:
+    def _hear(self, message: Message) -> None:
+        match message:
+            case Held():
+                self._take(message)
+            case Ping():
+                self._group.pong()
+            case Expired(number, denied):
+                if hold := self._group.expired(number):
+                    hold.expire(denied)
+            case Gap(missed):
+                self._context.listeners.publish(
+                    lost(f"{self._name}: {missed} tasks were answered unseen: no worker was there in time")
+                )
+
+    def _take(self, held: Held) -> None:
         with self._crew.turn:
-            if self._closed:
-                return  # it took long to be our turn: the inlet's number may be another file's by now
-            self._pulse.take(True)
-            try:
-                held = self._take()
-            finally:
-                self._pulse.take(False)
-        if held:
-            self._do(*held)
+            work = self._dispatch(held)
+        if work:
+            self._do(*work)
 
-    def _take(self) -> tuple[Hold, Job] | None:
+    def _dispatch(self, held: Held) -> tuple[Hold, Job] | None:
+        hold = Hold(self._group, held)
         try:
-            event = self._inlet.read()
-        except OSError as error:  # EMFILE: the kernel denied that access (fanotify_read())
-            self._lost(f"an access was denied by the kernel, its event can't be read: {error}")
-            return None
-        return self._dispatch(event) if event else None
-
-    def _handle(self, event: Event) -> None:
-        with self._crew.turn:
-            held = self._dispatch(event)
-        if held:
-            self._do(*held)
-
-    def _dispatch(self, event: Event) -> tuple[Hold, Job] | None:
-        if event.fd == FAN_NOFD:
-            self._lost("the kernel's event queue overflowed: starts were let go unseen")
-            return None
-        if event.record is None:  # else the turnstile has counted it
-            self._pulse.hold(event.fd)
-        hold = Hold(self._group, event.fd, file=not event.again)
-        try:
-            if job := self._decide(event, hold):
+            if job := self._decide(held, hold):
                 self._context.limit(hold)
+                self._group.remember(hold)
                 return hold, job
         except (NotReadable, OSError) as error:  # the task was killed, most likely
             self._log(logging.INFO, f"let go: {error}")
@@ -188,10 +137,6 @@ class Reader:
         finally:
             self._working = False
             self._crew.join()
-
-    def _lost(self, message: str) -> None:
-        self._context.listeners.publish(lost(f"{self._name}: {message}"))
-        self._log(logging.ERROR, message)
 
     def _log(self, level: int, message: str) -> None:
         """Log on a worker: a handler may wait, for its lock or for whoever reads stderr."""

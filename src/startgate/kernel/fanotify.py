@@ -7,15 +7,10 @@ holds the task that raised the event until `answer` is called with the event's f
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import os
-import resource
 import struct
-import sys
-import termios
 import threading
 import weakref
-from collections.abc import Callable
 from typing import NamedTuple
 
 from startgate.kernel import libc
@@ -35,11 +30,10 @@ _FAN_CLASS_CONTENT = 0x4
 _FAN_UNLIMITED_QUEUE = 0x10
 _FAN_UNLIMITED_MARKS = 0x20
 _FAN_REPORT_TID = 0x100
-_FAN_MARK_ADD = 0x1
-_FAN_MARK_REMOVE = 0x2
-_FAN_MARK_DONT_FOLLOW = 0x4
-_FAN_MARK_IGNORED_MASK = 0x20
-_FAN_MARK_IGNORED_SURV_MODIFY = 0x40
+FAN_MARK_ADD = 0x1
+FAN_MARK_REMOVE = 0x2
+FAN_MARK_IGNORED_MASK = 0x20
+FAN_MARK_IGNORED_SURV_MODIFY = 0x40
 _FAN_MARK_FLUSH = 0x80
 
 # struct fanotify_event_metadata: event_len, vers, reserved, metadata_len, mask, fd, pid
@@ -48,8 +42,6 @@ EVENT_SIZE = _METADATA.size
 _METADATA_VERSION = 3
 # struct fanotify_response: fd, response
 _RESPONSE = struct.Struct("=iI")
-
-_RESERVE = 12
 
 _fanotify_init = libc.function("fanotify_init", ctypes.c_int, ctypes.c_uint, ctypes.c_uint)
 _fanotify_mark = libc.function(
@@ -74,10 +66,6 @@ class Event(NamedTuple):
     mask: int
     fd: int
     pid: int
-    again: bool = False
-    """Another process read it, and died before it answered: `fd` is but a number, `mask` unknown."""
-    record: bytes | None = None
-    """Came through the turnstile, with the exec record that it found (empty: none)."""
 
     @property
     def overflow(self) -> bool:
@@ -96,11 +84,6 @@ def decode(record: bytes) -> Event:
     if version != _METADATA_VERSION:
         raise ValueError(f"fanotify metadata version {version}, expected {_METADATA_VERSION}")
     return Event(mask, fd, pid)
-
-
-def scarce_from() -> int:
-    """Return the fd number from which on few are left for others: they look at files, too."""
-    return max(0, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _RESERVE)
 
 
 _open_groups: weakref.WeakSet[Group] = weakref.WeakSet()
@@ -128,24 +111,13 @@ def _open(report_tid: bool) -> int:
     return _fanotify_init(flags, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | getattr(os, "O_LARGEFILE", 0))
 
 
-def _nothing() -> None:
-    """Nobody counts."""
-
-
 class Group:
     """A fanotify group for permission events. Closing it allows all that is pending."""
 
-    def __init__(self, *, report_tid: bool = False, fd: int | None = None) -> None:
-        """Open a new group; or take over `fd`, a copy of a group that somebody else keeps as well.
-
-        Closing such a copy leaves the group as it is.
-        """
+    def __init__(self, *, report_tid: bool = False) -> None:
+        """Open a new group. Raises OSError."""
         self._closing = threading.Lock()
-        self.shared = fd is not None
-        """Others keep it, too."""
-        self._fd = _open(report_tid) if fd is None else fd
-        self.count: Callable[[], None] = _nothing
-        """Called at each answer, by one thread at a time."""
+        self._fd = _open(report_tid)
         _open_groups.add(self)
 
     def fileno(self) -> int:
@@ -163,11 +135,6 @@ class Group:
         except BlockingIOError:
             return None
 
-    def unread(self) -> int:
-        """Return the number of events that wait to be read."""
-        size = fcntl.ioctl(self._fd, termios.FIONREAD, bytes(4))
-        return int.from_bytes(size, sys.byteorder) // EVENT_SIZE
-
     def answer(self, event_fd: int, response: int) -> None:
         """Let the held task go (FAN_ALLOW) or fail its access with EPERM (FAN_DENY).
 
@@ -175,28 +142,15 @@ class Group:
         ENOENT when no pending event has that fd.
         """
         with self._closing:  # a closed fd's number may be another file's by now
-            self.count()
             os.write(self._fd, _RESPONSE.pack(event_fd, response))
 
     def mark(self, mask: int, path: str) -> None:
         """Mark the inode that `path` names. Raises OSError (ENOENT, ENOSPC, ...)."""
-        self._mark(_FAN_MARK_ADD, mask, path)
+        self._mark(FAN_MARK_ADD, mask, path)
 
     def unmark(self, mask: int, path: str) -> None:
         """Undo `mark`. Raises OSError: ENOENT when the inode has no such mark."""
-        self._mark(_FAN_MARK_REMOVE, mask, path)
-
-    def ignore(self, mask: int, path: str) -> None:
-        """Raise no such events on the inode itself, whatever its directory is marked for. Raises OSError.
-
-        Since Linux 5.9 a directory's mark and a child's are looked at together.
-        """
-        how = _FAN_MARK_IGNORED_MASK | _FAN_MARK_IGNORED_SURV_MODIFY | _FAN_MARK_DONT_FOLLOW
-        self._mark(_FAN_MARK_ADD | how, mask, path)
-
-    def heed(self, mask: int, path: str) -> None:
-        """Undo `ignore`. Raises OSError: ENOENT when the inode has no such mark."""
-        self._mark(_FAN_MARK_REMOVE | _FAN_MARK_IGNORED_MASK | _FAN_MARK_DONT_FOLLOW, mask, path)
+        self._mark(FAN_MARK_REMOVE, mask, path)
 
     def _mark(self, action: int, mask: int, path: str) -> None:
         _fanotify_mark(self._fd, action, mask, -1, os.fsencode(path), about=path)
@@ -206,12 +160,11 @@ class Group:
         with self._closing:
             fd, self._fd = self._fd, -1
             if fd >= 0:
-                if not self.shared:
-                    self._let_all_go(fd)
+                self._let_all_go(fd)
                 os.close(fd)
 
     def abandon(self) -> None:
-        """Close this process's copy of the fd: the group lives on with whom it was forked from."""
+        """Close this process's copy of the fd: the group lives on with whoever else has it."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Protocol
 
 from startgate.errors import KernelUnsupported
 from startgate.kernel import files, namespaces, pidfd
@@ -31,11 +32,18 @@ def open_group(*, report_tid: bool = False) -> Group:
         raise KernelUnsupported(f"this kernel has no fanotify permission events: {error.strerror}") from error
 
 
-@contextmanager
-def held_exec(group: Group) -> Iterator[Event]:
-    """Execute a small script of our own and hold it in its execve; let it go at the end.
+class Marker(Protocol):
+    """A fanotify group, or who has one."""
 
-    Raises KernelUnsupported when the kernel does not hold it.
+    def mark(self, mask: int, path: str) -> None:
+        """Mark the inode that `path` names. Raises OSError."""
+
+
+@contextmanager
+def executing(group: Marker) -> Iterator[None]:
+    """Mark a small script of our own, and execute it for the length of the block.
+
+    Raises KernelUnsupported when it can't be marked.
     """
     with TemporaryDirectory(prefix="startgate-") as directory:
         script = Path(directory) / "probe"
@@ -45,12 +53,23 @@ def held_exec(group: Group) -> Iterator[Event]:
             group.mark(FAN_OPEN_EXEC_PERM, str(script))
         except OSError as error:
             raise KernelUnsupported(f"fanotify can't mark a program: {error.strerror}") from error
-        # posix_spawn(3) returns after the execve, which is to be held: a shell in between.
-        child = os.posix_spawn("/bin/sh", ["sh", "-c", f"exec {script} argument"], os.environ)
+        # posix_spawn(3) returns after the execve, which is to be held: a shell in between. The script's
+        # second argument is a word that every command line with it is held for.
+        child = os.posix_spawn("/bin/sh", ["sh", "-c", f"exec {script} create argument"], os.environ)
         try:
-            yield from _next_event(group)
+            yield
         finally:
             os.waitpid(child, 0)
+
+
+@contextmanager
+def held_exec(group: Group) -> Iterator[Event]:
+    """Hold such an execution in its execve; let it go at the end.
+
+    Raises KernelUnsupported when the kernel does not hold it.
+    """
+    with executing(group):
+        yield from _next_event(group)
 
 
 def _next_event(group: Group) -> Iterator[Event]:

@@ -43,8 +43,8 @@ def choose(name: str, group: Group) -> ExecRecordSource:
         return Procfs()
 
 
-def inherit(name: str, group: Group, fds: Mapping[str, int]) -> ExecRecordSource:
+def inherit(name: str, fds: Mapping[str, int]) -> ExecRecordSource:
     """Return the source `name` over the fds that its `fds` returned in another process."""
     if name == Procfs.name:
         return Procfs()
-    return (Queue if name == Queue.name else Table)(group, fds)
+    return (Queue if name == Queue.name else Table)(None, fds)

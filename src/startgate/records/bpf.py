@@ -11,11 +11,11 @@ from pathlib import Path
 
 from startgate.errors import KernelUnsupported
 from startgate.kernel import bpf, features
-from startgate.kernel.fanotify import Event, Group
+from startgate.kernel.fanotify import Group
 from startgate.kernel.inherited import InheritedObject
 from startgate.kernel.process import Facts
 from startgate.records import layout
-from startgate.records.record import ExecRecord, Sighting
+from startgate.records.record import Sighting
 
 _TRACEPOINTS = (
     "enter_execve",
@@ -28,8 +28,8 @@ _TRACEPOINTS = (
 )
 _KPROBES = ("pick_event", "picked_event")
 _MAPS = ("exec_args", "ig_fa_records", "exit_status", "ends", "runtime_names", "sightings", "looks")
-_ATTEMPTS = 3
-_ON_DEMAND = ("set_tracer_group", "pending_tid", "look_at")
+_PENDING, _LOOK = "pending_tid", "look_at"
+_ON_DEMAND = ("set_tracer_group", _PENDING, _LOOK)
 
 
 def object_path() -> Path:
@@ -43,37 +43,23 @@ def object_path() -> Path:
 class ExecBpf:
     """The programs of bpf/exec_record.bpf.c at work for one fanotify group."""
 
-    def __init__(self, group: Group, *, kprobes: bool, inherited: Mapping[str, int] | None = None) -> None:
-        """Load and attach; `kprobes` adds the two that fill ``ig_fa_records``.
+    def __init__(
+        self, group: Group | None, *, kprobes: bool, inherited: Mapping[str, int] | None = None
+    ) -> None:
+        """Load and attach for a group; `kprobes` adds the two that fill ``ig_fa_records``.
 
-        Or take over what `fds` of another process's returned, for the same group. Raises
+        Or, without one, take over what `fds` of another process's returned. Raises
         KernelUnsupported, which says what the kernel lacks.
         """
-        self.sees_host_pids = features.in_initial_pid_namespace()
-        self.object = InheritedObject(inherited) if inherited else _load(group, kprobes=kprobes)
+        self.object: bpf.Object | InheritedObject
+        if group:
+            self.object = _load(group, kprobes=kprobes)
+        else:
+            self.object = InheritedObject(inherited or {})
 
     def fds(self) -> dict[str, int]:
         """Return what keeps all of it at work when this process is gone."""
-        return (
-            self.object.fds(_MAPS, ("pending_tid", "look_at")) if isinstance(self.object, bpf.Object) else {}
-        )
-
-    def host_pid(self, event: Event, group: Group) -> int:
-        """Return the event's pid in the initial pid namespace; 0: not found.
-
-        In a child pid namespace the event's own is 0, for tasks that have none there. Call it
-        on the thread that read the event, before it is answered.
-        """
-        if self.sees_host_pids:
-            return event.pid
-        for _ in range(_ATTEMPTS):  # answers of other threads may change the list under the walk
-            if pid := self.pending(event.fd, group):
-                return pid
-        return 0
-
-    def pending(self, number: int, group: Group) -> int:
-        """Return the host pid of the event that was read as fd `number` and not answered; 0: none."""
-        return self.object["pending_tid"].run(group.fileno(), number)
+        return self.object.fds(_MAPS, (_PENDING, _LOOK)) if isinstance(self.object, bpf.Object) else {}
 
     def close(self) -> None:
         """Detach and unload; safe to call twice."""
@@ -104,13 +90,25 @@ def _attach(loaded: bpf.Object, group: Group, programs: tuple[str, ...]) -> None
 class BpfSource:
     """What the exec record sources that use BPF have in common: see ExecRecordSource."""
 
+    name: str
+    map: str
+    """Of the records: a BPF map whose fd the keeper is given, under the source's name."""
+
     def __init__(
-        self, group: Group, inherited: Mapping[str, int] | None = None, *, kprobes: bool = False
+        self,
+        group: Group | None,
+        inherited: Mapping[str, int] | None = None,
+        *,
+        kprobes: bool = False,
     ) -> None:
         """Raises KernelUnsupported, which says what the kernel lacks."""
         self.bpf = ExecBpf(group, kprobes=kprobes, inherited=inherited)
-        self._group = group
-        self._exec_args = self.bpf.object.map("exec_args")
+
+    def keeper_fds(self) -> dict[str, int]:
+        """See ExecRecordSource. In a child pid namespace events have no pid: it is looked for."""
+        fds = self.bpf.fds()
+        pending = {} if features.in_initial_pid_namespace() else {"pending": fds[_PENDING]}
+        return {self.name: fds[self.map]} | pending
 
     def expect(self, names: Iterable[str]) -> None:
         """See ExecRecordSource: execs of files of other names are not recorded."""
@@ -119,19 +117,6 @@ class BpfSource:
             # The same name twice is no error; one that is too long is never found.
             key = os.fsencode(name)[: layout.NAME_SIZE - 1].ljust(layout.NAME_SIZE, b"\0")
             known.insert(key, b"\1")
-
-    def host_pid(self, event: Event, group: Group) -> int:
-        """See ExecRecordSource."""
-        return self.bpf.host_pid(event, group)
-
-    def _look_up(self, event: Event) -> ExecRecord | None:
-        """The task is blocked in its execve: its record is there and stable."""
-        value = self._exec_args.get(self.host_pid(event, self._group))
-        return None if value is None else layout.decode(memoryview(value).cast("B"))
-
-    def pending(self, number: int, group: Group) -> int:
-        """See ExecRecordSource."""
-        return self.bpf.pending(number, group)
 
     def exits(self) -> BpfExits:
         """See ExecRecordSource."""
@@ -143,7 +128,7 @@ class BpfSource:
 
     def look(self) -> BpfLook | None:
         """See ExecRecordSource. In child namespaces pids and cgroups have other names than the kernel's."""
-        ours = self.bpf.sees_host_pids and features.in_initial_cgroup_namespace()
+        ours = features.in_initial_pid_namespace() and features.in_initial_cgroup_namespace()
         return BpfLook(self.bpf) if ours else None
 
     def fds(self) -> dict[str, int]:

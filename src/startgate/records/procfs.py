@@ -13,7 +13,6 @@ from msgspec.structs import replace
 
 from startgate.errors import KernelUnsupported, NotReadable
 from startgate.kernel import features
-from startgate.kernel.fanotify import Event, Group
 from startgate.kernel.process import Proc
 from startgate.records.record import ExecRecord
 
@@ -37,23 +36,12 @@ class Procfs:
                 "the exec record source `procfs` can't tell who is held from inside a child pid namespace"
             )
 
-    def take(self, event: Event) -> ExecRecord | None:
+    def keeper_fds(self) -> dict[str, int]:
         """See ExecRecordSource."""
-        return None
-
-    def table(self) -> None:
-        """See ExecRecordSource."""
+        return {}
 
     def expect(self, names: Iterable[str]) -> None:
         """See ExecRecordSource."""
-
-    def host_pid(self, event: Event, group: Group) -> int:
-        """See ExecRecordSource."""
-        return event.pid
-
-    def pending(self, number: int, group: Group) -> int:
-        """See ExecRecordSource."""
-        return 0
 
     def exits(self) -> None:
         """See ExecRecordSource."""

@@ -8,7 +8,6 @@ from typing import Protocol
 import msgspec
 
 from startgate.exits import ExitMemory
-from startgate.kernel.fanotify import Event, Group
 from startgate.kernel.process import Facts, ProcessId
 
 
@@ -68,36 +67,15 @@ class Sightings(Protocol):
 
 
 class ExecRecordSource(Protocol):
-    """Where the reading thread gets the record of an event from."""
+    """What records execs in the kernel. The keeper takes the record of each event that it reads."""
 
     name: str
 
-    def take(self, event: Event) -> ExecRecord | None:
-        """Return the record of this event; call it exactly once per event, in reading order.
-
-        Never waits. None: this source can't tell without waiting.
-        """
-
-    def table(self) -> int | None:
-        """Return the fd of the BPF map in which the record of an event is found by its thread id.
-
-        None: only `take` knows where it is.
-        """
+    def keeper_fds(self) -> dict[str, int]:
+        """Return what the keeper needs to take records: of ``table``, ``queue``, ``pending``."""
 
     def expect(self, names: Iterable[str]) -> None:
         """Be quick where files of these names are executed; others are no less safe, but slower."""
-
-    def host_pid(self, event: Event, group: Group) -> int:
-        """Return the event's pid in the initial pid namespace, 0 where it can't be told.
-
-        A thread id for a group made with ``report_tid``. On the reading thread only.
-        """
-
-    def pending(self, number: int, group: Group) -> int:
-        """Return the host pid of the event that was read as fd `number` and is not answered.
-
-        0: there is none, or this source can't tell.
-        """
 
     def exits(self) -> ExitMemory | None:
         """Return what remembers the wait statuses of processes, if this source can."""

@@ -9,9 +9,10 @@ import queue
 import select
 import threading
 from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 from startgate.kernel import files, layers
-from startgate.kernel.fanotify import FAN_OPEN_EXEC_PERM, Group
+from startgate.kernel.fanotify import FAN_OPEN_EXEC_PERM
 from startgate.kernel.inotify import Inotify
 from startgate.runtimes import configured
 
@@ -49,6 +50,13 @@ DIRECTORIES = (
 )
 
 
+class Marker(Protocol):
+    """A fanotify group, or who has one."""
+
+    def mark(self, mask: int, path: str) -> None:
+        """Mark the inode that `path` names. Raises OSError."""
+
+
 class RuntimeBinaries:
     """Marks the runtime binaries in a fanotify group; owns an inotify instance, and a thread.
 
@@ -57,7 +65,7 @@ class RuntimeBinaries:
     directories (`runc.dpkg-new`), so that they are when the rename happens.
     """
 
-    def __init__(self, group: Group, extra: Sequence[str] = (), host: str = "/") -> None:
+    def __init__(self, group: Marker, extra: Sequence[str] = (), host: str = "/") -> None:
         """`extra` are paths of further binaries, whatever their name; `host` the host's root.
 
         What engines are configured to execute is added: see `configured`.

@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Starting the guard's children. fork(2), never vfork: the execve of a worker may be held by our own yard. */
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "channel.h"
+#include "door.h"
+#include "guard.h"
+
+static const int UNHEARD[] = {SIGINT, SIGTERM, SIGHUP, SIGUSR2, SIGQUIT};
+
+/* Close all fds but stdin, stdout, stderr and these. */
+static void keep_only(const int *kept, size_t count)
+{
+	unsigned from = 3;
+
+	for (;;) {
+		unsigned next = ~0u;
+
+		for (size_t i = 0; i < count; i++)
+			if (kept[i] >= (int)from && (unsigned)kept[i] < next)
+				next = (unsigned)kept[i];
+		if (next > from)
+			syscall(__NR_close_range, from, next == ~0u ? next : next - 1, 0);
+		if (next == ~0u)
+			return;
+		from = next + 1;
+	}
+}
+
+static void end_with_parent(pid_t parent)
+{
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (getppid() != parent)
+		_exit(0);
+}
+
+static void deaf_to_signals(void)
+{
+	sigset_t none;
+
+	for (size_t i = 0; i < sizeof(UNHEARD) / sizeof(UNHEARD[0]); i++)
+		signal(UNHEARD[i], SIG_IGN); /* SIGKILL and SIGSTOP are left; the guard continues who is stopped */
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+static _Noreturn void be_keep(struct guard *g, struct keep *k, const struct records *records, pid_t parent)
+{
+	const int kept[] = {k->group, k->guard, k->memory, k->alert, records->table, records->queue, records->pending};
+
+	end_with_parent(parent);
+	keep_only(kept, sizeof(kept) / sizeof(kept[0]));
+	deaf_to_signals();
+	k->settings = g->settings;
+	if (keep_open(k)) {
+		say(k->name, "can't start: %s", strerror(errno));
+		_exit(1);
+	}
+	if (k->kind == COMMANDS) {
+		prctl(PR_SET_NAME, "startgate-door");
+		door(k, records);
+	}
+	prctl(PR_SET_NAME, "startgate-yard");
+	yard(k, records);
+}
+
+static int start_keep(struct guard *g, struct child *child, struct keep *k, const struct records *records)
+{
+	pid_t parent = getpid();
+	int ends[2];
+
+	child->memory = table_create(k->name);
+	if (child->memory < 0 || channel_pair(ends))
+		return -1;
+	child->table = table_map(child->memory);
+	if (!child->table)
+		return -1;
+	k->guard = ends[1];
+	k->memory = child->memory;
+	k->alert = g->alert;
+	child->pid = fork();
+	if (child->pid == 0)
+		be_keep(g, k, records, parent);
+	close(ends[1]);
+	child->control = ends[0];
+	child->asked = 0;
+	child->heard = now();
+	return child->pid < 0 ? -1 : 0;
+}
+
+int start_door(struct guard *g)
+{
+	static struct keep k = {.name = "door", .kind = COMMANDS};
+	int failed;
+
+	k.group = g->commands;
+	failed = start_keep(g, &g->door, &k, &g->records);
+	close(g->commands); /* the door alone has it: nothing that happens to us holds anybody */
+	g->commands = -1;
+	return failed;
+}
+
+int start_yard(struct guard *g)
+{
+	static struct keep k = {.name = "yard", .kind = CONTAINERS};
+	static struct records records;
+
+	records = (struct records){.table = -1, .queue = -1, .pending = g->records.pending};
+	k.group = g->containers;
+	return start_keep(g, &g->yard, &k, &records);
+}
+
+static void inherit(char *numbers)
+{
+	for (char *at = strtok(numbers, ","); at; at = strtok(NULL, ","))
+		fcntl(atoi(at), F_SETFD, 0);
+}
+
+static _Noreturn void be_worker(struct guard *g, int control, int go, pid_t parent)
+{
+	char text[16], byte;
+	sigset_t late;
+
+	end_with_parent(parent);
+	inherit(g->kept);
+	fcntl(control, F_SETFD, 0);
+	snprintf(text, sizeof(text), "%d", control);
+	setenv("STARTGATE_CONTROL", text, 1);
+	sigemptyset(&late);
+	sigaddset(&late, SIGHUP); /* it would be killed by it before it knows what to do */
+	sigprocmask(SIG_SETMASK, &late, NULL);
+	signal(SIGPIPE, SIG_DFL);
+	if (read(go, &byte, 1) != 1)
+		_exit(1);
+	execv(g->command[0], g->command);
+	_exit(127);
+}
+
+/*
+ * Start a worker. Its execve may be held by the yard itself, where some container's program is Python, or the
+ * dynamic loader: so the door and the yard know its pid first.
+ */
+pid_t spawn_worker(struct guard *g, int control)
+{
+	pid_t parent = getpid(), pid;
+	int go[2];
+
+	if (pipe2(go, O_CLOEXEC))
+		return -1;
+	pid = fork();
+	if (pid == 0) {
+		close(go[1]);
+		be_worker(g, control, go[0], parent);
+	}
+	close(go[0]);
+	if (pid > 0) {
+		control_send(g->door.control, OWN_PROCESS, pid, -1);
+		control_send(g->yard.control, OWN_PROCESS, pid, -1);
+		if (write(go[1], "", 1) < 0)
+			say("keeper", "a worker does not start: %s", strerror(errno));
+	}
+	close(go[1]);
+	return pid;
+}
+
+int any_thread(pid_t process, int (*is)(pid_t thread))
+{
+	char path[64];
+	struct dirent *entry;
+	int found = 0;
+	DIR *tasks;
+
+	snprintf(path, sizeof(path), "/proc/%d/task", process);
+	tasks = opendir(path);
+	if (!tasks)
+		return 0;
+	while (!found && (entry = readdir(tasks)))
+		if (entry->d_name[0] != '.')
+			found = is(atoi(entry->d_name));
+	closedir(tasks);
+	return found;
+}

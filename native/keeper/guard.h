@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef KEEPER_GUARD_H
+#define KEEPER_GUARD_H
+
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "keep.h"
+#include "records.h"
+
+#define MARK_SOCKETS 4
+#define OLD_MAX 8
+
+struct child {
+	pid_t pid;     /* 0: none */
+	int control;   /* socket, or -1 */
+	int memory;    /* memfd of its table */
+	struct table *table;
+	uint64_t asked; /* when a CHECK went out that is not answered, or 0 */
+	uint64_t heard;
+};
+
+/* The group of a yard that was thrown away, as long as something in it may wait. */
+struct old_group {
+	int group; /* -1: none */
+	pid_t drainer;
+	uint64_t look; /* when to look after it */
+	int tries;
+};
+
+enum guard_state {
+	FIRST,	  /* the first worker starts: if it can't, we end */
+	STARTING, /* a next one starts */
+	WORKING,  /* it holds */
+};
+
+struct guard {
+	int epoll, signals, alert;
+	int program;	/* pid of the program that we keep for, then its pidfd; -1 */
+	int commands;	/* fanotify groups: the door's, ours only until it runs */
+	int containers; /* the yard's, too: never read, only flushed and answered */
+	struct records records;
+	struct settings settings;
+	struct child door, yard, worker;
+	struct old_group old[OLD_MAX];
+	char **words;	/* our command line */
+	char **command; /* the worker's; NULL: it is not ours to start */
+	char *kept;	/* numbers of the fds that a worker inherits */
+	int past;	/* we are the next version of a guard that ran before */
+	enum guard_state state;
+	int introduced; /* the worker has its sockets */
+	int failures, silences;
+	/* CLOCK_MONOTONIC, ns; 0: never */
+	uint64_t born, active, tick, restart, start_limit, stopping, watchdog, watchdog_period, unread_since;
+};
+
+_Noreturn void guard_run(struct guard *guard);
+void recover(struct guard *guard, const char *why);
+void close_worker(struct guard *guard);
+/* The yard is another one: who it is for, and whom it is not to hold. */
+void introduce_new_yard(struct guard *guard);
+/* options.c */
+int guard_parse(struct guard *guard, int count, char **words);
+void upgrade_guard(struct guard *guard);
+/* children.c */
+int start_door(struct guard *guard);
+int start_yard(struct guard *guard);
+pid_t spawn_worker(struct guard *guard, int control);
+int any_thread(pid_t process, int (*is)(pid_t thread));
+/* replace.c */
+int unread_events(int group);
+void replace_yard(struct guard *guard, const char *why);
+void on_drained(struct guard *guard, pid_t pid);
+void drain_old_groups(struct guard *guard, uint64_t at);
+uint64_t next_drain(const struct guard *guard);
+
+#endif
