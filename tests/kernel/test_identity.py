@@ -56,7 +56,7 @@ def test_an_image_that_is_known(
 ) -> None:
     code, told = start(runc, storage, name, watching, tmp_path)
     assert (code, told.engine, told.image) == (0, "podman", "good.example/app:1")
-    assert told.unknown == ("labels", "image_digest")
+    assert told.unknown == ("name", "image_digest", "labels")
 
 
 @pytest.mark.parametrize(

@@ -269,7 +269,7 @@ def test_podman(file: str) -> None:
 def test_podman_with_another_caller() -> None:
     """Not this container's conmon: the name comes from the storage."""
     told = found(podman_container(), "/run/runc", containers_json(), "conmon", "-c", OTHER, "-n", "theirs")
-    assert (told.name, told.unknown) == ("stored", ("labels", "image_digest"))
+    assert (told.name, told.unknown) == ("stored", ("image_digest", "labels"))
 
 
 def test_podman_whose_user_writes_the_annotations_of_cri_o() -> None:
@@ -295,7 +295,7 @@ def test_podmans_storage_is_a_mark_of_it_and_cri_os_is_not() -> None:
 def test_podman_without_its_files() -> None:
     told = found(podman_container(), "/run/runc")
     assert (told.engine, told.name, told.image) == ("podman", None, None)
-    assert told.unknown == ("labels", *ALL_OF_IMAGE)
+    assert told.unknown == ("name", *ALL_OF_IMAGE, "labels")
 
 
 def test_a_container_of_a_podman_pod_is_not_cri_os() -> None:

@@ -62,25 +62,28 @@ def identify(
 
 
 def _complete(container: Container, known: Known) -> Container:
-    fitting = Fitting()
+    fitting, image = Fitting(), known.image
+    texts = {
+        "name": known.name,
+        "image": image.text,
+        "image_reference": image.reference,
+        "image_id": image.id,
+        "image_digest": image.digest,
+    }
+    unknown = [name for name, text in texts.items() if text is None]
+    given = {name: printable(text) for name, text in texts.items() if text}
+    if image.text == "":
+        given["image"] = ""  # as opposed to null: it has none
     return replace(
         container,
+        **given,
         engine=known.engine,
-        name=_text(known.name) or container.name,
-        image=_text(known.image),
-        image_reference=_text(known.image_reference),
-        image_id=_text(known.image_id),
-        image_digest=_text(known.image_digest),
-        labels=fitting.pairs("labels", known.labels),
+        labels=fitting.pairs("labels", known.labels or {}),
         kubernetes=known.kubernetes and _clipped(known.kubernetes, fitting),
-        hostname=container.hostname or _text(known.hostname),
+        hostname=container.hostname or (known.hostname and printable(known.hostname)),
         truncated=container.truncated + fitting.cut,
-        unknown=known.unknown,
+        unknown=(*unknown, *(("labels",) if known.labels is None else ())),
     )
-
-
-def _text(text: str | None) -> str | None:
-    return None if text is None else printable(text)
 
 
 def _clipped(pod: Kubernetes, fitting: Fitting) -> Kubernetes:

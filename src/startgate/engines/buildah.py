@@ -9,7 +9,7 @@ from __future__ import annotations
 import posixpath
 
 from startgate.engines import reference
-from startgate.engines.facts import IMAGE, Facts, Known
+from startgate.engines.facts import Facts, Image, Known
 
 
 def describe(facts: Facts) -> Known | None:
@@ -18,15 +18,9 @@ def describe(facts: Facts) -> Known | None:
     if not directory.startswith("buildah") or facts.container.id != f"buildah-{directory}":
         return None
     told = _containerenv(facts, posixpath.join(facts.bundle, "run/.containerenv"))
-    image = told.get("image")
-    return Known(
-        "buildah",
-        name=told.get("name"),
-        image=image,
-        image_reference=reference.full(image) if image else None,
-        image_id=reference.digest_of(told.get("imageid")),
-        unknown=("image_digest",) if told else ("name", *IMAGE),
-    )
+    text = told.get("image")
+    image = Image(text, text and reference.full(text), reference.digest_of(told.get("imageid")))
+    return Known("buildah", told.get("name"), image, labels={})
 
 
 def _containerenv(facts: Facts, path: str) -> dict[str, str]:

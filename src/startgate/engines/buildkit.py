@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import posixpath
 
-from startgate.engines.facts import IMAGE, Facts, Known
+from startgate.engines.facts import Facts, Known
 
 
 def describe(facts: Facts) -> Known | None:
@@ -15,5 +15,5 @@ def describe(facts: Facts) -> Known | None:
     directory, identity = posixpath.split(facts.bundle)
     own = posixpath.basename(directory) == "executor" and identity == facts.container.id
     if own or facts.task_namespace == "buildkit":
-        return Known("buildkit", unknown=IMAGE)
+        return Known("buildkit", name="", labels={})
     return None

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 from startgate.engines import reference
 from startgate.engines.containerd_database import Cri, Metadata, Stored, stored
-from startgate.engines.facts import IMAGE, Facts, Known
+from startgate.engines.facts import NO_IMAGE, Facts, Image, Known
 from startgate.events import Kubernetes
 
 _CRI = "io.kubernetes.cri."
@@ -43,33 +43,32 @@ def _notes(facts: Facts) -> Mapping[str, str]:
 def _of_client(facts: Facts, found: Stored | None) -> Known:
     """Of ctr, nerdctl, or another client of containerd."""
     if found is None:
-        return Known("containerd", facts.container.id, unknown=(*IMAGE, "labels"))
-    full = reference.full(found.image) if found.image else None
-    return Known(
-        "containerd",
-        name=found.labels.get("nerdctl/name", facts.container.id),
-        image=found.image or "",  # `ctr run --rootfs` has none
-        image_reference=full if full == found.image else None,  # a short name is none in Docker's sense
-        image_id=found.image_id,
-        image_digest=found.image_digest,
-        labels=found.labels,
-        unknown=tuple(_missing(found) if found.image else ()),
-    )
+        return Known("containerd", facts.container.id)
+    name = found.labels.get("nerdctl/name", facts.container.id)
+    return Known("containerd", name, _client_image(found), found.labels)
 
 
-def _missing(found: Stored) -> list[str]:
-    return [name for name in ("image_id", "image_digest") if getattr(found, name) is None]
+def _client_image(found: Stored) -> Image:
+    if not found.image:
+        return NO_IMAGE  # `ctr run --rootfs`
+    full = reference.full(found.image)
+    # A short name is none in Docker's sense.
+    return Image(found.image, full if full == found.image else "", found.image_id, found.image_digest)
 
 
 def _of_cri(facts: Facts, found: Stored, own: Cri) -> Known:
-    pod, sandbox = found.pod, own is found.pod
-    at = pod.config.metadata if pod else Metadata()
-    typed = own.config.image.user_specified_image or own.image_name or _notes(facts).get(f"{_CRI}image-name")
-    image = (typed if not sandbox else None) or found.image
-    full = reference.full(image) if image else None
-    identity, digest = own.image_ref or found.image_id, own.image_digest or found.image_digest
-    given = {"image": image, "image_reference": full, "image_id": identity, "image_digest": digest}
-    kubernetes = Kubernetes(
+    pod = found.pod
+    kubernetes = _pod(facts, own, pod)
+    labels = (pod.config.labels or {}) | dict(found.labels) if pod else None
+    hostname = _hostname(facts, kubernetes.sandbox_id)
+    image = _cri_image(facts, found, own)
+    return Known("containerd", own.config.metadata.name, image, labels, kubernetes, hostname)
+
+
+def _pod(facts: Facts, own: Cri, pod: Cri | None) -> Kubernetes:
+    """`pod` is the sandbox's record: its own, for a sandbox."""
+    sandbox, at = own is pod, pod.config.metadata if pod else Metadata()
+    return Kubernetes(
         namespace=at.namespace,
         pod=at.name,
         pod_uid=at.uid,
@@ -79,23 +78,20 @@ def _of_cri(facts: Facts, found: Stored, own: Cri) -> Known:
         attempt=own.config.metadata.attempt,
         annotations=(pod.config.annotations if pod else None) or {},
     )
-    return Known(
-        "containerd",
-        name=own.config.metadata.name,
-        labels=((pod.config.labels if pod else None) or {}) | dict(found.labels),
-        kubernetes=kubernetes,
-        hostname=_hostname(facts, kubernetes.sandbox_id),
-        unknown=(*(name for name, value in given.items() if value is None), *(() if pod else ("labels",))),
-        **given,
-    )
+
+
+def _cri_image(facts: Facts, found: Stored, own: Cri) -> Image:
+    """The kubelet gives an image by its id, and beside it what the pod's author wrote."""
+    typed = own.config.image.user_specified_image or own.image_name or _notes(facts).get(f"{_CRI}image-name")
+    text = (typed if own is not found.pod else None) or found.image
+    identity, digest = own.image_ref or found.image_id, own.image_digest or found.image_digest
+    return Image(text, text and reference.full(text), identity, digest)
 
 
 def _of_annotations(facts: Facts) -> Known:
     def note(name: str) -> str | None:
         return _notes(facts).get(_CRI + name)
 
-    image = note("image-name") or note("podsandbox.image-name")
-    full = reference.full(image) if image else None
     pod = Kubernetes(
         namespace=note("sandbox-namespace"),
         pod=note("sandbox-name"),
@@ -104,14 +100,13 @@ def _of_annotations(facts: Facts) -> Known:
         sandbox_id=note("sandbox-id"),
         container_type=note("container-type"),
     )
+    text = note("image-name") or note("podsandbox.image-name")
     return Known(
         "containerd",
         name=pod.container or pod.pod,
-        image=image,
-        image_reference=full,
+        image=Image(text, text and reference.full(text)),
         kubernetes=pod,
         hostname=_hostname(facts, pod.sandbox_id),
-        unknown=(*(IMAGE[2:] if full else IMAGE[1:] if image else IMAGE), "labels"),
     )
 
 

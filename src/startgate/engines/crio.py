@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import msgspec
 
 from startgate.engines import reference
-from startgate.engines.facts import IMAGE, Facts, Known, text_map
+from startgate.engines.facts import Facts, Image, Known, text_map
 from startgate.events import Kubernetes
 from startgate.foreign import UNDECODABLE
 
@@ -39,10 +39,15 @@ def describe(facts: Facts) -> Known | None:
     notes = facts.container.annotations
     kind = notes.get(f"{_CRIO}ContainerType")
     if kind is None:
-        return Known("cri-o", unknown=("name", *IMAGE, "labels")) if _by_conmon(facts) else None
-    own, of_pod = text_map(notes.get(f"{_CRIO}Labels")), _of_sandbox(facts, kind)
-    labels = text_map(of_pod.get(f"{_CRIO}Labels")) if of_pod is not None else None
-    pod = Kubernetes(
+        return Known("cri-o") if _by_conmon(facts) else None
+    sandbox = _of_sandbox(facts, kind)
+    pod = _pod(notes, kind, sandbox or {})
+    name = pod.container or pod.pod or notes.get(f"{_CRIO}Name")
+    return Known("cri-o", name, _image(notes), _labels(notes, sandbox), pod)
+
+
+def _pod(notes: Mapping[str, str], kind: str, sandbox: Mapping[str, str]) -> Kubernetes:
+    return Kubernetes(
         namespace=notes.get(f"{_POD}namespace") or notes.get(f"{_CRIO}Namespace"),
         pod=notes.get(f"{_POD}name") or notes.get(f"{_CRIO}KubeName"),
         pod_uid=notes.get(f"{_POD}uid"),
@@ -50,20 +55,17 @@ def describe(facts: Facts) -> Known | None:
         sandbox_id=notes.get(f"{_CRIO}SandboxID"),
         container_type=kind,
         attempt=_attempt(notes),
-        annotations=text_map((of_pod or {}).get(f"{_CRIO}Annotations")) or {},
+        annotations=text_map(sandbox.get(f"{_CRIO}Annotations")) or {},
     )
-    images = _images(notes)
-    return Known(
-        "cri-o",
-        name=pod.container or pod.pod or notes.get(f"{_CRIO}Name"),
-        labels=(labels or {}) | (own or {}),
-        kubernetes=pod,
-        unknown=(
-            *(name for name, value in images.items() if value is None),
-            *(("labels",) if own is None or labels is None else ()),
-        ),
-        **images,
-    )
+
+
+def _labels(notes: Mapping[str, str], sandbox: Mapping[str, str] | None) -> Mapping[str, str] | None:
+    """Return the container's labels and its pod's; None where either can't be read."""
+    own = text_map(notes.get(f"{_CRIO}Labels"))
+    if own is None or sandbox is None:
+        return None
+    of_pod = text_map(sandbox.get(f"{_CRIO}Labels", "{}"))
+    return None if of_pod is None else of_pod | own
 
 
 def _by_conmon(facts: Facts) -> bool:
@@ -88,17 +90,17 @@ def _of_sandbox(facts: Facts, kind: str) -> Mapping[str, str] | None:
     return found.annotations if found else None
 
 
-def _images(notes: Mapping[str, str]) -> dict[str, str | None]:
+def _image(notes: Mapping[str, str]) -> Image:
     """`Image` is what was asked for; `ImageName` some name of that image; `ImageRef` its id or a digest."""
-    asked = notes.get(f"{_CRIO}Image") or notes.get(f"{_CRIO}ImageName")
+    text = notes.get(f"{_CRIO}Image") or notes.get(f"{_CRIO}ImageName")
     ref = notes.get(f"{_CRIO}ImageRef", "")
-    digests = [ref, *_digests(notes), asked or ""]
-    return {
-        "image": asked,
-        "image_reference": reference.full(asked) if asked else None,
-        "image_id": None if "@" in ref else reference.digest_of(ref),
-        "image_digest": next((each.partition("@")[2] for each in digests if "@" in each), None),
-    }
+    named = [each for each in (ref, *_digests(notes), text or "") if "@" in each]
+    return Image(
+        text,
+        text and reference.full(text),
+        id=None if "@" in ref else reference.digest_of(ref),
+        digest=named[0].partition("@")[2] if named else None,
+    )
 
 
 def _digests(notes: Mapping[str, str]) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import msgspec
 
 from startgate.engines import reference
-from startgate.engines.facts import IMAGE, Facts, Known
+from startgate.engines.facts import Facts, Image, Known
 
 _ABOVE = ("../../..", "../../../..")
 """From a root file system to DATA: the second of devicemapper."""
@@ -61,9 +61,10 @@ def describe(facts: Facts) -> Known | None:
         path = posixpath.join(data, "containers", facts.container.id, "config.v2.json")
         found = facts.decode(path, _container)
         if found and found.id == facts.container.id:
-            return _known(facts, data, found)
+            name = found.name.removeprefix("/")
+            return Known("docker", name, _image(facts, data, found), found.config.labels or {})
     if namespace == "moby" or _is_dockers(facts.state_root):
-        return Known("docker", unknown=("name", *IMAGE, "labels"))
+        return Known("docker")
     return None
 
 
@@ -85,28 +86,18 @@ def _places(facts: Facts) -> Iterator[str]:
         yield posixpath.join(facts.bundle, _OWN_CONTAINERD)
 
 
-def _known(facts: Facts, data: str, found: _Container) -> Known:
-    """The name that was typed may be an id, and may name another image by now."""
+def _image(facts: Facts, data: str, found: _Container) -> Image:
+    """What was typed may be an id, and may name another image by now."""
     typed, identity = found.config.image, reference.digest_of(found.image)
-    digest = found.image_manifest.digest if found.image_manifest else None
-    names = None if digest else _names(facts, data, found)
-    unknown = [] if digest or names is not None else ["image_digest"]
-    full = reference.full(typed) if typed else None
-    if typed and identity and reference.may_be_id(typed, identity) and full not in (names or ()):
-        full = None
-        unknown.append("image_reference")
     if typed is None:
-        unknown = list(IMAGE)
-    return Known(
-        "docker",
-        name=found.name.removeprefix("/") or None,
-        image=typed,
-        image_reference=full,
-        image_id=identity,
-        image_digest=digest or _digest(names or (), full),
-        labels=found.config.labels or {},
-        unknown=tuple(unknown),
-    )
+        return Image(id=identity)
+    names, full = _names(facts, data, found), reference.full(typed)
+    if identity and reference.may_be_id(typed, identity) and full not in (names or ()):
+        full = None
+    digest = found.image_manifest.digest if found.image_manifest else None
+    if not digest and names is not None:
+        digest = _digest(names, full)
+    return Image(typed, full, identity, digest)
 
 
 def _names(facts: Facts, data: str, found: _Container) -> tuple[str, ...] | None:
@@ -120,9 +111,12 @@ def _names(facts: Facts, data: str, found: _Container) -> tuple[str, ...] | None
     return tuple(filter(None, (reference.full(name) for name, of in every if of == found.image)))
 
 
-def _digest(names: tuple[str, ...], full: str | None) -> str | None:
-    """Return the digest under which a registry has the image: the named repository's, if there is one."""
+def _digest(names: tuple[str, ...], full: str | None) -> str:
+    """Return the digest under which a registry has the image: the named repository's, if there is one.
+
+    Empty: none has it.
+    """
     known = [name.partition("@") for name in names if "@" in name]
     own = reference.repository(full) if full else None
     known.sort(key=lambda parts: parts[0] != own)
-    return known[0][2] if known else None
+    return known[0][2] if known else ""

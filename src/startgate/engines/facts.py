@@ -6,8 +6,8 @@ import os
 import posixpath
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, TypeVar
 
 import msgspec
 
@@ -18,8 +18,6 @@ T = TypeVar("T")
 
 LIMIT = 16 << 20
 """Bytes of the largest file of root's engines that is read whole."""
-IMAGE = ("image", "image_reference", "image_id", "image_digest")
-"""The fields that tell of an image."""
 _TASK = re.compile(r"/io\.containerd\.runtime\.v[12]\.\w+/([^/]+)/([^/]+)")
 
 
@@ -92,22 +90,31 @@ class Facts:
             return None
 
 
+class Image(NamedTuple):
+    """An image, as its engine knows it. None: it could not be found out; empty: there is none."""
+
+    text: str | None = None
+    """As the engine shows it."""
+    reference: str | None = None
+    id: str | None = None
+    digest: str | None = None
+
+
+NO_IMAGE, UNKNOWN_IMAGE = Image("", "", "", ""), Image()
+
+
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What an engine knows of a container. None, or empty: the engine has none, unless it is `unknown`."""
+    """What an engine knows of a container. None: it could not be found out; empty: there is none."""
 
     engine: str
     name: str | None = None
-    image: str | None = None
-    image_reference: str | None = None
-    image_id: str | None = None
-    image_digest: str | None = None
-    labels: Mapping[str, str] = field(default_factory=dict)
+    image: Image = UNKNOWN_IMAGE
+    labels: Mapping[str, str] | None = None
     kubernetes: Kubernetes | None = None
+    """None: it is of no pod."""
     hostname: str | None = None
     """Where config.json has none: a pod's container has its sandbox's."""
-    unknown: tuple[str, ...] = ()
-    """The fields that the engine knows, and that were not found."""
 
 
 def option(words: list[str], name: str) -> str | None:

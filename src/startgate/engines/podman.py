@@ -13,7 +13,7 @@ import posixpath
 import msgspec
 
 from startgate.engines import reference
-from startgate.engines.facts import IMAGE, Facts, Known, option
+from startgate.engines.facts import NO_IMAGE, Facts, Image, Known, option
 from startgate.engines.podman_database import Config, config_of
 from startgate.events import Container, Kubernetes
 from startgate.foreign import UNDECODABLE
@@ -64,32 +64,24 @@ def _says_so(container: Container) -> bool:
 
 
 def _known(facts: Facts, config: Config | None, stored: _Stored | None) -> Known:
-    image = config.image_name if config else _metadata_of(stored).image_name
-    identity = (config.image_id if config else None) or (stored.image if stored else None)
-    if config and config.rootfs and not image:
-        image = ""  # `podman run --rootfs` has none
-    names = (
-        config.name if config else None,
-        option(facts.conmon(), "-n"),
-        *((stored and stored.names) or ()),
-    )
-    digest = _digest(facts, identity) if identity else None
-    unknown = [] if config else ["labels"]
-    if not image:
-        unknown += () if image == "" else IMAGE
-    elif digest is None:
-        unknown.append("image_digest")
+    stored_names = (stored.names if stored else None) or ()
+    names = (config.name if config else None, option(facts.conmon(), "-n"), *stored_names)
     return Known(
         "podman",
         name=next(filter(None, names), None),
-        image=image,
-        image_reference=reference.full(image) if image else None,
-        image_id=reference.digest_of(identity),
-        image_digest=digest,
-        labels=(config.labels if config else None) or {},
-        kubernetes=_pod(facts.container),
-        unknown=tuple(unknown),
+        image=_image(facts, config, stored),
+        labels=(config.labels or {}) if config else None,
+        kubernetes=_pod(facts.container) if config is None or config.pod else None,
     )
+
+
+def _image(facts: Facts, config: Config | None, stored: _Stored | None) -> Image:
+    if config and config.rootfs and not config.image_name:
+        return NO_IMAGE  # `podman run --rootfs`
+    text = (config.image_name if config else _metadata_of(stored).image_name) or None
+    identity = (config.image_id if config else None) or (stored.image if stored else None)
+    digest = _digest(facts, identity) if identity else None
+    return Image(text, text and reference.full(text), reference.digest_of(identity), digest)
 
 
 def _pod(container: Container) -> Kubernetes | None:

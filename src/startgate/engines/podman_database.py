@@ -22,6 +22,7 @@ class Config(msgspec.Struct, frozen=True):
     image_name: str | None = msgspec.field(default=None, name="rootfsImageName")
     """The full name; empty with ``--rootfs``."""
     rootfs: str = ""
+    pod: str | None = None
 
 
 _config = msgspec.json.Decoder(Config)
