@@ -106,9 +106,10 @@ NAMES = [rule.name for rule in POLICY.rules]
 def container(config: dict[str, Any], **more: Any) -> Container:
     """Return the record of a config.json whose mounts' sources are no links."""
     decoded = oci.decode_config(json.dumps(config).encode())
-    record = describe.container_of(
-        Container(id="0123abcd", bundle="/b", engine="docker", image="docker.io/library/x"), decoded, ALL
+    start = Container(
+        id="0123abcd", bundle="/b", engine="docker", image="x", image_reference="docker.io/library/x:latest"
     )
+    record = describe.container_of(start, decoded, ALL)
     shared = shared_namespaces(
         oci.namespace_paths(decoded), HOST, HOST, lambda path: HOST["net"] if path == NETNS_OF_HOST else 99
     )
@@ -244,14 +245,16 @@ def test_what_matches(config: dict[str, Any], rules: set[str]) -> None:
     ("image", "engine", "matched"),
     [
         ("registry.example.com/team/app:1", "docker", False),
-        ("docker.io/library/nginx", "podman", False),
-        ("nginx", "docker", True),
+        ("docker.io/library/nginx:latest", "podman", False),
+        ("docker.io/evil/nginx:latest", "docker", True),
         ("evil.example.com/registry.example.com/x", "containerd", True),
+        (None, "podman", True),
+        (None, "buildkit", False),
         (None, None, False),
     ],
 )
 def test_registries(image: str | None, engine: str | None, matched: bool) -> None:
-    record = container(DOCKER, image=image, engine=engine)
+    record = container(DOCKER, image_reference=image, engine=engine)
     assert ("allowed-registries" in matches(record)) == matched
 
 

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from startgate import engines
 from startgate.cli.containers import choose, scan
+from startgate.engines.reference import full
 from startgate.errors import BundleError, StartgateError, UsageError
 from startgate.events import Container, Deny, Event, Note, Process, timestamp
 from startgate.foreign import UNDECODABLE, json_line, one_line
@@ -80,6 +81,10 @@ class Trial:
             self.container,
             annotations=self.container.annotations | added,
             image=image or self.container.image,
+            image_reference=full(image) if image else self.container.image_reference,
+            unknown=tuple(
+                name for name in self.container.unknown if not (image and name.startswith("image"))
+            ),
         )
         return Trial(container, self.document | ({"annotations": added} if added else {}))
 
