@@ -24,6 +24,7 @@ ENGINES := $(if $(shell command -v dockerd),,docker.io) $(if $(shell command -v 
 	   $(if $(shell grep -s Y /sys/module/apparmor/parameters/enabled),apparmor)
 VM_APT := qemu-system-x86 kmod zstd debian-archive-keyring systemd
 ARM64_APT := qemu-system-arm
+BARE_APT := debootstrap debian-archive-keyring git
 VM_SYSTEMD = $(PY) vm/vm.py run 6.1 --systemd --rw $(CURDIR) --timeout 1800 --env STARTGATE_TEST_SLOWNESS=15 \
 	     --env STARTGATE_TEST_SYSTEMD=1 --env STARTGATE_REQUIRE_KERNEL=1 -- \
 	     $(PY) -m pytest -q tests/systemd --tb=short -p no:cacheprovider
@@ -39,9 +40,9 @@ HELD = @mkdir -p build; $(VENV)/bin/startgate doctor >build/doctor.txt; \
 	  *) cat build/doctor.txt; exit 1 ;; \
 	esac
 
-.PHONY: help root run test stages fuzz setup check bpf keeper apt test-apt vm-apt arm64-apt engines-apt lint types unit \
-	kernel engines engines-table newest test-newest faults faults-table soak engines-and-vm test-vm test-systemd \
-	kernel-table bench bench-check bench-peer update-tools clean clean-caches
+.PHONY: help root run test stages fuzz setup check bpf keeper apt test-apt vm-apt arm64-apt bare-apt engines-apt lint types \
+	unit kernel engines engines-table newest test-newest faults faults-table soak engines-and-vm test-vm test-bare bare-quick \
+	test-systemd kernel-table bench bench-check bench-peer update-tools clean clean-caches
 
 help: ## this list
 	@echo "startgate sees every container start before the container runs. As root, on Debian or Ubuntu:"
@@ -57,7 +58,7 @@ check: setup lint types unit ## lint, types and unit tests: seconds; needs no ro
 setup: apt $(VENV)/.ready bpf keeper ## install what is needed, build what is written in C
 
 # All of them, whatever fails. `newest` and the VM's stages say why where they can't be done.
-STAGES := lint types unit kernel faults engines-and-vm newest bench-check
+STAGES := lint types unit kernel faults engines-and-vm newest bench-check bare-quick
 stages:
 	@failed=(); for stage in $(STAGES); do \
 	  echo "== $$stage"; began=$$(date +%s); \
@@ -77,6 +78,8 @@ vm-apt:
 	$(call INSTALL,$(VM_APT))
 arm64-apt:
 	$(call INSTALL,$(ARM64_APT))
+bare-apt:
+	$(call INSTALL,$(BARE_APT))
 engines-apt: # from Debian 13 on Docker's client is a package of its own
 	$(if $(strip $(ENGINES)),$(call INSTALL,$(ENGINES)))
 	@command -v docker >/dev/null || packaging/apt-install.sh docker-cli
@@ -155,6 +158,11 @@ newest: # as a part of `test`: where it can be done
 KERNEL ?= $(KERNELS)
 test-vm: setup vm-apt $(if $(findstring arm64,$(KERNEL)),arm64-apt) ## the kernel tests on other kernels, in virtual machines; KERNEL=6.1 for one
 	$(PY) vm/matrix.py run $(KERNEL)
+BARE := $(if $(QUICK),--quick) $(SUITES)
+test-bare: bare-apt ## README's commands in bare Debian roots, from a fresh clone; SUITES=trixie for one, QUICK=1 without tests
+	python3 vm/bare.py $(BARE)
+bare-quick: bare-apt # as a part of `test`
+	python3 vm/bare.py --quick
 test-systemd: setup vm-apt ## the unit of packaging/ under a systemd that is PID 1, in a 6.1 VM
 	$(VM_SYSTEMD)
 kernel-table: ## write README's table from the results of `make test-vm` and a native run

@@ -24,7 +24,7 @@ class Apt:
             (directory / name).mkdir(parents=True)
         sources = directory / "sources.list"
         origin = f"deb [arch={architecture} signed-by={_keyring()}]"
-        sources.write_text("".join(f"{origin} {_mirror(suite)} {suite} main\n" for suite in suites))
+        sources.write_text("".join(f"{origin} {mirror(suite)} {suite} main\n" for suite in suites))
         self._options = _options(directory, sources, architecture)
         self.call("apt-get", "update")
 
@@ -82,7 +82,7 @@ def _keyring() -> Path:
     return _KEYRING
 
 
-def _mirror(suite: str) -> str:
+def mirror(suite: str) -> str:
     """Return the address that the machine itself uses for suites of this kind."""
     security = suite.endswith("-security")
     chosen = os.environ.get("STARTGATE_MIRROR_SECURITY" if security else "STARTGATE_MIRROR")

@@ -212,7 +212,7 @@ def test_a_create_that_fails_and_the_next_one_at_once(
         assert (created.container and created.container.bundle) == str(bundle)
         assert failed.container and (failed.container.bundle, failed.container.pid) == (str(broken), None)
         known = source != "procfs" or features.has_exit_info()  # else the shell may have reaped it before
-        assert failed.reason and ("256" in failed.reason.message or not known)
+        assert failed.reason and ("exit code 1" in failed.reason.message or not known)
         runtime("delete", "-f", name)
         watched.wait(lambda events: types(events).count("stopped") == 2)
         assert types(watched.of(name)).count("created") == 1
