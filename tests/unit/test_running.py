@@ -250,4 +250,4 @@ def test_the_usual_ones_that_exist(host: Host) -> None:
     for path in ("run/runc", "run/containerd/runc/k8s.io", "run/docker/runtime-runc/moby", "run/other"):
         (host.root / path).mkdir(parents=True)
     found = roots.usual(str(host.root))
-    assert found == ["/run/runc", "/run/containerd/runc/k8s.io", "/run/docker/runtime-runc/moby"]
+    assert found == ["/run/runc", "/run/docker/runtime-runc/moby", "/run/containerd/runc/k8s.io"]

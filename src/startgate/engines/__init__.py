@@ -1,43 +1,35 @@
 """What container engines know of a container: its name, image, labels, pod.
 
 Learnt from files, never from an engine's socket: the engine may hold a lock for the very start that
-we hold. Each engine is a module with `describe`; the first that knows the container tells. What
-tells an engine, and what it says, is nothing that a container's author can write.
+we hold. Each engine is a module, and a line of the table `ENGINES`: the first that knows the
+container tells. What tells an engine, and what it says, is nothing that a container's author can write.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 from msgspec.structs import replace
 
 from startgate.engines import buildah, buildkit, containerd, crio, docker, podman
+from startgate.engines.engine import Engine
 from startgate.engines.facts import LIMIT, Facts, Files, Known
 from startgate.events import Container, Kubernetes, printable
 from startgate.foreign import Fitting
 
-__all__ = ["OF_USERS", "Engine", "Facts", "Files", "identify"]
-
-
-class Engine(Protocol):
-    """One container engine."""
-
-    def __call__(self, facts: Facts) -> Known | None:
-        """Return what the engine knows of the container; None: it is not this engine's."""
+__all__ = ["ENGINES", "OF_USERS", "Engine", "Facts", "Files", "identify"]
 
 
 # Those that are told by places before those that may go by annotations: other engines' users write these.
 ENGINES: tuple[Engine, ...] = (
-    buildkit.describe,
-    docker.describe,
-    containerd.describe,
-    buildah.describe,
-    podman.describe,
-    crio.describe,
+    buildkit.ENGINE,
+    docker.ENGINE,
+    containerd.ENGINE,
+    buildah.ENGINE,
+    podman.ENGINE,
+    crio.ENGINE,
 )
-OF_USERS: tuple[Engine, ...] = (buildah.describe, podman.describe)
-"""Those that a user runs without being root, and that keep what they know in files of that user."""
+OF_USERS: tuple[Engine, ...] = tuple(engine for engine in ENGINES if engine.of_users)
 
 
 def identify(
@@ -56,7 +48,7 @@ def identify(
     """
     facts = Facts(container, state_root, files, caller, limit)
     for engine in among:
-        if known := engine(facts):
+        if known := engine.describe(facts):
             return _complete(container, known)
     return container
 

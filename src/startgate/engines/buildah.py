@@ -9,11 +9,12 @@ from __future__ import annotations
 import posixpath
 
 from startgate.engines import reference
+from startgate.engines.engine import Engine
 from startgate.engines.facts import Facts, Image, Known
 
 
 def describe(facts: Facts) -> Known | None:
-    """See engines.Engine."""
+    """See Engine."""
     directory = posixpath.basename(facts.bundle)
     if not directory.startswith("buildah") or facts.container.id != f"buildah-{directory}":
         return None
@@ -31,3 +32,6 @@ def _containerenv(facts: Facts, path: str) -> dict[str, str]:
         return {}
     pairs = (line.partition("=") for line in lines)
     return {key: value.strip('"') for key, _, value in pairs if value.strip('"')}
+
+
+ENGINE = Engine("buildah", describe, of_users=True)

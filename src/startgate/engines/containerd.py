@@ -9,10 +9,12 @@ own namespace.
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from startgate.engines import reference
+from startgate.engines.configuration import Configurations, strings, values
 from startgate.engines.containerd_database import Cri, Metadata, Stored, stored
+from startgate.engines.engine import Engine
 from startgate.engines.facts import NO_IMAGE, Facts, Image, Known
 from startgate.events import Kubernetes
 
@@ -22,7 +24,7 @@ _RUNTIME_ROOT = "/containerd/runc/"  # /run/containerd/runc/NAMESPACE
 
 
 def describe(facts: Facts) -> Known | None:
-    """See engines.Engine."""
+    """See Engine."""
     namespace = facts.task_namespace
     if namespace is None and _RUNTIME_ROOT in facts.state_root:
         namespace = posixpath.basename(facts.state_root)
@@ -116,3 +118,48 @@ def _hostname(facts: Facts, sandbox: str | None) -> str | None:
         if mount.destination == "/etc/hostname" and sandbox and mount.source.endswith(f"/{sandbox}/hostname"):
             return facts.line(mount.source)
     return None
+
+
+def _configured(files: Configurations) -> Iterator[object]:
+    """BinaryName, wherever a version of config.toml has it, also in what it imports."""
+    waiting, seen = [(pattern, 0) for pattern in _CONFIGURATIONS], set[str]()
+    while waiting:
+        pattern, depth = waiting.pop(0)
+        for path, config in files.toml(pattern):
+            if path in seen:
+                continue
+            seen.add(path)
+            yield from values(config, "BinaryName")
+            if depth < _IMPORTS:
+                directory = posixpath.dirname(path)
+                imports = strings(config.get("imports"))
+                waiting += [(posixpath.join(directory, each), depth + 1) for each in imports]
+
+
+_IMPORTS = 3
+_CONFIGURATIONS = (
+    "/etc/containerd/config.toml",
+    "/etc/containerd/conf.d/*.toml",
+    "/var/lib/rancher/*/agent/etc/containerd/config.toml",
+    "/etc/k0s/containerd.toml",
+    "/run/k0s/containerd-cri.toml",
+    "/var/snap/microk8s/current/args/containerd.toml",
+)
+
+
+ENGINE = Engine(
+    "containerd",
+    describe,
+    state_roots=(
+        "/run/containerd/runc/*",
+        "/run/k3s/containerd/runc/*",
+        "/var/snap/microk8s/common/run/containerd/runc/*",
+    ),
+    directories=(
+        "/var/lib/rancher/k3s/data/*/bin",
+        "/var/lib/rancher/rke2/data/*/bin",
+        "/var/lib/k0s/bin",
+        "/snap/microk8s/*/bin",
+    ),
+    configured=_configured,
+)

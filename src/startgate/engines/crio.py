@@ -7,11 +7,13 @@ write any annotation, so whatever has the marks of another engine is not CRI-O's
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import msgspec
 
 from startgate.engines import reference
+from startgate.engines.configuration import Configurations, table, tables
+from startgate.engines.engine import Engine
 from startgate.engines.facts import Facts, Image, Known, text_map
 from startgate.events import Kubernetes
 from startgate.foreign import UNDECODABLE
@@ -35,7 +37,7 @@ _config = msgspec.json.Decoder(_Config)
 
 
 def describe(facts: Facts) -> Known | None:
-    """See engines.Engine."""
+    """See Engine."""
     notes = facts.container.annotations
     kind = notes.get(f"{_CRIO}ContainerType")
     if kind is None:
@@ -118,3 +120,22 @@ def _attempt(notes: Mapping[str, str]) -> int | None:
         return _metadata.decode(notes[f"{_CRIO}Metadata"]).attempt
     except (KeyError, *UNDECODABLE):
         return None
+
+
+def _configured(files: Configurations) -> Iterator[object]:
+    """`[crio.runtime.runtimes]` of crio.conf."""
+    patterns = ("/etc/crio/crio.conf", "/etc/crio/crio.conf.d/*", "/usr/share/crio/crio.conf.d/*")
+    for _, config in files.toml(*patterns):
+        runtime = table(table(config.get("crio")).get("runtime"))
+        yield runtime.get("conmon")
+        for each in tables(runtime.get("runtimes")):
+            yield each.get("runtime_path")
+            yield each.get("monitor_path")
+
+
+ENGINE = Engine(
+    "cri-o",
+    describe,
+    directories=("/usr/libexec/crio", "/usr/lib/cri-o-runc/sbin"),
+    configured=_configured,
+)

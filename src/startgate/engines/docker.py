@@ -15,6 +15,8 @@ from collections.abc import Iterator
 import msgspec
 
 from startgate.engines import reference
+from startgate.engines.configuration import Configurations, tables, values
+from startgate.engines.engine import Engine
 from startgate.engines.facts import Facts, Image, Known
 
 _ABOVE = ("../../..", "../../../..")
@@ -53,7 +55,7 @@ _repositories = msgspec.json.Decoder(_Repositories)
 
 
 def describe(facts: Facts) -> Known | None:
-    """See engines.Engine."""
+    """See Engine."""
     namespace = facts.task_namespace
     if namespace is None and not _is_dockers(facts.state_root):
         return None
@@ -120,3 +122,25 @@ def _digest(names: tuple[str, ...], full: str | None) -> str:
     own = reference.repository(full) if full else None
     known.sort(key=lambda parts: parts[0] != own)
     return known[0][2] if known else ""
+
+
+def _configured(files: Configurations) -> Iterator[object]:
+    """`runtimes` of daemon.json."""
+    for _, config in files.json("/etc/docker/daemon.json", "/var/snap/docker/current/config/daemon.json"):
+        for runtime in tables(config.get("runtimes")):
+            yield runtime.get("path")
+            yield from values(runtime, "BinaryName")
+
+
+ENGINE = Engine(
+    "docker",
+    describe,
+    state_roots=("/run/docker/runtime-*/*", "/run/snap.docker/runtime-*/*"),
+    directories=(
+        "/usr/libexec/docker",
+        "/usr/lib/docker",
+        "/run/torcx/unpack/docker/bin",
+        "/snap/docker/*/bin",
+    ),
+    configured=_configured,
+)

@@ -9,10 +9,13 @@ may change it.
 from __future__ import annotations
 
 import posixpath
+from collections.abc import Iterator
 
 import msgspec
 
 from startgate.engines import reference
+from startgate.engines.configuration import Configurations, strings, table
+from startgate.engines.engine import Engine
 from startgate.engines.facts import NO_IMAGE, Facts, Image, Known, option
 from startgate.engines.podman_database import Config, config_of
 from startgate.events import Container, Kubernetes
@@ -46,7 +49,7 @@ _images = msgspec.json.Decoder(tuple[_Image, ...])
 
 
 def describe(facts: Facts) -> Known | None:
-    """See engines.Engine."""
+    """See Engine."""
     storage = facts.storage
     config = config_of(facts, storage) if storage else None
     stored = _in_storage(facts, storage) if storage and config is None else None
@@ -115,3 +118,26 @@ def _digest(facts: Facts, identity: str) -> str | None:
     directory = facts.storage.removesuffix("-containers") + "-images"
     listed = facts.decode(posixpath.join(directory, "images.json"), _images)
     return next((each.digest for each in listed or () if each.id == identity), None)
+
+
+def _configured(files: Configurations) -> Iterator[object]:
+    """`[engine.runtimes]` of containers.conf, which is Buildah's, too."""
+    patterns = (
+        "/usr/share/containers/containers.conf",
+        "/etc/containers/containers.conf",
+        "/etc/containers/containers.conf.d/*.conf",
+    )
+    for _, config in files.toml(*patterns):
+        engine = table(config.get("engine"))
+        for paths in table(engine.get("runtimes")).values():
+            yield from strings(paths)
+        yield from strings(engine.get("conmon_path"))
+
+
+ENGINE = Engine(
+    "podman",
+    describe,
+    directories=("/usr/libexec/podman", "/usr/lib/podman", "/usr/local/lib/podman"),
+    configured=_configured,
+    of_users=True,
+)

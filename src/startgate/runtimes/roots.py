@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import msgspec
 
+from startgate.engines import ENGINES
 from startgate.foreign import UNDECODABLE
 from startgate.runtimes import state
 
@@ -16,11 +17,7 @@ from startgate.runtimes import state
 _PATTERNS = (
     *(kind.root for kind in state.FLAVOURS),
     *(f"/run/user/0/{kind.name}" for kind in state.FLAVOURS),
-    "/run/containerd/runc/*",
-    "/run/docker/runtime-*/*",
-    "/run/k3s/containerd/runc/*",
-    "/run/snap.docker/runtime-*/*",
-    "/var/snap/microk8s/common/run/containerd/runc/*",
+    *(pattern for engine in ENGINES for pattern in engine.state_roots),
 )
 
 SHIM = "containerd-shim"
