@@ -8,13 +8,13 @@ runs: the runtime will refuse it.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import NamedTuple
 
 from startgate.errors import Overloaded
-from startgate.events import Container
+from startgate.events import Container, Note
 from startgate.exits import Watch
 from startgate.hold import Hold
 from startgate.kernel.process import ProcessId
@@ -22,6 +22,7 @@ from startgate.listeners import Deny
 from startgate.runtimes.commandline import Invocation
 from startgate.runtimes.log import RuntimeLog
 from startgate.runtimes.oci import Config
+from startgate.runtimes.state import RUNC, Flavour
 
 STARTING_LIMIT = 10_000
 
@@ -52,6 +53,17 @@ class End(NamedTuple):
     message: str | None = None
 
 
+class Start(NamedTuple):
+    """A runtime command that starts a container, and whose it is."""
+
+    key: Key
+    invocation: Invocation
+    runtime: ProcessId
+    arguments: list[bytes]
+    command: Hold
+    flavour: Flavour
+
+
 @dataclass(eq=False, slots=True)
 class Entry:
     """One container. What `Lifecycle` decides on changes under its lock only; `gated`, `config`,
@@ -78,6 +90,12 @@ class Entry:
     """A gate is armed that will tell its pid."""
     config: Config | None = None
     """Its config.json, once read."""
+    digest: bytes | None = None
+    """Of that config.json's bytes."""
+    flavour: Flavour = RUNC
+    """Of the runtime that was executed last: a wrapper's name says little."""
+    notes: tuple[Note, ...] = ()
+    """What rules said since its `creating` was told: the next event tells it."""
     log: RuntimeLog | None = None
     """Where the runtime tells why the start failed."""
     runtime_watch: Watch | None = None
@@ -86,6 +104,10 @@ class Entry:
     """Its `creating` was published, or denied: only then may `stopped` follow."""
     end: End | None = None
     """How its init ended while the created gate was not passed yet."""
+
+    def keep(self, notes: tuple[Note, ...]) -> None:
+        """Keep what rules said for the next event."""
+        self.notes += notes
 
 
 class Lifecycle:
@@ -110,6 +132,25 @@ class Lifecycle:
                 raise Overloaded(f"{self._limit} containers are being created already")
             self._starting[entry.runtime] = entry
             self._unsettle(entry)
+
+    def under_way(self, identity: str, line: Sequence[ProcessId]) -> Entry | None:
+        """Return the start of that id which one of these processes has begun, the nearest first."""
+        with self._lock:
+            for process in line:
+                entry = self._starting.get(process)
+                if entry and entry.key.id == identity and not (entry.command and entry.command.denied):
+                    return entry
+        return None
+
+    def pass_on(self, entry: Entry, start: Start) -> bool:
+        """A wrapper has executed the runtime, or another wrapper: its command counts. False: too late."""
+        with self._lock:
+            if entry.state is not State.CREATING:
+                return False
+            self._drop_starting(entry)
+            entry.key, entry.invocation, entry.runtime, entry.arguments, entry.command, entry.flavour = start
+            self._starting[entry.runtime] = entry
+            return True
 
     def adopt(self, entry: Entry) -> bool:
         """A container is there that no gate has seen. False: one has."""

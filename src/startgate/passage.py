@@ -47,11 +47,14 @@ class Passage:
         *,
         patching: Patching = _not_here,
         refusing: Callable[[Deny], object] = lambda deny: None,
+        keep: Callable[[tuple[Note, ...]], None] | None = None,
     ) -> None:
         """`passed` is called once, when the gate is passed in whichever way; must not wait.
 
-        `refusing` is called right before a refusal is answered; it may wait.
+        `refusing` is called right before a refusal is answered; it may wait. With `keep` the events
+        were told before, and only a refusal is told; what rules said goes there.
         """
+        self._keep = keep
         self._hold = hold
         self._listeners = listeners
         self._passed = passed
@@ -88,6 +91,13 @@ class Passage:
             self.finish()
         return None
 
+    def skip(self) -> None:
+        """Let the task go: all of this was told and judged before."""
+        with self._lock:
+            self._drafts.clear()
+        self._hold.allow()
+        self.finish()
+
     def _refused_before(self, event: Event) -> Deny:
         verdict = Deny("the deadline passed before this was looked at: denied")
         self._listeners.publish(denied(event, verdict, self._hold.held_us))
@@ -102,7 +112,7 @@ class Passage:
             self._hold.fail_closed = owed_later or (deniable and now)
 
         decision = self._listeners.call(event, owed)
-        told = replace(event, policy=_notes(decision))
+        told = replace(event, policy=event.policy + _notes(decision))
         if decision.deny or not decision.patches:
             return told, decision.deny
         owed(any(patch.required for patch in decision.patches))
@@ -128,7 +138,10 @@ class Passage:
                 del self._drafts[0]
                 reason = Reason("the task was let go before this was looked at") if self._late else None
                 told = replace(event, held_us=self._hold.held_us, reason=reason)
-                self._listeners.publish(told, wake=wake)
+                if self._keep:
+                    self._keep(event.policy)
+                else:
+                    self._listeners.publish(told, wake=wake)
 
     def _refuse(self, event: Event, verdict: Deny, deniable: bool) -> Deny | None:
         if not deniable:
@@ -157,7 +170,7 @@ class Passage:
                 self._overdue = Deny(message)
                 self._listeners.publish(denied(self._drafts[0], self._overdue, held))
                 self._drafts.clear()
-            for draft in self._drafts:
+            for draft in () if self._keep else self._drafts:
                 self._listeners.publish(replace(draft, held_us=held, reason=Reason(message)))
             self._drafts.clear()
         self.finish()

@@ -189,7 +189,7 @@ class Scan:
         with self._view(manager) as view:
             container = self._started_by(container, view, manager)
             try:
-                config = view.read_config(posixpath.join(bundle, oci.CONFIG))
+                config, _ = view.read_config(posixpath.join(bundle, oci.CONFIG))
             except BundleError as error:
                 log.info("container %s: %s", container.id, printable(str(error)))
                 return container, None

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from msgspec.structs import replace
 
 from startgate.errors import NotReadable
 from startgate.events import Container
@@ -16,12 +15,10 @@ from startgate.gates.context import Context
 from startgate.gates.created import Created
 from startgate.gates.creating import Creating
 from startgate.gates.executing import Executing
-from startgate.gates.repeats import Repeats
 from startgate.gates.rootless import Rootless
 from startgate.hold import Hold
 from startgate.keeper.protocol import Held
 from startgate.kernel.fanotify import FAN_OPEN_EXEC_PERM
-from startgate.kernel.process import ProcessId
 from startgate.lifecycle import End, Lifecycle
 from startgate.listeners import Listeners
 from startgate.records import ExecRecord, layout
@@ -245,12 +242,7 @@ def test_a_source_that_knows_nothing(scene: Scene) -> None:
     assert scene.decide(None) is not None  # to be read on a worker
 
 
-# The second event of one command
-
-
-def test_a_runtime_that_executes_itself_again_is_one_command(scene: Scene) -> None:
-    assert scene.run("crun create c1", "crun") == ["creating create c1 crun"]
-    assert scene.run("crun create c1", "crun") == []
+# One process, several commands
 
 
 def test_a_process_that_executes_another_command(scene: Scene) -> None:
@@ -262,42 +254,6 @@ def test_a_process_that_was_denied_and_tries_again(scene: Scene) -> None:
     assert scene.run("runc run c1") == ["creating run c1 runc"]
     scene.holds[-1].deny()
     assert scene.run("runc run c1") == ["creating run c1 runc"]
-
-
-def test_a_pid_that_was_reused_is_another_process(scene: Scene, host: FakeHost, group: FakeGroup) -> None:
-    repeats, hold = Repeats(host.proc), scene.hold("runc")
-    known = record("runc run c1")
-    assert not repeats.seen(known, hold)
-    assert repeats.seen(known, hold)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(host.proc, "identify", lambda pid: ProcessId(pid, 9999))
-        assert not repeats.seen(known, hold)
-    (host.root / f"proc/{TID}/stat").unlink()
-    assert not repeats.seen(known, hold)
-
-
-def test_a_wrapper_executes_the_runtime(scene: Scene, host: FakeHost) -> None:
-    """In its place, with another argv[0], or as a child; a shell that runs two commands is none."""
-    repeats, hold = Repeats(host.proc), scene.hold("runc")
-    wrapper = record("nvidia-container-runtime create c1")
-    assert not repeats.seen(wrapper, hold)
-    assert repeats.seen(record("/usr/bin/runc create c1"), hold)
-    host.process(4343, ppid=TID)
-    child = replace(record("/usr/bin/runc create c1"), tid=4343, tgid=4343, ppid=TID)
-    assert repeats.seen(child, hold)
-    assert not repeats.seen(replace(child, arguments=[b"runc", b"create", b"c2"]), hold)
-    hold.deny()
-    assert not repeats.seen(wrapper, hold)
-
-
-def test_memory_of_commands_is_bounded(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    repeats, hold = Repeats(scene.host.proc), scene.hold("runc")
-    monkeypatch.setattr(repeats, "_SIZE", 3)
-    monkeypatch.setattr(scene.host.proc, "identify", lambda pid: ProcessId(pid, 0))
-    known = [replace(record("runc run c1"), tgid=pid) for pid in range(100, 105)]
-    assert not any(repeats.seen(one, hold) for one in known)
-    assert repeats.seen(known[-1], hold)
-    assert not repeats.seen(known[0], hold)
 
 
 @pytest.mark.parametrize(

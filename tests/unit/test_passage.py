@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -10,7 +11,7 @@ from startgate.events import Event, Note, Reason
 from startgate.hold import Hold
 from startgate.kernel.fanotify import FAN_ALLOW, FAN_DENY
 from startgate.listeners import Deny, Listeners
-from startgate.passage import Passage, Patching, denied, failed
+from startgate.passage import Passage, denied, failed
 from startgate.policy.patch import Patch
 from startgate.testing import make_event
 from tests.unit.fakes import FakeGroup, expire
@@ -49,8 +50,7 @@ class Scene:
         self.hold: Hold = self.group.hold()
         self.listeners = Journaling(self.journal)
 
-    def passage(self, *drafts: Event, patching: Patching | None = None) -> Passage:
-        options = {"patching": patching} if patching else {}
+    def passage(self, *drafts: Event, **options: Any) -> Passage:
         passed = lambda: self.journal.append(("passed", None))  # noqa: E731
         refusing = lambda deny: self.journal.append(("refusing", deny.message))  # noqa: E731
         return Passage(self.hold, self.listeners, drafts, passed, refusing=refusing, **options)
@@ -376,3 +376,33 @@ def test_denied_before_the_passage_began(scene: Scene) -> None:
     scene.on(CREATED, lambda: pytest.fail("called"))
     assert scene.passage(CREATED).run([CREATED]) is not None
     assert scene.journal == [("answer", FAN_DENY), ("publish", "denied"), ("passed", None)]
+
+
+# What was told before
+
+
+def test_what_was_told_before_is_judged_and_not_told_again(scene: Scene) -> None:
+    kept: list[Note] = []
+    scene.on(CREATED, lambda: Note("look", "rule"))
+    assert scene.passage(CREATED, keep=kept.extend).run([CREATED]) is None
+    assert kept == [Note("look", "rule")]
+    assert scene.journal == [("callback", "created"), ("answer", FAN_ALLOW), ("passed", None)]
+
+
+def test_what_was_told_before_is_told_where_it_is_refused(scene: Scene) -> None:
+    scene.on(CREATED, lambda: Deny("no"))
+    assert scene.passage(CREATED, keep=lambda notes: None).run([CREATED]) == Deny("no")
+    assert ("answer", FAN_DENY) in scene.journal
+    assert [what for kind, what in scene.journal if kind == "publish"] == ["denied"]
+
+
+def test_what_was_told_before_is_not_told_at_the_deadline(scene: Scene) -> None:
+    passage = scene.passage(CREATED, keep=lambda notes: None)
+    expire(scene.hold)
+    passage.run([CREATED])
+    assert [kind for kind, _ in scene.journal] == ["answer", "passed"]
+
+
+def test_what_says_nothing_new_is_let_go_untold(scene: Scene) -> None:
+    scene.passage(CREATED).skip()
+    assert scene.journal == [("answer", FAN_ALLOW), ("passed", None)]

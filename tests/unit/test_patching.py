@@ -151,7 +151,7 @@ def test_another_first_program_is_held(scene: Scene, group: FakeGroup) -> None:
     from startgate.gates.view import View
 
     with View(scene.context.proc, TID) as view:
-        scene.entry.config = view.read_config("/bundle/config.json")
+        scene.entry.config, _ = view.read_config("/bundle/config.json")
         assert scene.creating._arm_program(scene.entry, view, "/bundle", scene.entry.config)
     scene.patch(Patch(json_patch=({"op": "replace", "path": "/process/args/0", "value": "/bin/other"},)))
     other = os.stat(scene.bundle / "rootfs/bin/other")

@@ -96,7 +96,7 @@ def test_a_caller_that_is_gone(host: FakeHost) -> None:
 
 def test_a_config_is_read_below_the_callers_root(view: View, caller: Path) -> None:
     (caller / "srv/bundle/config.json").write_text('{"hostname": "web"}')
-    assert view.read_config("/srv/bundle/config.json").hostname == "web"
+    assert view.read_config("/srv/bundle/config.json")[0].hostname == "web"
 
 
 def test_links_stay_below_the_callers_root(view: View, caller: Path, tmp_path: Path) -> None:
@@ -104,8 +104,8 @@ def test_links_stay_below_the_callers_root(view: View, caller: Path, tmp_path: P
     (caller / "secret.json").write_text('{"hostname": "inside"}')
     (caller / "srv/absolute").symlink_to("/secret.json")
     (caller / "srv/relative").symlink_to("../../secret.json")
-    assert view.read_config("/srv/absolute").hostname == "inside"
-    assert view.read_config("/srv/relative").hostname == "inside"
+    assert view.read_config("/srv/absolute")[0].hostname == "inside"
+    assert view.read_config("/srv/relative")[0].hostname == "inside"
 
 
 @pytest.mark.parametrize(
@@ -169,13 +169,13 @@ def test_a_path_with_a_nul_is_refused_and_not_cut() -> None:
 def test_large_configs_take_turns(view: View, caller: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     large = json.dumps({"hostname": "h", "annotations": {"a": "x" * (1 << 20)}})
     (caller / "srv/config.json").write_text(large)
-    assert view.read_config("/srv/config.json").hostname == "h"
+    assert view.read_config("/srv/config.json")[0].hostname == "h"
     monkeypatch.setattr("startgate.gates.view._TURN_WAIT", 0.01)
     with view_module._turn:
         with pytest.raises(BundleError, match="others as large are being read"):
             view.read_config("/srv/config.json")
         (caller / "srv/config.json").write_text('{"hostname": "small"}')
-        assert view.read_config("/srv/config.json").hostname == "small"
+        assert view.read_config("/srv/config.json")[0].hostname == "small"
     assert view_module._turn.acquire(blocking=False)
     view_module._turn.release()
 

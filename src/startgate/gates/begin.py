@@ -8,8 +8,10 @@ from startgate.errors import NotReadable
 from startgate.events import Caller, Container, printable
 from startgate.gates.context import Context
 from startgate.hold import Hold
-from startgate.lifecycle import Entry, Key
+from startgate.kernel.process import ProcessId
+from startgate.lifecycle import Entry, Key, Start
 from startgate.records import ExecRecord
+from startgate.runtimes import state
 from startgate.runtimes.commandline import Invocation
 
 
@@ -19,20 +21,67 @@ def expect_certain(call: Invocation) -> None:
         raise NotReadable(f"the runtime's option {printable(call.doubt)} is not known")
 
 
-def begin(
-    context: Context, call: Invocation, path: str, record: ExecRecord, hold: Hold, *, key: Key
-) -> Entry:
-    """Return the container that is being created from now on. Raises NotReadable, Overloaded."""
+def begin(context: Context, start: Start, path: str, record: ExecRecord) -> Entry:
+    """Return the container that is being created from now on. Raises Overloaded."""
     entry = Entry(
-        key=key,
-        invocation=call,
-        runtime=record.process or context.proc.identify(record.tgid),
-        container=outline(context, call, path, record),
-        command=hold,
-        arguments=record.arguments,
+        key=start.key,
+        invocation=start.invocation,
+        runtime=start.runtime,
+        container=outline(context, start.invocation, path, record),
+        command=start.command,
+        arguments=start.arguments,
+        flavour=start.flavour,
     )
     context.lifecycle.begin(entry)
     return entry
+
+
+def start_of(
+    context: Context, call: Invocation, path: str, record: ExecRecord, hold: Hold, *, key: Key
+) -> Start:
+    """Return a held command as a start. Raises NotReadable when its process is gone."""
+    process = record.process or context.proc.identify(record.tgid)
+    return Start(key, call, process, record.arguments, hold, state.flavour(posixpath.basename(path)))
+
+
+def begun_before(context: Context, start: Start, path: str, record: ExecRecord) -> Entry | None:
+    """Return the start of which this command is a part: crun executes itself again, and a wrapper
+    (nvidia-container-runtime) executes the runtime, in its place or below it.
+
+    A hook of config.json may start a container of its own, with the runtime's own binary.
+    """
+    line = [start.runtime, *_ancestors(context, record)]
+    entry = context.lifecycle.under_way(start.key.id, line)
+    if entry is None or entry.key.uid != start.key.uid:
+        return None
+    other = entry.runtime != start.runtime and entry.container.runtime_path == printable(path)
+    return None if other and entry.arguments[1:] != start.arguments[1:] else entry
+
+
+_GENERATIONS = 3
+"""Between a wrapper and the runtime: a shell, a script's interpreter."""
+
+
+def _ancestors(context: Context, record: ExecRecord) -> list[ProcessId]:
+    found: list[ProcessId] = []
+    pid = record.ppid
+    try:
+        while pid > 1 and len(found) < _GENERATIONS:
+            stat = context.proc.stat(pid)
+            found.append(ProcessId(pid, stat.start_time))
+            pid = stat.ppid
+    except NotReadable:
+        pass
+    return found
+
+
+def is_the_same(entry: Entry, start: Start) -> bool:
+    """Does a command that belongs to a start say nothing new? What it reads may be new all the same."""
+    return (
+        entry.arguments[1:] == start.arguments[1:]  # argv[0] is the wrapper's
+        and entry.key == start.key
+        and entry.flavour == start.flavour
+    )
 
 
 def outline(context: Context, call: Invocation, path: str, record: ExecRecord) -> Container:

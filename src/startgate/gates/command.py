@@ -9,7 +9,6 @@ from startgate.gates.context import Context, Job, key_of, runtime_path
 from startgate.gates.created import Created
 from startgate.gates.creating import Creating
 from startgate.gates.executing import Executing
-from startgate.gates.repeats import Repeats
 from startgate.gates.rootless import Rootless
 from startgate.hold import Hold, Holder
 from startgate.keeper.protocol import Held
@@ -35,10 +34,6 @@ class CommandGate:
         self._rootless = rootless
         self._creating = Creating(context, created)
         self._executing = Executing(context)
-        self._repeats = Repeats(context.proc)
-        for entry in context.lifecycle.containers():
-            if entry.command is None and entry.state is State.CREATING:
-                self._repeats.remember(entry.runtime, entry.arguments, Hold.answered_before(group))
 
     def decide(self, held: Held, hold: Hold) -> Job | None:
         """Return what is to be done while the task is held; None: nothing. Never waits."""
@@ -72,8 +67,6 @@ class CommandGate:
             return self._on_end(call, path, hold)
         if call.command is Command.START:
             return self._on_start(call, path, hold)
-        if self._repeats.seen(record, hold):
-            return None
         executing = call.command is Command.EXEC
         hold.fail_closed = self._context.listeners.fails_closed("exec" if executing else "creating")
         work = self._executing.at_command if executing else self._creating.at_command

@@ -11,14 +11,14 @@ from msgspec.structs import replace
 
 from startgate import running
 from startgate.errors import BundleError, NotReadable
-from startgate.events import Container, Event
+from startgate.events import Container, Event, Gate
 from startgate.exits import Watch
 from startgate.gates import failure, inits, view
 from startgate.gates.context import Context, event
 from startgate.gates.ends import Ends
 from startgate.hold import Hold
 from startgate.kernel.process import Proc, ProcessId
-from startgate.lifecycle import End, Entry, State
+from startgate.lifecycle import End, Entry, Start, State
 from startgate.listeners import Deny, lost
 from startgate.passage import Passage, denied
 from startgate.runtimes.commandline import Command
@@ -53,13 +53,13 @@ class Created:
 
     def _at_pid_file(self, entry: Entry, init: ProcessId | None, hold: Hold) -> None:
         if container := self._adopt(entry, init):
-            self._pass(entry, hold, [event("created", "pidfile", container)], deniable=False)
+            self._pass(entry, hold, [_created(entry, "pidfile", container)], deniable=False)
 
     def at_start(self, entry: Entry, hold: Hold) -> None:
         """`start` of a container whose gate nobody has passed, or somebody just passes."""
         init = self._by_state(self._context.proc, entry)
         if container := self._adopt(entry, init):
-            self._pass(entry, hold, [event("created", "start", container)], deniable=not self._marks)
+            self._pass(entry, hold, [_created(entry, "start", container)], deniable=not self._marks)
         elif not self._context.lifecycle.wait(entry, hold):
             hold.allow()
 
@@ -73,7 +73,7 @@ class Created:
             container = self._adopt(entry, self._identify(pid))
             if not self._context.lifecycle.started(entry):
                 return
-            events = [event("created", "first-exec", container)] if container else []
+            events = [_created(entry, "first-exec", container)] if container else []
             events.append(event("started", "first-exec", entry.container))
             if entry.verdict:
                 self._refuse(events[-1], entry.verdict, hold)
@@ -105,7 +105,7 @@ class Created:
     def late(self, entry: Entry, init: ProcessId) -> None:
         """No gate held the container, but the runtime says that it is there."""
         if container := self._adopt(entry, init):
-            created = event("created", "none", container)
+            created = _created(entry, "none", container)
             self._context.listeners.publish(created)
             self._context.listeners.call(created)
             self._context.lifecycle.started(entry)
@@ -133,13 +133,27 @@ class Created:
     def watch_runtime(self, entry: Entry) -> None:
         """Its end tells of starts that fail, and of `create`s whose pid file nobody reads."""
 
+        watched = entry.runtime
+
         def ended(status: int | None) -> None:
-            if entry.state is State.CREATING:
+            if entry.state is State.CREATING and entry.runtime == watched:
                 self._context.housekeeping.submit(lambda: self.runtime_ended(entry, status))
 
         # When `create` ends somebody reads the pid file right then, most likely: keep out of the way.
         patient = entry.invocation.command is Command.CREATE
         entry.runtime_watch = self._context.exits.watch(entry.runtime, ended, patient=patient)
+
+    def pass_on(self, entry: Entry, start: Start) -> bool:
+        """A wrapper's command was followed by another: wait for that one's container. False: too late."""
+        before = entry.runtime_watch
+        self._context.notes.drop(entry)
+        if not self._context.lifecycle.pass_on(entry, start):
+            return False
+        if before:
+            self._context.exits.unwatch(before)
+        self._context.pid_files.remove(entry)
+        self._context.programs.remove(entry)
+        return True
 
     def runtime_ended(self, entry: Entry, status: int | None) -> None:
         """The runtime process ended before any gate told the pid."""
@@ -271,3 +285,8 @@ class Created:
         entry.init_watch = watch  # the runtime's is dropped once the task goes on: `_passed`
         self._context.pid_files.remove(entry)  # not later: who reads it reads on, to its end
         return container
+
+
+def _created(entry: Entry, gate: Gate, container: Container) -> Event:
+    """Return the event, with what rules said of the start since its `creating` was told."""
+    return replace(event("created", gate, container), policy=entry.notes)

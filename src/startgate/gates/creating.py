@@ -10,16 +10,16 @@ from msgspec.structs import replace
 
 from startgate import engines
 from startgate.errors import BundleError
-from startgate.events import Container, Event, printable
+from startgate.events import Container, Deny, Event, printable
 from startgate.gates import failure, host
-from startgate.gates.begin import begin, expect_certain
+from startgate.gates.begin import begin, begun_before, expect_certain, is_the_same, start_of
 from startgate.gates.context import Context, event, key_of
 from startgate.gates.created import Created
 from startgate.gates.patching import Patching
 from startgate.gates.refusal import explain
 from startgate.gates.view import View
 from startgate.hold import Hold
-from startgate.lifecycle import Entry, State
+from startgate.lifecycle import Entry, Start, State
 from startgate.passage import Passage
 from startgate.records import ExecRecord
 from startgate.runtimes import describe, oci, state
@@ -40,29 +40,56 @@ class Creating:
         """Pass the command gate. Raises NotReadable when the caller is gone."""
         with hold:
             expect_certain(call)
-            entry = begin(self._context, call, path, record, hold, key=key_of(call, path))
-            passage = Passage(
-                hold,
-                self._context.listeners,
-                [_creating(entry)],
-                lambda: self._told(entry),
-                refusing=lambda verdict: explain(self._context.proc, call, record, verdict),
-                patching=lambda event, patches: self._patching.patch(entry, record, event, patches),
-            )
-            try:
-                entry.gated = self._arm(entry, record)
-                self._context.note(entry)
-            except BaseException:
-                self._context.lifecycle.told(entry)
-                self._created.ends.forget(entry)
-                raise
-            if entry.state is State.STOPPED:  # killed meanwhile, and disarmed before it was armed
-                self._created.ends.disarm(entry)
-            verdict = passage.run([_creating(entry)])
+            start = start_of(self._context, call, path, record, hold, key=key_of(call, path))
+            if entry := begun_before(self._context, start, path, record):
+                verdict = self._go_on(entry, start, record)
+            else:
+                entry = begin(self._context, start, path, record)
+                verdict = self._judge(entry, record, hold)
         if verdict:
             self._created.ends.forget(entry)
         elif not entry.gated:
             self._created.look_for(entry)
+
+    def _go_on(self, entry: Entry, start: Start, record: ExecRecord) -> Deny | None:
+        """A command that is part of a start: what it reads, and only that, is what will run.
+
+        The start is judged again if that is new, and told again if it is refused.
+        """
+        with View(self._context.proc, record.tid) as view:
+            digest = view.digest(self._config_path(start.invocation, view))
+        if is_the_same(entry, start) and digest == entry.digest:
+            return None
+        if not self._created.pass_on(entry, start):
+            return None
+        return self._judge(entry, record, start.command, again=True)
+
+    def _judge(self, entry: Entry, record: ExecRecord, hold: Hold, *, again: bool = False) -> Deny | None:
+        passage = Passage(
+            hold,
+            self._context.listeners,
+            [_creating(entry)],
+            lambda: self._told(entry),
+            refusing=lambda verdict: explain(self._context.proc, entry.invocation, record, verdict),
+            patching=lambda event, patches: self._patching.patch(entry, record, event, patches),
+            keep=entry.keep if again else None,
+        )
+        try:
+            entry.gated = self._arm(entry, record)
+            self._context.note(entry)
+        except BaseException:
+            self._context.lifecycle.told(entry)
+            self._created.ends.forget(entry)
+            raise
+        if entry.state is State.STOPPED:  # killed meanwhile, and disarmed before it was armed
+            self._created.ends.disarm(entry)
+        return passage.run([_creating(entry)])
+
+    def _config_path(self, call: Invocation, view: View) -> str:
+        """Runtimes look for --config where they are called, not in the bundle."""
+        if call.config is not None:
+            return view.absolute(call.config)
+        return view.absolute(oci.CONFIG, view.absolute(call.bundle or "."))
 
     def _told(self, entry: Entry) -> None:
         if end := self._context.lifecycle.told(entry):
@@ -87,8 +114,8 @@ class Creating:
     def _describe(self, entry: Entry, view: View, bundle: str) -> None:
         container = replace(entry.container, bundle=printable(bundle))
         try:
-            name = view.absolute(entry.invocation.config or oci.CONFIG, bundle)
-            entry.config = view.read_config(name)
+            entry.config, entry.digest = None, None
+            entry.config, entry.digest = view.read_config(self._config_path(entry.invocation, view))
             container = self._describe_config(entry, container, entry.config, view)
             container = engines.identify(
                 container, entry.key.root, view.trusted_files(), view.caller_arguments
@@ -109,7 +136,7 @@ class Creating:
         if not call.pid_file or call.command is Command.RUN:
             return False  # `run` writes its pid file after the first exec: no gate
         # runc resolves it against the caller's working directory, crun against the bundle.
-        crun = state.flavour(entry.container.runtime or "") is state.CRUN
+        crun = entry.flavour is state.CRUN
         path = view.absolute(call.pid_file, bundle if crun else None)
         try:
             place, name = posixpath.split(path)

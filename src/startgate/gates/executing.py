@@ -12,6 +12,7 @@ from startgate.events import Container, Process, printable
 from startgate.foreign import Fitting
 from startgate.gates.context import Context, event, key_of
 from startgate.gates.refusal import explain
+from startgate.gates.repeats import Repeats
 from startgate.gates.view import View
 from startgate.hold import Hold
 from startgate.lifecycle import Lifecycle
@@ -32,6 +33,7 @@ class Executing:
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        self._repeats = Repeats(context.proc)
 
     def at_command(self, call: Invocation, path: str, record: ExecRecord, hold: Hold) -> None:
         """Pass the exec command gate."""
@@ -47,7 +49,10 @@ class Executing:
             )
             if call.process and not call.doubt:
                 draft = replace(draft, process=self._read_process(call, record, container))
-            passage.run([draft])
+            if self._repeats.seen(record, call.id, draft.process, hold):
+                passage.skip()
+            else:
+                passage.run([draft])
 
     def _read_process(self, call: Invocation, record: ExecRecord, container: Container) -> Process | None:
         """Return what the file says that takes the command line's place; None: it is not known."""

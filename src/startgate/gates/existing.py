@@ -16,7 +16,7 @@ from startgate.kernel.process import ProcessId
 from startgate.lifecycle import End, Entry, Key, State
 from startgate.listeners import lost
 from startgate.running import Running, Scan, commands, executable
-from startgate.runtimes import commandline
+from startgate.runtimes import commandline, state
 from startgate.runtimes.commandline import Command, Invocation
 
 log = logging.getLogger(__name__)
@@ -143,5 +143,6 @@ def _entry(running: Running) -> Entry:
         state=State.RUNNING if running.started else State.CREATING,
         passed=running.started,
         gated=True,
+        flavour=state.flavour(running.container.runtime or ""),
         config=None if running.started else running.config,
     )

@@ -31,7 +31,7 @@ def by_state(proc: Proc, entry: Entry) -> ProcessId | None:
     """Return the process that the runtime's state directory names. On a worker."""
     root = os.open(proc.host, os.O_PATH | os.O_CLOEXEC)
     try:
-        kind = state.flavour(entry.container.runtime or "")
+        kind = entry.flavour
         places = [entry.key.root]
         if kind is state.CRUN and entry.invocation.root is None:
             places.append(state.CRUN_OF_LOGIN)
@@ -63,7 +63,7 @@ def by_users_files(proc: Proc, entry: Entry) -> ProcessId | None:
 
 def _named(files: LocalFiles, entry: Entry) -> Iterator[tuple[int, int]]:
     """Yield (pid, start time or 0) that the pid file and the runtime's state name."""
-    call, kind = entry.invocation, state.flavour(entry.container.runtime or "")
+    call, kind = entry.invocation, entry.flavour
     try:
         data = files.read(call.pid_file, _PID_FILE_LIMIT).strip() if call.pid_file else b""
         if data.isdigit():

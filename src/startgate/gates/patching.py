@@ -12,7 +12,7 @@ from startgate.events import Container, Deny, Event, Note
 from startgate.foreign import UNDECODABLE
 from startgate.gates.configfile import ConfigFile
 from startgate.gates.context import Context
-from startgate.gates.view import View
+from startgate.gates.view import View, digest_of
 from startgate.lifecycle import Entry
 from startgate.passage import failed
 from startgate.policy.patch import Document, Patch, PatchError, apply_all
@@ -74,7 +74,7 @@ class Patching:
             # From here on nothing may wait for others: the deadline is put off, once.
             if not entry.command or not file.replace(data, fingerprint, entry.command.keep):
                 return failed(event, patches, "not changed: the deadline passed before")
-        entry.config = config
+        entry.config, entry.digest = config, digest_of(data)
         self._context.lifecycle.describe(entry, container)
         return replace(told, container=container), None
 

@@ -1,62 +1,67 @@
-"""One runtime command may raise several events: which are the second, the third?"""
+"""One `exec` may raise several events: which say nothing new?"""
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
+from dataclasses import dataclass
 
 from startgate.errors import NotReadable
+from startgate.events import Process
 from startgate.hold import Hold
 from startgate.kernel.process import Proc, ProcessId
 from startgate.records import ExecRecord
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    runtime: ProcessId
+    container: str
+    process: Process | None
+    hold: Hold
 
 
 class Repeats:
     """Tells the second event of one command: crun executes itself again, from a clone, and
     wrappers (nvidia-container-runtime) execute the runtime, in their place or as a child.
 
-    A command that was denied is no such: its process may try again, and is judged again.
+    It is a repeat if the same is to be executed in the same container: what the command line, or the
+    file that it names, says by now. A command that was denied is no such: its process may try
+    again, and is judged again.
     """
 
     _SIZE = 1024
 
     def __init__(self, proc: Proc) -> None:
         self._proc = proc
-        self._last: OrderedDict[int, tuple[ProcessId, int, Hold]] = OrderedDict()
+        self._lock = threading.Lock()
+        self._last: OrderedDict[int, _Look] = OrderedDict()
 
-    def seen(self, record: ExecRecord, hold: Hold) -> bool:
-        """Was this very process, or its parent, let go with the same arguments before?"""
+    def seen(self, record: ExecRecord, container: str, process: Process | None, hold: Hold) -> bool:
+        """Was this very runtime, or its parent, let go with the same before? On a worker."""
         try:
-            process = self._proc.identify(record.tgid)
+            runtime = record.process or self._proc.identify(record.tgid)
         except NotReadable:
             return False
-        arguments = _hash(record.arguments)
-        if self._was(process, arguments) or self._was(self._parent(record), arguments):
-            return True
-        self.remember(process, record.arguments, hold)
+        with self._lock:
+            own, above = self._last.get(runtime.pid), self._last.get(record.ppid)
+        parent = above and self._identify(record.ppid)
+        for look, caller in ((own, runtime), (above, parent)):
+            same = look and (look.runtime, look.container, look.process) == (caller, container, process)
+            if look and same and not look.hold.denied:
+                return True
+        self._remember(_Look(runtime, container, process, hold))
         return False
 
-    def remember(self, process: ProcessId, arguments: list[bytes], hold: Hold) -> None:
-        """The process came with these arguments, and `hold` tells what was answered."""
-        self._last[process.pid] = (process, _hash(arguments), hold)
-        self._last.move_to_end(process.pid)
-        if len(self._last) > self._SIZE:
-            self._last.popitem(last=False)
+    def _remember(self, look: _Look) -> None:
+        with self._lock:
+            self._last[look.runtime.pid] = look
+            self._last.move_to_end(look.runtime.pid)
+            if len(self._last) > self._SIZE:
+                self._last.popitem(last=False)
 
-    def _was(self, process: ProcessId | None, arguments: int) -> bool:
-        if process is None or process.pid not in self._last:
-            return False
-        known, same, before = self._last[process.pid]
-        return known == process and same == arguments and not before.denied
-
-    def _parent(self, record: ExecRecord) -> ProcessId | None:
-        if record.ppid not in self._last:
-            return None
+    def _identify(self, pid: int) -> ProcessId | None:
         try:
-            return self._proc.identify(record.ppid)
+            return self._proc.identify(pid)
         except NotReadable:
             return None
-
-
-def _hash(arguments: list[bytes]) -> int:
-    """They may be megabytes; argv[0] is the wrapper's."""
-    return hash(tuple(arguments[1:]))

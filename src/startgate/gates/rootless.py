@@ -20,18 +20,19 @@ from startgate import engines
 from startgate.errors import BundleError, NotReadable, Overloaded
 from startgate.events import Container, Deny, Event, Process, printable
 from startgate.gates import host, inits
-from startgate.gates.begin import begin, expect_certain, outline
+from startgate.gates.begin import begin, begun_before, expect_certain, is_the_same, outline, start_of
 from startgate.gates.context import Context, Job, event, key_of, runtime_path
 from startgate.gates.created import Created
 from startgate.gates.executing import container_of, process_of
 from startgate.gates.failure import find_users_log, path_of_log
 from startgate.gates.repeats import Repeats
 from startgate.gates.turns import Turns
+from startgate.gates.view import digest_of
 from startgate.hold import Hold
 from startgate.inherited.notes import Notes
 from startgate.kernel.local import LocalFiles
 from startgate.kernel.process import Proc
-from startgate.lifecycle import Entry, Lifecycle, State
+from startgate.lifecycle import Entry, Lifecycle, Start, State
 from startgate.passage import Passage, failed
 from startgate.policy.patch import Patch
 from startgate.records import ExecRecord
@@ -88,7 +89,7 @@ class Rootless:
             return self._on_end(call, path, record, hold)
         if call.command is Command.START:
             return self._on_start(call, path, record, hold)
-        if os.path.basename(path) == "conmon" or self._repeats.seen(record, hold):
+        if os.path.basename(path) == "conmon":
             return None
         executing = call.command is Command.EXEC
         work = self._executing if executing else self._creating
@@ -136,48 +137,71 @@ class Rootless:
         """Pass the command gate. On a worker. Raises NotReadable, Overloaded."""
         with hold:
             expect_certain(call)
-            entry = self._begin(call, path, record, hold)
-            draft = event("creating", "command", entry.container)
-            passage = Passage(
-                hold,
-                self._context.listeners,
-                [draft],
-                lambda: self._told(entry),
-                patching=_not_changed,
-            )
-            try:
-                self._created.watch_runtime(entry)
-                self._describe(entry)
-            except BaseException:
-                self._context.lifecycle.told(entry)
-                self._created.ends.forget(entry)
-                raise
-            if entry.state is State.STOPPED:
-                self._created.ends.disarm(entry)
-            verdict = passage.run([event("creating", "command", entry.container)])
+            key = key_of(call, path, record.uid)  # by the letters, as `start` and `kill` will give them
+            call = _absolute(call, path, _directory(self._context.proc, record.tid))
+            start = start_of(self._context, call, path, record, hold, key=key)
+            entry = begun_before(self._context, start, path, record)
+            if entry:
+                verdict = self._go_on(entry, start)
+            else:
+                entry = self._begin(start, path, record)
+                verdict = self._judge(entry, hold)
         if verdict:
             self._created.ends.forget(entry)
         elif call.command is not Command.CREATE:  # which comes to `start`
             self._seekers.submit(lambda: self._created.look_for(entry))
 
+    def _go_on(self, entry: Entry, start: Start) -> Deny | None:
+        """As `Creating` does it."""
+        digest = self._digest(start)
+        if (is_the_same(entry, start) and digest == entry.digest) or not self._created.pass_on(entry, start):
+            return None
+        return self._judge(entry, start.command, again=True)
+
+    def _digest(self, start: Start) -> bytes | None:
+        try:
+            with LocalFiles(self._context.proc.host, start.key.uid) as files:
+                return digest_of(files.read(start.invocation.config or "", FILE_LIMIT))
+        except OSError:
+            return None
+
+    def _judge(self, entry: Entry, hold: Hold, *, again: bool = False) -> Deny | None:
+        passage = Passage(
+            hold,
+            self._context.listeners,
+            [event("creating", "command", entry.container)],
+            lambda: self._told(entry),
+            patching=_not_changed,
+            keep=entry.keep if again else None,
+        )
+        try:
+            self._created.watch_runtime(entry)
+            self._describe(entry)
+        except BaseException:
+            self._context.lifecycle.told(entry)
+            self._created.ends.forget(entry)
+            raise
+        if entry.state is State.STOPPED:
+            self._created.ends.disarm(entry)
+        return passage.run([event("creating", "command", entry.container)])
+
     def _told(self, entry: Entry) -> None:
         if end := self._context.lifecycle.told(entry):
             self._created.ends.ended(entry, end)
 
-    def _begin(self, call: Invocation, path: str, record: ExecRecord, hold: Hold) -> Entry:
+    def _begin(self, start: Start, path: str, record: ExecRecord) -> Entry:
         uids = [entry.key.uid for entry in self._context.lifecycle.containers()]
         if len(uids) >= CONTAINERS or uids.count(record.uid) >= CONTAINERS_OF_ONE:
             raise Overloaded(f"{uids.count(record.uid)} containers of uid {record.uid} are followed already")
-        key = key_of(call, path, record.uid)  # by the letters, as `start` and `kill` will give them
-        call = _absolute(call, path, _directory(self._context.proc, record.tid))
-        return begin(self._context, call, path, record, hold, key=key)
+        return begin(self._context, start, path, record)
 
     def _describe(self, entry: Entry) -> None:
         call, container = entry.invocation, entry.container
         try:
             with LocalFiles(self._context.proc.host, entry.key.uid) as files:
                 entry.log = find_users_log(files, call.log)
-                config = oci.decode_config(files.read(call.config or "", FILE_LIMIT))
+                data = files.read(call.config or "", FILE_LIMIT)
+                config, entry.digest = oci.decode_config(data), digest_of(data)
                 container = describe.container_of(container, config, self._context.capabilities)
                 container = replace(container, host_namespaces=self._shared(entry, config))
                 container = engines.identify(
@@ -216,7 +240,10 @@ class Rootless:
             passage = Passage(hold, self._context.listeners, [draft])
             if call.process and not call.doubt:
                 draft = replace(draft, process=self._read_process(call, record, container))
-            passage.run([draft])
+            if self._repeats.seen(record, call.id, draft.process, hold):
+                passage.skip()
+            else:
+                passage.run([draft])
 
     def _read_process(self, call: Invocation, record: ExecRecord, container: Container) -> Process | None:
         path = posixpath.join(_directory(self._context.proc, record.tid), call.process or "")
@@ -250,7 +277,7 @@ def _absolute(call: Invocation, path: str, directory: str) -> Invocation:
     return replace(
         call,
         bundle=bundle,
-        config=resolve(call.config or oci.CONFIG, bundle),
+        config=resolve(call.config) if call.config else resolve(oci.CONFIG, bundle),
         pid_file=resolve(call.pid_file, bundle if crun else directory) if call.pid_file else None,
         root=resolve(call.root) if call.root else None,
         log=resolve(given) if (given := path_of_log(call.log)) else None,

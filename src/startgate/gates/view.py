@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import posixpath
 import threading
@@ -95,8 +96,8 @@ class View:
         """Return the command line of the runtime's parent; empty when it is gone."""
         return self._proc.command_line(self._parent)
 
-    def read_config(self, path: str) -> oci.Config:
-        """Read and decode a config.json. Raises BundleError, which names the path."""
+    def read_config(self, path: str) -> tuple[oci.Config, bytes]:
+        """Decode a config.json; return it, and its digest. Raises BundleError, which names the path."""
         try:
             return self._decode_config(path)
         except OSError as error:
@@ -104,18 +105,27 @@ class View:
         except BundleError as error:
             raise BundleError(f"{path}: {error}") from error
 
-    def _decode_config(self, path: str) -> oci.Config:
+    def _decode_config(self, path: str) -> tuple[oci.Config, bytes]:
         try:
-            return oci.decode_config(self.read(path, oci.LARGE))
+            data = self.read(path, oci.LARGE)
+            return oci.decode_config(data), digest_of(data)
         except OSError as error:
             if error.errno != errno.EFBIG:
                 raise
         if not _turn.acquire(timeout=_TURN_WAIT):
             raise BundleError(f"larger than {oci.LARGE} bytes, and others as large are being read")
         try:
-            return oci.decode_config(self.read(path, oci.CONFIG_LIMIT))
+            data = self.read(path, oci.CONFIG_LIMIT)
+            return oci.decode_config(data), digest_of(data)
         finally:
             _turn.release()
+
+    def digest(self, path: str) -> bytes | None:
+        """Return the digest of a config.json as it is now; None: it can't be read."""
+        try:
+            return digest_of(self.read(path, oci.CONFIG_LIMIT))
+        except OSError:
+            return None
 
     def real_path(self, path: str) -> str | None:
         """Return where a path leads, as the host names it; None: nowhere, or not known."""
@@ -198,6 +208,11 @@ class View:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+
+def digest_of(data: bytes) -> bytes:
+    """Return what tells a config.json from any other."""
+    return hashlib.blake2b(data).digest()
 
 
 def _inode_of_namespace(fd: int) -> int | None:

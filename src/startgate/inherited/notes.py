@@ -22,7 +22,7 @@ from startgate.gates.marks import Inode, PidFiles, Programs
 from startgate.kernel.process import ProcessId
 from startgate.lifecycle import Entry, Key, State
 from startgate.listeners import Deny
-from startgate.runtimes import commandline
+from startgate.runtimes import commandline, state
 from startgate.runtimes.commandline import Command, Invocation
 
 log = logging.getLogger(__name__)
@@ -102,6 +102,7 @@ class Noted(msgspec.Struct, frozen=True):
             gated=self.gated,
             told=True,
             requested_signal=self.requested_signal,
+            flavour=state.flavour(self.container.runtime or ""),
             verdict=Deny(*self.verdict) if self.verdict else None,
         )
 
