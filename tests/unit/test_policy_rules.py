@@ -447,7 +447,10 @@ def test_a_message_that_would_take_seconds_is_not_made() -> None:
         ),
         ("[[rule]]\nname='a'\naction='deny'\nmatch='true'\non=[]", "rules.toml:5:4: no event is listed"),
         ("[[rule]]\nname='a'\naction='warn'\nmatch='true'\nfail_closed=true", "has nothing to close"),
-        ("[[rule]]\nname=''\naction='warn'\nmatch='true'", "rules.toml:2:6: a rule needs a name"),
+        (
+            "[[rule]]\nname=''\naction='warn'\nmatch='true'",
+            "rules.toml:2:6: its name has to be of printable characters",
+        ),
         (
             2 * "[[rule]]\nname='a'\naction='warn'\nmatch='true'\n",
             "rules.toml:6:6: there are two rules named a",
@@ -583,3 +586,69 @@ def test_a_callback_of_the_watcher() -> None:
     listeners.replace((), policy(rule("container.privileged")).registrations())
     assert listeners.call(creating(privileged=True)).deny == Deny("r", "r")
     assert listeners.call(creating()).deny is None
+
+
+# Exceptions
+
+SYSTEM = '[[exception]]\nname = "system"\nmatch = \'container.kubernetes.namespace == "kube-system"\'\n'
+
+
+def in_namespace(name: str, **more: Any) -> Event:
+    return creating(kubernetes=Kubernetes(namespace=name), **more)
+
+
+@pytest.mark.parametrize("action", ["deny", "warn", "patch"])
+def test_an_exception_lets_off(action: str) -> None:
+    rules = policy(rule("container.privileged", action) + "\n" + SYSTEM)
+    assert rules.decide(in_namespace("shop", privileged=True)) != []
+    assert rules.decide(in_namespace("kube-system", privileged=True)) == []
+
+
+def test_an_exception_for_one_rule() -> None:
+    text = rule("true", name="a") + "\n" + rule("true", "warn", "b") + "\n" + SYSTEM + "rules = ['a']\n"
+    assert [word.rule for word in policy(text).decide(in_namespace("kube-system"))] == ["b"]
+    assert [word.rule for word in policy(text).decide(in_namespace("shop"))] == ["a", "b"]
+
+
+def test_what_a_rule_can_not_decide_is_let_off_too() -> None:
+    rules = policy(rule('container.labels.x == "y"') + "\n" + SYSTEM)
+    assert rules.decide(in_namespace("kube-system")) == []
+    assert isinstance(rules.decide(in_namespace("shop"))[-1], Deny)
+
+
+@pytest.mark.parametrize(
+    ("match", "container"),
+    [
+        ('container.labels.x == "y"', {}),
+        ('container.image == "trusted"', UNKNOWN),
+        ("container.user == '0:0'", {"rootfs": None}),
+        ('container.args.exists(a, a == "ok")', {"args": ("ok",), "truncated": ("args",)}),
+    ],
+)
+def test_an_exception_that_can_not_be_decided_is_none(match: str, container: dict[str, Any]) -> None:
+    exception = f'[[exception]]\nname = "e"\nmatch = """{match}"""\n'
+    assert policy(rule("true") + "\n" + exception).decide(creating(**container)) == [Deny("r", "r")]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (SYSTEM + "rules = ['b']\n", "rules.toml:9:9: there is no rule b in this file"),
+        (SYSTEM + SYSTEM, "there are two exceptions named system"),
+        ("[[exception]]\nname='e'\nmatch='container.idd == \"\"'", "match: unknown field of container idd"),
+        (
+            "[[exception]]\nname='e'\nmatch='process.tty'",
+            "rules.toml:8:7: it asks for process, which only exec has, and rule r is asked at creating",
+        ),
+        (
+            "[[exception]]\nname='e'\nmatch='container.pid == 1'",
+            "it asks for what is not known at creating yet",
+        ),
+        ("[[exception]]\nname='e'\nmatches='true'", "unknown key matches: did you mean match?"),
+        ("[[exceptions]]\n", "unknown key exceptions: did you mean exception?"),
+        ("exception = 3\n", "exceptions are tables that begin with [[exception]]"),
+    ],
+)
+def test_where_an_exception_is_wrong(text: str, message: str) -> None:
+    wrong = text + "\n" + rule("true") if text.startswith("exception") else rule("true") + "\n" + text
+    assert message in error(wrong)

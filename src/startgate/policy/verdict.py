@@ -1,0 +1,105 @@
+"""One rule, and what it says of an event. Judging never raises: whatever a rule meets, it has a verdict."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import msgspec
+
+from startgate.events import Deny, Event, Note
+from startgate.foreign import one_line
+from startgate.policy import unknown
+from startgate.policy.cel import EvaluationError
+from startgate.policy.patch import Patch
+
+if TYPE_CHECKING:
+    from startgate.policy.engine import Expression
+
+Action = Literal["deny", "warn", "audit", "patch"]
+RuleEvent = Literal["creating", "created", "exec"]
+RULE_EVENTS: tuple[RuleEvent, ...] = get_args(RuleEvent)
+
+Said = Deny | Note | Patch
+
+
+@dataclass(frozen=True)
+class Exemption:
+    """An exception: what matches is let off."""
+
+    name: str
+    match: Expression
+
+    def covers(self, event: Event, context: Any) -> bool:
+        """Does it match? What can't be decided is not let off."""
+        try:
+            return _matches(self.match, event, context)
+        except EvaluationError:
+            return False
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A rule that compiled."""
+
+    name: str
+    action: Action
+    match: Expression
+    message: str | Expression
+    on: tuple[RuleEvent, ...]
+    deny_on_error: bool
+    fail_closed: bool
+    patch: Patch | None
+    never: str | None = None
+    """Why it can never match, with its place; None: it may well."""
+    exceptions: tuple[Exemption, ...] = ()
+
+    @property
+    def expressions(self) -> list[Expression]:
+        """All that is evaluated."""
+        messages = [] if isinstance(self.message, str) else [self.message]
+        return [self.match, *messages, *(each.match for each in self.exceptions)]
+
+    def judge(self, event: Event, context: Any) -> list[Said]:
+        """Return what the rule says of an event; nothing where it does not match."""
+        said = self._judge(event, context)
+        exempt = said and any(each.covers(event, context) for each in self.exceptions)
+        return [] if exempt else said
+
+    def _judge(self, event: Event, context: Any) -> list[Said]:
+        try:
+            matches = _matches(self.match, event, context)
+        except EvaluationError as error:
+            return self.failed(str(error))
+        return self._say(event, context) if matches else []
+
+    def failed(self, why: str) -> list[Said]:
+        """Return what is said where the rule could not be decided."""
+        message = f"rule {self.name} could not be decided: {why}"
+        note = Note(message, self.name, "error")
+        return [note, Deny(message, self.name)] if self.deny_on_error else [note]
+
+    def _say(self, event: Event, context: Any) -> list[Said]:
+        message = self._message(event, context)
+        if self.action == "deny":
+            return [Deny(message, self.name)]
+        if self.action == "patch":
+            patch = self.patch or Patch()
+            required = self.deny_on_error
+            return [msgspec.structs.replace(patch, rule=self.name, message=message, required=required)]
+        return [Note(message, self.name, self.action)]
+
+    def _message(self, event: Event, context: Any) -> str:
+        if isinstance(self.message, str):
+            return self.message
+        try:
+            self.message.check_cost(event)
+            return one_line(str(self.message.evaluate(context)))
+        except EvaluationError as error:
+            return f"{self.name} (its message could not be made: {error})"
+
+
+def _matches(match: Expression, event: Event, context: Any) -> bool:
+    """Raises EvaluationError."""
+    match.check_cost(event)
+    return bool(match.evaluate(context, unknown.of(event, match.references.fields)))
