@@ -68,7 +68,8 @@ class Mount(msgspec.Struct, frozen=True):
     """A mount of config.json.
 
     `resolved`: where the source of a bind mount leads on the host, links followed; None
-    for other mounts, and where it leads nowhere yet.
+    for other mounts, and where it leads nowhere yet. `read_only`: as its options say together,
+    whatever the engine writes (``ro``, ``rro``, ``rw`` after it).
     """
 
     source: str
@@ -76,6 +77,7 @@ class Mount(msgspec.Struct, frozen=True):
     type: str
     options: tuple[str, ...] = ()
     resolved: str | None = None
+    read_only: bool = False
 
 
 class Device(msgspec.Struct, frozen=True):

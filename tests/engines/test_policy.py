@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,8 +35,8 @@ def shipped(name: str, *edits: tuple[str, str]) -> Policy:
 
 
 @contextmanager
-def judging(policy: Policy) -> Iterator[Watched]:
-    with watch_events(hold_timeout=20) as watched:
+def judging(policy: Policy, **options: Any) -> Iterator[Watched]:
+    with watch_events(hold_timeout=20, **options) as watched:
         watched.watcher.replace((), policy.registrations())
         yield watched
     assert [e.reason for e in watched.events if e.type == "lost"] == []
@@ -85,6 +86,9 @@ CASES: list[tuple[str, Sequence[str], Sequence[str]]] = [
     ("seccomp-required", ("--security-opt", "seccomp=unconfined"), ()),
     ("no-root-user", (), USER),
     ("no-writable-host-path", ("-v", "PLACES/data:/data"), ("-v", "PLACES/data:/data:ro")),
+    ("no-host-secrets", ("-v", "/etc/shadow:/shadow:ro"), ()),
+    ("no-privileged", ("--cap-add", "ALL", "--security-opt", "seccomp=unconfined"), ()),
+    ("no-host-devices", ("--device", "/dev/fuse"), ()),
 ]
 
 
@@ -135,7 +139,7 @@ def test_registries(engine: DockerLike, name: str) -> None:
 
 def test_an_exec(engine: DockerLike, name: str) -> None:
     """The container's record decides on what is executed in it; the container goes on."""
-    match = 'container.kubernetes != null && container.kubernetes.namespace == "production"'
+    match = 'container.kubernetes.namespace == "production" && process.tty'
     policy = shipped(
         "no-exec-in-production", (match, f'container.name == "{name}" && process.argv[0] == "id"')
     )

@@ -105,7 +105,7 @@ def test_unknown_is_null_or_empty() -> None:
         (Kubernetes(), "namespace pod pod_uid container sandbox_id container_type attempt annotations"),
         (Namespaces(), "mnt net pid ipc uts user cgroup"),
         (CgroupId("/x"), "path id"),
-        (Mount("a", "b", "c"), "source destination type options resolved"),
+        (Mount("a", "b", "c"), "source destination type options resolved read_only"),
         (Caller(1, "sh"), "pid comm"),
         (Device("/dev/x", "c"), "path type major minor"),
         (Hook("prestart", "/h"), "stage path args"),

@@ -76,7 +76,7 @@ def test_an_engines_config_is_described() -> None:
         apparmor="docker-default",
         mounts=(
             Mount("proc", "/proc", "proc", ("nosuid", "noexec")),
-            Mount("/usr/bin/tini", "/sbin/docker-init", "bind", ("ro",)),
+            Mount("/usr/bin/tini", "/sbin/docker-init", "bind", ("ro",), read_only=True),
         ),
         cwd="/srv",
         hooks=(Hook("prestart", "/proc/1/exe", ("libnetwork-setkey",)),),

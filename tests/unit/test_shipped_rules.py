@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import time
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,12 @@ DOCKER: dict[str, Any] = {
         "namespaces": [{"type": kind} for kind in ("mount", "network", "uts", "pid", "ipc", "cgroup")],
         "resources": {"devices": [{"allow": False, "access": "rwm"}]},
         "seccomp": {"defaultAction": "SCMP_ACT_ERRNO"},
+        "maskedPaths": ["/proc/asound", "/proc/kcore", "/sys/firmware"],
+    },
+    "hooks": {
+        "prestart": [
+            {"path": "/proc/812/exe", "args": ["libnetwork-setkey", "-exec-root=/var/run/docker", "x", "y"]}
+        ]
     },
 }
 # As Podman 4.3 writes it, for `podman run --user 1000 busybox`.
@@ -89,6 +96,7 @@ PODMAN: dict[str, Any] = {
             {"type": "mount"},
         ],
         "seccomp": {"defaultAction": "SCMP_ACT_ERRNO", "syscalls": []},
+        "maskedPaths": ["/proc/acpi", "/proc/kcore"],
     },
     "annotations": {"io.container.manager": "libpod"},
 }
@@ -146,6 +154,15 @@ def with_mount(source: str, *options: str, config: dict[str, Any] = DOCKER) -> d
     return edited(config, mounts=[*config["mounts"], mount])
 
 
+def with_device(path: str) -> dict[str, Any]:
+    return edited(DOCKER, linux__devices=[{"path": path, "type": "b", "major": 8, "minor": 1}])
+
+
+def with_hook(path: str) -> dict[str, Any]:
+    hooks = {**DOCKER["hooks"], "createRuntime": [{"path": path, "args": [path]}], "poststop": None}
+    return edited(DOCKER, hooks=hooks)
+
+
 def without_namespace(kind: str) -> dict[str, Any]:
     kept = [each for each in DOCKER["linux"]["namespaces"] if each["type"] != kind]
     return edited(DOCKER, linux__namespaces=kept)
@@ -167,7 +184,7 @@ def test_an_ordinary_container_matches_none(config: dict[str, Any]) -> None:
 
 
 def test_a_container_of_nothing_fails_no_rule() -> None:
-    matches(container({"ociVersion": "1"}, engine=None, image=None))
+    matches(container({"ociVersion": "1"}, engine=None, image_reference=None))
 
 
 @pytest.mark.parametrize(
@@ -187,10 +204,45 @@ def test_a_container_of_nothing_fails_no_rule() -> None:
         (with_mount("/proc", "ro"), {"no-host-root"}),
         (with_mount("/etc", "ro"), {"no-host-root"}),
         (with_mount("/etc/ssl", "ro"), set()),
+        (with_mount("/etc/shadow", "ro"), {"no-host-secrets"}),
+        (with_mount("/etc/shadow-of-a-doubt", "ro"), set()),
+        (with_mount("/etc/ssh/ssh_host_ed25519_key", "ro"), {"no-host-secrets"}),
+        (with_mount("/root/.ssh", "ro"), {"no-host-secrets"}),
+        (with_mount("/root/anything", "ro"), {"no-host-secrets"}),
+        (with_mount("/home/ann/.ssh/id_ed25519", "ro"), {"no-host-secrets"}),
+        (with_mount("/var/lib/kubelet/pki", "ro"), {"no-host-secrets"}),
+        (with_mount("/var/lib/kubelet/pki"), {"no-host-secrets", "no-writable-host-path"}),
+        (with_mount("/proc/sysrq-trigger"), {"no-host-root", "no-writable-host-path"}),
+        (with_mount("/sys/fs/cgroup", "ro"), set()),
+        (with_mount("/sys/fs/cgroup"), {"no-host-root", "no-writable-host-path"}),
+        (with_mount("/sys/fs/bpf", "ro"), {"no-host-root"}),
+        (with_mount("/run/containerd/containerd.sock.ttrpc", "ro"), {"no-engine-socket"}),
+        (with_mount("/run/k3s/containerd/containerd.sock", "ro"), {"no-engine-socket"}),
+        (with_mount("/dev/sda1", "ro"), {"no-host-devices"}),
+        (with_mount("/dev/null", "ro"), set()),
+        (with_device("/dev/sda1"), {"no-host-devices"}),
+        (with_device("/dev/fuse"), {"no-host-devices"}),
+        (with_device("/dev/null"), set()),
+        (with_hook("/usr/local/bin/anything"), {"no-hooks"}),
+        (with_hook("/proc/1/exe"), {"no-hooks"}),
+        (with_hook("/usr/bin/nvidia-ctk"), set()),
+        (edited(DOCKER, linux__maskedPaths=[]), {"masked-paths-required"}),
+        (edited(DOCKER, linux__maskedPaths=None), {"masked-paths-required"}),
+        (
+            edited(DOCKER, process__capabilities__bounding=sorted(ALL), linux__seccomp=None),
+            {"no-privileged", "no-added-capabilities", "no-dangerous-capabilities", "seccomp-required"},
+        ),
         (with_mount("/srv/docker.sock.d", "ro"), set()),
         (with_mount("/running", "ro"), set()),
         (with_mount("/srv/data"), {"no-writable-host-path"}),
         (with_mount("/srv/data", "ro"), set()),
+        (with_mount("/srv/data", "rro"), set()),
+        (with_mount("/srv/data", "ro", "rprivate", "rro"), set()),
+        (with_mount("/srv/data", "rw", "ro"), set()),
+        (with_mount("/srv/data", "rro", "rw"), set()),
+        (with_mount("/srv/data", "ro", "rw"), {"no-writable-host-path"}),
+        (with_mount("/srv/data", "ro", "rrw"), {"no-writable-host-path"}),
+        (with_mount("/srv/data", "ro=recursive"), {"no-writable-host-path"}),
         (with_mount("/var/lib/kubelet/pods/u/volumes/kubernetes.io~empty-dir/v"), set()),
         (with_mount("/var/lib/docker"), {"no-host-root", "no-writable-host-path"}),
         (without_namespace("pid"), {"no-host-namespaces"}),
@@ -263,8 +315,38 @@ def test_registries(image: str | None, engine: str | None, matched: bool) -> Non
     [(Kubernetes(namespace="production"), True), (Kubernetes(namespace="test"), False), (None, False)],
 )
 def test_exec_into_the_pods_of_a_namespace(pod: Kubernetes | None, matched: bool) -> None:
-    found = matches(container(DOCKER, kubernetes=pod), Process(argv=("sh", "-c", "id")))
-    assert found == ({"no-exec-in-production"} if matched else set())
+    in_pod = container(DOCKER, kubernetes=pod)
+    for tty, rule in ((True, "no-exec-in-production"), (False, "exec-in-production")):
+        assert matches(in_pod, Process(argv=("sh",), tty=tty)) == ({rule} if matched else set())
+
+
+def test_an_exec_with_all_capabilities() -> None:
+    assert matches(container(DOCKER), Process(argv=("sh",), privileged=True)) == {"no-privileged-exec"}
+    assert matches(container(DOCKER, privileged=True), Process(argv=("sh",), privileged=True)) == set()
+
+
+@pytest.mark.parametrize("namespace", ["kube-system", "startgate"])
+def test_system_namespaces_are_let_off(namespace: str) -> None:
+    assert matches(container(PRIVILEGED, kubernetes=Kubernetes(namespace=namespace))) == set()
+    assert matches(container(PRIVILEGED, labels={"namespace": namespace}, name=namespace)) != set()
+
+
+def test_no_rule_can_never_match() -> None:
+    assert [rule.never for rule in POLICY.rules if rule.never] == []
+
+
+def test_what_all_of_them_take() -> None:
+    """Of a container with 40 bind mounts; the goal is 0.3 ms, on an idle machine."""
+    config = DOCKER
+    for n in range(40):
+        config = with_mount(f"/srv/data/{n}", "ro", config=config)
+    event = Event(type="creating", gate="command", container=container(config))
+    times = []
+    for _ in range(50):
+        started = time.thread_time()
+        assert POLICY.decide(event) == []
+        times.append(time.thread_time() - started)
+    assert min(times) < 0.001
 
 
 def test_the_pause_container_may_be_root() -> None:

@@ -143,7 +143,19 @@ def _mount(mount: oci.OciMount) -> Mount:
         destination=mount.destination,
         type=mount.type or "",
         options=mount.options or (),
+        read_only=_is_read_only(mount.options or ()),
     )
+
+
+def _is_read_only(options: Iterable[str]) -> bool:
+    """The last option counts. The recursive ones are applied after the mount, so they go first."""
+    plain, recursive = False, None
+    for option in options:
+        if option in ("ro", "rw"):
+            plain = option == "ro"
+        elif option in ("rro", "rrw"):
+            recursive = option == "rro"
+    return plain if recursive is None else recursive
 
 
 def _size_of(mount: Mount) -> int:
