@@ -12,6 +12,7 @@ import errno
 import os
 import stat
 import struct
+import sys
 
 from startgate.kernel import libc
 
@@ -65,6 +66,23 @@ def _openat2(root: int, path: str, flags: int, resolve: int) -> int:
         ctypes.c_long(len(how)),
         about=path,
     )
+
+
+_statx = libc.function(
+    "statx", ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_uint, ctypes.c_char_p
+)
+_AT_EMPTY_PATH, _AT_STATX_DONT_SYNC = 0x1000, 0x4000
+_STX_DEV_MAJOR = 136  # in struct statx
+
+
+def is_on_block_device(fd: int) -> bool:
+    """Is the file on a disk of this host? Asks no server: those of FUSE and of networks have no major number.
+
+    It may be False where it could be True (btrfs).
+    """
+    buffer = ctypes.create_string_buffer(256)
+    _statx(fd, b"", _AT_EMPTY_PATH | _AT_STATX_DONT_SYNC, 0, buffer)
+    return int.from_bytes(buffer[_STX_DEV_MAJOR : _STX_DEV_MAJOR + 4], sys.byteorder) != 0
 
 
 def open_regular(root: int, path: str) -> tuple[int, os.stat_result]:

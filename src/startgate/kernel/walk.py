@@ -53,6 +53,16 @@ class Walk:
     def open(self, path: str) -> int:
         """Return an fd (O_PATH) of where the path leads. Raises OSError: EXDEV where the way is on a file
         system that may never answer."""
+        fd = self._open(path)
+        try:  # what is cached was taken without asking, but whoever has the fd will ask
+            if not files.is_on_block_device(fd):
+                self._expect_answer(fd, path)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+    def _open(self, path: str) -> int:
         if "\0" in path:
             raise OSError(errno.EINVAL, "a NUL character in a path", path)
         try:
@@ -82,7 +92,7 @@ class Walk:
         working directory or files, which are others by the time that it goes there.
         """
         self._jumped = self._own = self._unsteady = False
-        fd = self.open(path)
+        fd = self._open(path)
         try:
             if self._unsteady:
                 return None
