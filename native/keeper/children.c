@@ -8,13 +8,17 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "channel.h"
 #include "door.h"
 #include "guard.h"
+#include "scribe.h"
 
 static const int UNHEARD[] = {SIGINT, SIGTERM, SIGHUP, SIGUSR2, SIGQUIT};
 
@@ -118,6 +122,43 @@ int start_yard(struct guard *g)
 	records = (struct records){.table = -1, .queue = -1, .pending = g->records.pending};
 	k.group = g->containers;
 	return start_keep(g, &g->yard, &k, &records);
+}
+
+static _Noreturn void be_scribe(struct guard *g)
+{
+	deaf_to_signals();
+	signal(SIGPIPE, SIG_IGN);
+	prctl(PR_SET_NAME, "startgate-scribe");
+	keep_only(g->lines, 1);
+	fcntl(g->lines[0], F_SETFL, 0); /* it may wait */
+	scribe(g->lines[0], g->torn);
+	_exit(0);
+}
+
+int start_scribe(struct guard *g)
+{
+	if (!g->torn) {
+		g->torn = mmap(NULL, sizeof(*g->torn), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+		if (g->torn == MAP_FAILED || channel_pair(g->lines))
+			return -1;
+	}
+	g->scribe = fork();
+	if (g->scribe == 0)
+		be_scribe(g);
+	return g->scribe < 0 ? -1 : 0;
+}
+
+void end_scribe(struct guard *g)
+{
+	const struct timespec breath = {.tv_nsec = 10000000};
+
+	if (g->scribe <= 0)
+		return;
+	close(g->lines[0]);
+	close(g->lines[1]);
+	for (int i = 0; i < 100 && waitpid(g->scribe, NULL, WNOHANG) == 0; i++)
+		nanosleep(&breath, NULL);
+	kill(g->scribe, SIGKILL);
 }
 
 static void inherit(char *numbers)

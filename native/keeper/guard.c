@@ -51,6 +51,15 @@
 static const int IGNORED[] = {SIGTSTP, SIGTTIN, SIGTTOU, SIGPIPE, SIGQUIT, SIGUSR1, SIGALRM};
 static const int HEARD[] = {SIGCHLD, SIGTERM, SIGINT, SIGHUP, SIGUSR2};
 
+/* First what may hold somebody. */
+static _Noreturn void leave(struct guard *g, int code)
+{
+	kill(g->door.pid, SIGKILL);
+	kill(g->yard.pid, SIGKILL);
+	end_scribe(g);
+	exit(code);
+}
+
 static void remember_alert(struct guard *g)
 {
 	eventfd_t count;
@@ -118,6 +127,8 @@ static void on_hello(struct guard *g, int32_t protocol)
 		return;
 	}
 	g->introduced = 1;
+	if (g->scribe > 0)
+		control_send(g->worker.control, OUTPUT, 0, g->lines[1]);
 	if (introduce(g, &g->door, WORKER_MARKS, DOOR_MARKS) || introduce_yard(g) ||
 	    introduce(g, &g->door, WORKER_EVENTS, DOOR_EVENTS))
 		say("keeper", "the worker can't be given its sockets: %s", strerror(errno));
@@ -253,9 +264,9 @@ static void on_worker_death(struct guard *g, int status)
 	tell_keeps(g, OWN_PROCESS, -g->worker.pid);
 	g->worker.pid = 0;
 	if (g->stopping)
-		exit(0);
+		leave(g, 0);
 	if (g->state == FIRST)
-		exit(code ? code : 1);
+		leave(g, code ? code : 1);
 	if (WIFEXITED(status))
 		snprintf(why, sizeof(why), "the worker died (exit status %d)", WEXITSTATUS(status));
 	else
@@ -337,6 +348,8 @@ static void on_child(struct guard *g)
 			on_keep_death(g, keep, status);
 		} else if (pid == g->worker.pid) {
 			on_worker_death(g, status);
+		} else if (pid == g->scribe) {
+			start_scribe(g);
 		} else {
 			on_drained(g, pid);
 		}
@@ -347,7 +360,7 @@ static void stop(struct guard *g)
 {
 	notify("STOPPING=1");
 	if (g->worker.pid <= 0)
-		exit(0);
+		leave(g, 0);
 	g->stopping = now() + STOP_LIMIT;
 	g->restart = 0;
 	kill(g->worker.pid, SIGTERM);
@@ -397,7 +410,7 @@ static void on_time(struct guard *g, uint64_t at)
 		replace_worker(g, "the worker was killed: it was not ready in time");
 	}
 	if (g->stopping && g->stopping <= at)
-		exit(0);
+		leave(g, 0);
 	if (g->watchdog && g->watchdog <= at)
 		watchdog(g, at);
 	drain_old_groups(g, at);
@@ -485,6 +498,8 @@ static int begin(struct guard *g)
 	watch_fd(g, g->alert);
 	listen_for_signals(g);
 	if (!g->door.pid && (start_door(g) || start_yard(g)))
+		return -1;
+	if (g->command && !g->scribe && start_scribe(g))
 		return -1;
 	watch_fd(g, g->door.control);
 	watch_fd(g, g->yard.control);

@@ -42,6 +42,9 @@ struct guard {
 	struct records records;
 	struct settings settings;
 	struct child door, yard, worker;
+	pid_t scribe;
+	int lines[2];	    /* to the scribe: its end, and the workers' */
+	volatile int *torn; /* shared with it: a line is begun */
 	struct old_group old[OLD_MAX];
 	char **words;	/* our command line */
 	char **command; /* the worker's; NULL: it is not ours to start */
@@ -65,6 +68,9 @@ void upgrade_guard(struct guard *guard);
 /* children.c */
 int start_door(struct guard *guard);
 int start_yard(struct guard *guard);
+int start_scribe(struct guard *guard);
+/* Let the scribe write what it has, for a moment. */
+void end_scribe(struct guard *guard);
 pid_t spawn_worker(struct guard *guard, int control);
 int any_thread(pid_t process, int (*is)(pid_t thread));
 /* replace.c */

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "channel.h"
@@ -16,7 +17,7 @@
 
 #define MS 1000000ull
 #define PAST "STARTGATE_PAST"
-#define PAST_WORDS 14
+#define PAST_WORDS 17
 
 struct option {
 	const char *name;
@@ -62,7 +63,7 @@ static void past_words(struct guard *g, int **places)
 	int *const all[PAST_WORDS] = {
 		&g->door.pid, &g->door.control, &g->door.memory, &g->yard.pid, &g->yard.control, &g->yard.memory,
 		&g->worker.pid, &g->worker.control, &g->containers, &g->alert, &g->failures, &g->introduced,
-		&g->records.pending, &g->past,
+		&g->records.pending, &g->scribe, &g->lines[0], &g->lines[1], &g->past,
 	};
 
 	memcpy(places, all, sizeof(all));
@@ -78,6 +79,7 @@ static int restore(struct guard *g, char *text)
 		*places[at++] = atoi(word);
 	unsetenv(PAST);
 	g->past = 1;
+	g->torn = mmap(NULL, sizeof(*g->torn), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	g->commands = -1;
 	g->state = WORKING;
 	g->door.table = table_map(g->door.memory);
@@ -127,7 +129,8 @@ int guard_parse(struct guard *g, int count, char **words)
 static void tell_past(struct guard *g)
 {
 	const int fds[] = {g->door.control, g->door.memory, g->yard.control, g->yard.memory,
-			   g->worker.control, g->containers, g->alert, g->records.pending};
+			   g->worker.control, g->containers, g->alert, g->records.pending,
+			   g->lines[0], g->lines[1]};
 	int *places[PAST_WORDS];
 	char text[PAST_WORDS * 12] = "";
 	size_t size = 0;

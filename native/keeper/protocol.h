@@ -96,7 +96,7 @@ enum control_what {
 	YARD_EVENTS,
 	YARD_MARKS,
 	NEW_YARD, /* guard to worker: the marks of the yard are gone, a new one's sockets follow */
-	END,	  /* guard to worker: end cleanly */
+	OUTPUT,	  /* guard to worker: a socket comes along, each message of it is a line of output */
 };
 
 struct control {

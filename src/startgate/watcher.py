@@ -25,6 +25,7 @@ from startgate.gates.rootless import Rootless
 from startgate.hold import TIMEOUT_LIMIT
 from startgate.inherited.notes import Notes
 from startgate.inherited.resources import Opened, Resources
+from startgate.keeper.channel import Channel
 from startgate.keeper.protocol import Owed
 from startgate.kernel import capabilities, features, spawn
 from startgate.kernel.process import Proc
@@ -133,6 +134,12 @@ class Watcher:
     def binaries(self) -> list[str]:
         """The paths of the runtime binaries that are watched."""
         return self._binaries.paths if self._binaries else []
+
+    @property
+    def lines(self) -> Channel | None:
+        """A daemon's output: whoever writes it outlives this process."""
+        resources = self._resources or self._inherited
+        return resources.keeper.output if resources else None
 
     @overload
     def on(self, event_type: EventType, *, fail_closed: bool = False) -> Callable[[F], F]: ...

@@ -28,7 +28,7 @@ def run(handover: Handover) -> None:
     # Files are read before the keeper is told of us: they may be beside somebody's pid file, where it
     # would hold who reads until we answer.
     with deciding(lambda: _watcher(handover, options), *decisions, keep_at=keep_at) as watching:
-        watch = Watch(watching, output, keep=keep, ready=watching.tell_ready, needs_output=False)
+        watch = Watch(watching, output, keep=keep, ready=watching.tell_ready, lines=watching.lines)
         watch.run(demo=False, end_with_demo=False)
 
 

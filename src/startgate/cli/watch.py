@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import logging
 import os
 import signal
@@ -10,12 +11,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, TextIO, cast
 
 from startgate.cli.demo import DemoContainer
 from startgate.cli.table import Table
 from startgate.events import Event
 from startgate.filters import compile_filter
+from startgate.keeper.channel import Channel
 from startgate.watcher import Watcher
 
 if TYPE_CHECKING:
@@ -120,9 +122,9 @@ class Watch:
         count: int | None = None,
         seconds: float | None = None,
         ready: Callable[[], object] = lambda: None,
-        needs_output: bool = True,
+        lines: Channel | None = None,
     ) -> None:
-        """`ready` is called once, when it holds. Not `needs_output`: go on where nothing can be printed.
+        """`ready` is called once, when it holds. `lines` is where a daemon's worker prints.
 
         Raises UsageError when the filter does not compile.
         """
@@ -131,8 +133,12 @@ class Watch:
         self._count = count
         self._seconds = seconds
         self._ready = ready
-        self._print = _print_json if output == "json" else Table(sys.stdout).row
-        self._needs_output = needs_output
+        self._needs_output = lines is None
+        write = _write if lines is None else lines.send_waiting
+        if output == "json":
+            self._print: Callable[[Event], object] = lambda event: write(event.to_json() + b"\n")
+        else:
+            self._print = Table(cast(TextIO, _Lines(write))).row
 
     def run(self, *, demo: bool, end_with_demo: bool) -> None:
         """Watch until a signal, the count, the time, or the demo's end."""
@@ -180,6 +186,7 @@ class Watch:
             left = None if until is None else max(0.0, until - time.monotonic())
             event = self._watcher.events.get(timeout=left)
             if event is None:
+                self._watcher.check()
                 return
             yield event
 
@@ -191,8 +198,30 @@ def _ends(event: Event, container: str | None) -> bool:
     )
 
 
-def _print_json(event: Event) -> None:
+def _write(data: bytes) -> None:
     # Unbuffered, in one write: whoever reads a pipe gets whole lines, at once.
-    data = event.to_json() + b"\n"
     while data:
         data = data[os.write(sys.stdout.fileno(), data) :]
+
+
+class _Lines(io.TextIOBase):
+    """Stdout, of which each flush is written as one piece."""
+
+    def __init__(self, write: Callable[[bytes], object]) -> None:
+        self._write = write
+        self._text = ""
+
+    def isatty(self) -> bool:
+        return sys.stdout.isatty()
+
+    def fileno(self) -> int:
+        return sys.stdout.fileno()
+
+    def write(self, text: str) -> int:
+        self._text += text
+        return len(text)
+
+    def flush(self) -> None:
+        text, self._text = self._text, ""
+        if text:
+            self._write(text.encode(errors="replace"))

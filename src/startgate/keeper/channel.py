@@ -31,6 +31,10 @@ class Channel:
             rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, _FD.pack(fd))]
             self._socket.sendmsg([data], rights, flags)
 
+    def send_waiting(self, data: bytes) -> None:
+        """As `send`, but wait until there is room. Raises OSError."""
+        self._socket.send(data, socket.MSG_NOSIGNAL)
+
     def receive(self, longest: int = protocol.LONGEST) -> tuple[bytes, int]:
         """Wait for a message; return it, with its fd or -1. Empty: the other side is gone, or `shut`.
 

@@ -29,6 +29,8 @@ class Keeper:
         self.containers = KeptGroup(self._yard_hangs)
         self.pending: tuple[list[Held], list[Held]] = ([], [])
         """For each group, what was held before us."""
+        self.output: Channel | None = None
+        """A daemon's: each message is a line of its output."""
         self._new_yard: Callable[[], object] = lambda: None
         self._gone: Callable[[str], object] = lambda message: None
         self._closed = False
@@ -58,6 +60,8 @@ class Keeper:
             what = protocol.CONTROL.unpack(data)[0]
             if fd >= 0 and what in found:
                 found[Control(what)].append(Channel(fd))
+            elif fd >= 0 and what == Control.OUTPUT:
+                self.output = Channel(fd)
         return found
 
     def _attach_yard(self, sockets: dict[Control, list[Channel]]) -> None:
@@ -113,6 +117,8 @@ class Keeper:
         self.commands.close_fds()
         self.containers.close_fds()
         self._control.close()
+        if self.output:
+            self.output.close()
 
     def forget(self) -> None:
         """In a forked child: close our copies, and disturb nobody."""
@@ -120,6 +126,8 @@ class Keeper:
         self.commands.close_fds()
         self.containers.close_fds()
         self._control.close()
+        if self.output:
+            self.output.close()
 
 
 def _of_yard() -> dict[Control, int]:

@@ -61,7 +61,7 @@ class Control(IntEnum):
     YARD_EVENTS = 14
     YARD_MARKS = 15
     NEW_YARD = 16
-    END = 17
+    OUTPUT = 17
 
 
 class Held(NamedTuple):

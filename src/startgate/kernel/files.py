@@ -82,7 +82,7 @@ def is_on_block_device(fd: int) -> bool:
     """
     buffer = ctypes.create_string_buffer(256)
     _statx(fd, b"", _AT_EMPTY_PATH | _AT_STATX_DONT_SYNC, 0, buffer)
-    return int.from_bytes(buffer[_STX_DEV_MAJOR : _STX_DEV_MAJOR + 4], sys.byteorder) != 0
+    return int.from_bytes(buffer.raw[_STX_DEV_MAJOR : _STX_DEV_MAJOR + 4], sys.byteorder) != 0
 
 
 def open_regular(root: int, path: str) -> tuple[int, os.stat_result]:
