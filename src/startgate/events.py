@@ -165,6 +165,7 @@ class Container(msgspec.Struct, frozen=True):
     `host_namespaces`: kinds of namespaces (``pid``, ``net``, ...) that are the host's own.
     `image` is the engine's text, `image_reference` its full name (``docker.io/library/nginx:latest``).
     `unknown` names the fields that the engine knows, and that could not be found out here.
+    `from_hooks` names the hooks of startgate's that led to it: they are not run for it again.
     """
 
     id: Annotated[str, OF_COMMAND]
@@ -211,6 +212,7 @@ class Container(msgspec.Struct, frozen=True):
     gid_mappings: tuple[IdMapping, ...] = ()
     oom_score_adj: int | None = None
     started_by: Annotated[Caller | None, OF_COMMAND] = None
+    from_hooks: Annotated[tuple[str, ...], OF_COMMAND] = ()
     truncated: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
 
@@ -232,6 +234,7 @@ class Process(msgspec.Struct, frozen=True):
     no_new_privileges: bool | None = None
     apparmor: str | None = None
     selinux: str | None = None
+    from_hooks: tuple[str, ...] = ()
     truncated: tuple[str, ...] = ()
 
 

@@ -41,7 +41,7 @@ CONTAINER_KEYS = (
     "namespaces host_namespaces cgroup rootless uid args user privileged capabilities "
     "bounding_capabilities no_new_privileges read_only_rootfs seccomp apparmor selinux mounts cwd devices "
     "hooks masked_paths read_only_paths sysctls rlimits resources uid_mappings gid_mappings oom_score_adj "
-    "started_by truncated unknown"
+    "started_by from_hooks truncated unknown"
 ).split()
 
 
@@ -89,7 +89,7 @@ def test_unknown_is_null_or_empty() -> None:
     lists = (
         *("args", "capabilities", "bounding_capabilities", "mounts", "host_namespaces"),
         *("devices", "hooks", "masked_paths", "read_only_paths", "rlimits", "uid_mappings", "gid_mappings"),
-        *("truncated", "unknown"),
+        *("truncated", "unknown", "from_hooks"),
     )
     empty: dict[str, Any] = {"labels": {}, "annotations": {}, "sysctls": {}} | {name: [] for name in lists}
     empty["resources"] = dict.fromkeys(Resources.__struct_fields__)
@@ -115,7 +115,7 @@ def test_unknown_is_null_or_empty() -> None:
         (
             Process(),
             "argv user cwd tty privileged capabilities bounding_capabilities no_new_privileges apparmor "
-            "selinux truncated",
+            "selinux from_hooks truncated",
         ),
         (Exit(), "code signal oom_killed requested_signal"),
         (Reason("why", "rule"), "message rule"),

@@ -8,8 +8,8 @@ from startgate.errors import NotReadable
 from startgate.events import Caller, Container, printable
 from startgate.gates.context import Context
 from startgate.hold import Hold
-from startgate.kernel.process import ProcessId
-from startgate.lifecycle import Entry, Key, Start
+        runtime=record.process or context.proc.identify(record.tgid),
+        pids=namespace_of(context.proc, record.tid, record.namespaces.get("pid")),
 from startgate.records import ExecRecord
 from startgate.runtimes import state
 from startgate.runtimes.commandline import Invocation
@@ -94,6 +94,7 @@ def outline(context: Context, call: Invocation, path: str, record: ExecRecord) -
         rootless=record.uid != 0,
         uid=record.uid,
         started_by=_caller(context, record),
+        from_hooks=spawn.hooks_behind(context.proc, record.tgid),
     )
 
 

@@ -15,6 +15,7 @@ from startgate.filters import compile_filter
 from startgate.hooks import documents, process
 from startgate.hooks.config import HOOK_TYPES, HookConfig, resolve
 from startgate.hooks.order import Turns
+from startgate.kernel import spawn
 from startgate.listeners import Deny, Registration
 
 log = logging.getLogger(__name__)
@@ -83,11 +84,20 @@ class Hooks:
     def _run(self, hooks: Sequence[_Hook], event: Event) -> list[Deny | Note]:
         """The callback: run the hooks that match; the first that denies ends it."""
         container, uid = (event.container.id, event.container.uid) if event.container else ("", 0)
+        behind = _hooks_behind(event)
         # No turns at `exec`: a hook may itself execute something in its container.
         turn = nullcontext() if event.type == "exec" else self._turns.of(f"{uid} {container}")
         said: list[Deny | Note] = []
         with turn:
             for hook in hooks:
+                if hook.config.label in behind:
+                    log.info(
+                        "container %s, %s: not run by its own doing: hook %s",
+                        container,
+                        event.type,
+                        hook.config.label,
+                    )
+                    continue
                 failure = self._try(hook, event) if hook.matches(event) else None
                 if failure is None:
                     continue
@@ -114,6 +124,12 @@ class Hooks:
         return None if self._running.ended else outcome.failure
 
 
+def _hooks_behind(event: Event) -> tuple[str, ...]:
+    """Return the names of the hooks that led to this. One that ran again would do so without end."""
+    about = event.process if event.type == "exec" else event.container
+    return about.from_hooks if about else ()
+
+
 class _Hook:
     """A hook that can be run."""
 
@@ -127,7 +143,12 @@ class _Hook:
     def run(self, event: Event, running: process.Running) -> process.Outcome:
         """Raises OSError when it can't be started."""
         document = event.to_json()
-        environment = {**os.environ, **documents.variables(event, document), **self.config.env}
+        environment = {
+            **os.environ,
+            **documents.variables(event, document),
+            **self.config.env,
+        }
+        environment[spawn.HOOKS] = "".join(f"{name}\n" for name in (*_hooks_behind(event), self.config.label))
         inputs = [documents.state(event), document]
         outcome = process.run(self.command, environment, inputs, self.config.timeout, running)
         log.debug("hook %s: %s", self.config.label, outcome)

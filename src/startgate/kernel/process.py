@@ -109,6 +109,11 @@ class Proc:
         """Return the process that has this pid now. Raises NotReadable."""
         return ProcessId(pid, self.stat(pid).start_time)
 
+    def environment(self, pid: int) -> dict[str, str]:
+        """Return the beginning of the environment that a process was executed with. Raises NotReadable."""
+        pairs = (word.partition("=") for word in os.fsdecode(self._read(pid, "environ")).split("\0"))
+        return {name: value for name, _, value in pairs if name}
+
     def is_alive(self, process: ProcessId) -> bool:
         """Does that very process still run? A zombie does not."""
         try:

@@ -12,9 +12,13 @@ import fcntl
 import os
 import subprocess
 import sys
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
+from startgate.errors import NotReadable
 from startgate.kernel import libc
+from startgate.kernel.process import Proc, ProcessId
 
 _SETSIGDEF, _SETSIGMASK, _SETSID = 0x04, 0x08, 0x80  # <spawn.h>
 _ABOVE = 16  # above all fd numbers that a child is given
@@ -74,7 +78,46 @@ def start(command: Sequence[str], environment: Mapping[str, str], files: Sequenc
         _attributes_destroy(attributes)
         for fd in spares:
             os.close(fd)
+    _remember(pid.value, environment.get(HOOKS, ""))
     return pid.value
+
+
+HOOKS = "STARTGATE_HOOKS"
+"""An environment variable: the names of the hooks whose work a process does, a line each."""
+
+_started: OrderedDict[int, tuple[ProcessId, str]] = OrderedDict()
+_REMEMBERED, _GENERATIONS = 4096, 64
+
+
+def _remember(pid: int, hooks: str) -> None:
+    with suppress(NotReadable):  # it has ended already
+        _started[pid] = Proc().identify(pid), hooks
+    if len(_started) > _REMEMBERED:
+        _started.popitem(last=False)
+
+
+def hooks_behind(proc: Proc, pid: int) -> tuple[str, ...]:
+    """Return the names of the hooks of ours that led to this process: told by its ancestors, or by its
+    environment where they are gone. Costs nothing while there was none.
+
+    An engine's daemon in between hides them.
+    """
+    if not _started:
+        return ()
+    try:
+        return tuple((_ancestral(proc, pid) or proc.environment(pid).get(HOOKS, "")).split("\n")[:-1])
+    except NotReadable:
+        return ()
+
+
+def _ancestral(proc: Proc, pid: int) -> str:
+    for _ in range(_GENERATIONS):
+        known, hooks = _started.get(pid, (None, ""))
+        if known and known == proc.identify(pid):
+            return hooks
+        if (pid := proc.stat(pid).ppid) <= 1:
+            break
+    return ""
 
 
 def _reset_signals(attributes: ctypes.Array[ctypes.c_char]) -> None:
