@@ -10,6 +10,7 @@ from typing import Literal, get_args
 import msgspec
 
 from startgate.errors import UsageError
+from startgate.events import printable
 
 HookType = Literal["creating", "created", "started", "exec", "stopped"]
 HOOK_TYPES: tuple[HookType, ...] = get_args(HookType)
@@ -56,6 +57,11 @@ class HookConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     def label(self) -> str:
         """Its name, or its program's."""
         return self.name or os.path.basename(self.words[0])
+
+    @property
+    def identity(self) -> str:
+        """Its name, or its command in one line: what tells it from other hooks."""
+        return printable(self.name or shlex.join(self.words)).replace("\n", " ")
 
 
 def parse_option(text: str) -> HookConfig:

@@ -90,7 +90,7 @@ class Hooks:
         said: list[Deny | Note] = []
         with turn:
             for hook in hooks:
-                if hook.config.label in behind:
+                if hook.config.identity in behind:
                     log.info(
                         "container %s, %s: not run by its own doing: hook %s",
                         container,
@@ -148,7 +148,9 @@ class _Hook:
             **documents.variables(event, document),
             **self.config.env,
         }
-        environment[spawn.HOOKS] = "".join(f"{name}\n" for name in (*_hooks_behind(event), self.config.label))
+        environment[spawn.HOOKS] = "".join(
+            f"{name}\n" for name in (*_hooks_behind(event), self.config.identity)
+        )
         inputs = [documents.state(event), document]
         outcome = process.run(self.command, environment, inputs, self.config.timeout, running)
         log.debug("hook %s: %s", self.config.label, outcome)
