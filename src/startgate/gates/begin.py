@@ -8,8 +8,9 @@ from startgate.errors import NotReadable
 from startgate.events import Caller, Container, printable
 from startgate.gates.context import Context
 from startgate.hold import Hold
-        runtime=record.process or context.proc.identify(record.tgid),
-        pids=namespace_of(context.proc, record.tid, record.namespaces.get("pid")),
+from startgate.kernel import spawn
+from startgate.kernel.process import ProcessId
+from startgate.lifecycle import Entry, Key, Start
 from startgate.records import ExecRecord
 from startgate.runtimes import state
 from startgate.runtimes.commandline import Invocation

@@ -50,17 +50,13 @@ class Executing:
             )
             if call.process and not call.doubt:
                 draft = replace(draft, process=self._read_process(call, record, container))
-<<<<<<< HEAD
             if self._repeats.seen(record, call.id, draft.process, hold):
                 passage.skip()
-            else:
-                passage.run([draft])
-=======
+                return
             hooks = spawn.hooks_behind(self._context.proc, record.tgid)
             if draft.process and hooks:
                 draft = replace(draft, process=replace(draft.process, from_hooks=hooks))
             passage.run([draft])
->>>>>>> 0835e3f (A hook is not run for what it started itself: it could start itself without end)
 
     def _read_process(self, call: Invocation, record: ExecRecord, container: Container) -> Process | None:
         """Return what the file says that takes the command line's place; None: it is not known."""
