@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ from typing import Any
 
 from tests.engines.engine import DockerLike, Done, Listed, assert_nothing_left, remove_cgroups, version_of
 from tests.engines.image import make_archive
+from tests.engines.observe import seconds_of
 from tests.kernel.support import unavailable
 
 # A root without CAP_SYS_RESOURCE can't raise limits: Podman's own defaults would fail.
@@ -112,10 +114,9 @@ class Podman(DockerLike):
 
     def starts(self, since: float) -> list[tuple[str, str]]:
         """See DockerLike. The journal is a file, and not in order."""
-        form = "{{.Time.UnixNano}} {{.ID}} {{.Name}}"
-        lines = self("events", "--stream=false", "--filter", "event=start", "--format", form).stdout
-        told = sorted((int(at), id, name) for at, id, name in map(str.split, lines.splitlines()))
-        return [(id, name) for at, id, name in told if at >= since * 1e9]
+        lines = self("events", "--stream=false", "--filter", "event=start", "--format", "json").stdout
+        told = sorted((_time_of(e), e["ID"], e["Name"]) for e in map(json.loads, lines.splitlines()))
+        return [(id, name) for at, id, name in told if at >= since]
 
     def remove_all(self) -> None:
         """See DockerLike."""
@@ -133,6 +134,11 @@ class Podman(DockerLike):
             subprocess.run(["umount", self.directory / "storage/overlay"], check=False, capture_output=True)
         remove_cgroups(self.cgroup)
         assert_nothing_left(self.directory, self.cgroup)
+
+
+def _time_of(event: dict[str, Any]) -> float:
+    """Return when it was: Podman 5 tells nanoseconds, 4 a text."""
+    return event["timeNano"] / 1e9 if "timeNano" in event else seconds_of(event["Time"])
 
 
 class Rootless(Podman):
