@@ -267,6 +267,7 @@ class Watcher:
         parts.enter_context(reading(keeper, context, gates))
         parts.callback(keeper.end)
         keeper.start(lambda: context.housekeeping.submit(lambda: _mark_again(context)), self._fail)
+        context.exits.failed = self._binaries.failed = self._fail
         context.exits.start()
         self._mark(self._binaries)
         self._binaries.start()

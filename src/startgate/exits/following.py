@@ -77,7 +77,9 @@ class Exits:
         self._lock = threading.Lock()
         self._readable: dict[int, Callable[[], None]] = {}
         self._later: deque[tuple[float, Callable[[], object]]] = deque()
-        self._thread = threading.Thread(target=self._run, name="startgate-exits", daemon=True)
+        self._thread = threading.Thread(target=self._live, name="startgate-exits", daemon=True)
+        self.failed: Callable[[str], object] = log.critical
+        """Told if the thread dies: no end would be told from then on. Never waits."""
 
     def start(self) -> None:
         """Start the thread."""
@@ -135,6 +137,12 @@ class Exits:
             self._thread.join()
         self._epoll.close()
         os.close(self._stop)
+
+    def _live(self) -> None:
+        try:
+            self._run()
+        except BaseException as error:
+            self.failed(f"the thread that follows processes died: {error!r}")
 
     def _run(self) -> None:
         while True:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import re
 import shutil
 import tempfile
 import threading
@@ -31,6 +32,7 @@ IN_FORCE = "in-force"
 """The file beside the notes that `kept` is for."""
 _PREFIX = "notes-"
 _UNFINISHED = ".new"
+_NAME = re.compile(r"\d+-\d+", re.ASCII)
 
 
 def create(parent: str) -> tuple[str, int]:
@@ -62,6 +64,13 @@ def _remove_abandoned(path: str) -> None:
         log.debug("another daemon keeps its notes in %s", path)
     finally:
         os.close(fd)
+
+
+def _remove(path: str) -> None:
+    try:
+        os.unlink(path)
+    except OSError as error:  # a directory of somebody's
+        log.warning("a note of the worker before can't be removed: %s", error)
 
 
 def _open(directory: str) -> int:
@@ -170,16 +179,18 @@ class Notes:
                     yield _decoder.decode(file.read())
             except (OSError, msgspec.MsgspecError) as error:
                 log.warning("a note of the worker before can't be read: %s", error)
-                os.unlink(path)
+                _remove(path)
 
     def _names(self) -> list[str]:
-        """One that was not renamed yet is of a gate that let nobody go: what it replaces holds."""
+        """Return the notes' file names, and remove those that were never finished: their gates let nobody go,
+        so what they were to replace still holds. What somebody else put there is left alone."""
         os.makedirs(self._directory, mode=0o700, exist_ok=True)  # somebody tidied up
         names = os.listdir(self._directory)
         for name in names:
-            if name.endswith(_UNFINISHED):
-                os.unlink(os.path.join(self._directory, name))
-        return [name for name in names if name != IN_FORCE and not name.endswith(_UNFINISHED)]
+            base = name.removesuffix(_UNFINISHED)
+            if base != name and (base == IN_FORCE or _NAME.fullmatch(base)):
+                _remove(os.path.join(self._directory, name))
+        return [name for name in names if _NAME.fullmatch(name)]
 
     def _path(self, entry: Entry) -> str:
         """Named by the runtime process: each start has one of its own."""

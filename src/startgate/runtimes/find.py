@@ -8,7 +8,7 @@ import os
 import queue
 import select
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from startgate.kernel import files, layers
@@ -81,7 +81,9 @@ class RuntimeBinaries:
         self._closed = False
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         # Its own: a directory of PATH may be on a server that hangs, and nobody else is to wait then.
-        self._thread = threading.Thread(target=self._run, name="startgate-binaries", daemon=True)
+        self._thread = threading.Thread(target=self._live, name="startgate-binaries", daemon=True)
+        self.failed: Callable[[str], object] = log.critical
+        """Told if the thread dies: what appears would not be watched. Never waits."""
 
     @property
     def paths(self) -> list[str]:
@@ -133,6 +135,12 @@ class RuntimeBinaries:
             self._inotify.close()
             os.close(self._wake)
             self._wake = -1
+
+    def _live(self) -> None:
+        try:
+            self._run()
+        except BaseException as error:
+            self.failed(f"the thread that watches for runtime binaries died: {error!r}")
 
     def _run(self) -> None:
         poll = select.poll()
