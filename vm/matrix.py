@@ -84,7 +84,7 @@ def run(kernel: str, chosen: list[str], *, keep: bool) -> int:
         return subprocess.run(tests, cwd=ROOT, check=False).returncode
     print(f"== kernel {kernel}", flush=True)
     if kernel in FOREIGN:  # the guest has a compiler of its own
-        tests = ["sh", "-c", f"make -s -o apt turnstile && {shlex.join(tests)}"]
+        tests = ["sh", "-c", f"make -s -o apt keeper && {shlex.join(tests)}"]
     status = subprocess.run([*vm(kernel), *tests], cwd=ROOT, check=False).returncode
     if keep:
         release = subprocess.run(
