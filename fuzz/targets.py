@@ -20,7 +20,7 @@ from startgate.errors import BundleError, NotReadable, UsageError
 from startgate.events import Container, Event, Process, timestamp
 from startgate.foreign import SIZE, TEXT, UNDECODABLE
 from startgate.gates import view
-from startgate.kernel import fanotify, layers, process
+from startgate.kernel import cgroups, fanotify, layers
 from startgate.kernel.capabilities import capability_names
 from startgate.kernel.process import Proc
 from startgate.policy.patch import AddMount, Patch, apply_all
@@ -279,7 +279,7 @@ def proc_file(data: bytes) -> None:
 @target
 def mountinfo(data: bytes) -> None:
     """/proc/self/mountinfo."""
-    for point in process.parse_cgroup_mounts(data.decode(errors="surrogateescape"), "/").values():
+    for point in cgroups.parse_cgroup_mounts(data.decode(errors="surrogateescape"), "/").values():
         assert point.startswith("/")
     for line in data.decode(errors="surrogateescape").splitlines():
         if mount := layers.parse_mount(line):

@@ -8,6 +8,7 @@ runs: the runtime will refuse it.
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -17,6 +18,7 @@ from startgate.errors import Overloaded
 from startgate.events import Container, Note
 from startgate.exits import Watch
 from startgate.hold import Hold
+from startgate.kernel.pids import PidNamespace
 from startgate.kernel.process import ProcessId
 from startgate.listeners import Deny
 from startgate.runtimes.commandline import Invocation
@@ -25,6 +27,7 @@ from startgate.runtimes.oci import Config
 from startgate.runtimes.state import RUNC, Flavour
 
 STARTING_LIMIT = 10_000
+_JOINING_LIMIT = 1000
 
 
 class State(Enum):
@@ -38,7 +41,8 @@ class State(Enum):
 
 class Key(NamedTuple):
     """A container's identity on a host: ids are unique within one state directory only,
-    and the default one differs from user to user."""
+    and the default one differs from user to user. `root` is the directory's path on the host,
+    or, where it has none, its place in a file system: `gates.keys`."""
 
     root: str
     id: str
@@ -57,6 +61,8 @@ class Start(NamedTuple):
     """A runtime command that starts a container, and whose it is."""
 
     key: Key
+    root: str
+    pids: PidNamespace | None
     invocation: Invocation
     runtime: ProcessId
     arguments: list[bytes]
@@ -76,6 +82,10 @@ class Entry:
     container: Container
     command: Hold | None
     """The hold of its command gate; None: it was there before us."""
+    root: str = ""
+    """Its state directory, as its runtime names it."""
+    pids: PidNamespace | None = None
+    """Where its runtime counts pids, None: as the host does."""
     arguments: list[bytes] = field(default_factory=list)
     """The runtime's command line."""
     state: State = State.CREATING
@@ -122,6 +132,7 @@ class Lifecycle:
         self._lock = threading.Lock()
         self._starting: dict[ProcessId, Entry] = {}
         self._containers: dict[Key, Entry] = {}
+        self._joining: deque[ProcessId] = deque(maxlen=_JOINING_LIMIT)
         self._unsettled: set[Entry] = set()
         self._tell_unsettled = unsettled
 
@@ -148,7 +159,8 @@ class Lifecycle:
             if entry.state is not State.CREATING:
                 return False
             self._drop_starting(entry)
-            entry.key, entry.invocation, entry.runtime, entry.arguments, entry.command, entry.flavour = start
+            for name, value in start._asdict().items():
+                setattr(entry, name, value)
             self._starting[entry.runtime] = entry
             return True
 
@@ -283,6 +295,22 @@ class Lifecycle:
                 return False
             entry.container = container
             return True
+
+    def joins(self, runtime: ProcessId) -> None:
+        """A runtime process executes something in a container that is there: `exec`."""
+        with self._lock:
+            self._joining.append(runtime)
+
+    def runtimes(self) -> list[ProcessId]:
+        """Return the runtime processes that start containers, and those that have joined one lately."""
+        with self._lock:
+            return [*self._starting, *self._joining]
+
+    def knows(self, identity: str) -> bool:
+        """Is there a container of that id, in whichever state directory?"""
+        with self._lock:
+            every = (*self._starting.values(), *self._containers.values())
+            return any(entry.key.id == identity for entry in every)
 
     def signal(self, key: Key, number: int | None) -> None:
         """Somebody asked the runtime to send a signal: a stop may follow."""

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from startgate.kernel import features
-from startgate.kernel.process import Facts, Proc, parse_cgroup_mounts, unified_path
+from startgate.kernel.cgroups import parse_cgroup_mounts, unified_path
+from startgate.kernel.process import Facts, Proc
 from startgate.records.bpf import BpfLook
 from startgate.records.table import Table
 from tests.kernel.support import unavailable

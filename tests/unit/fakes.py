@@ -179,9 +179,19 @@ def stat_line(
     ppid: int = 1,
     start_time: int = 100,
     exit_code: int = 0,
+    flags: int = 0,
 ) -> bytes:
     """Return a line as /proc/PID/stat has it: 52 fields (proc_pid_stat(5))."""
-    fields = [state, str(ppid), *["0"] * 17, str(start_time), *["0"] * 29, str(exit_code)]
+    fields = [
+        state,
+        str(ppid),
+        *["0"] * 4,
+        str(flags),
+        *["0"] * 12,
+        str(start_time),
+        *["0"] * 29,
+        str(exit_code),
+    ]
     return f"{pid} ({comm}) {' '.join(fields)}\n".encode("utf-8", "surrogateescape")
 
 
@@ -191,6 +201,7 @@ class FakeHost:
     def __init__(self, root: Path) -> None:
         self.root = root
         (root / "proc").mkdir(parents=True)
+        (root / "proc/self").symlink_to("1")
         self.proc = Proc(host=str(root))
 
     def process(
@@ -204,11 +215,14 @@ class FakeHost:
         namespaces: Mapping[str, int] | None = None,
         root: Path | None = None,
         cwd: Path | None = None,
+        executed: bool = False,
     ) -> Path:
         """Make a process; return its directory."""
         directory = self.root / "proc" / str(pid)
         (directory / "ns").mkdir(parents=True)
-        (directory / "stat").write_bytes(stat_line(pid, comm=comm, ppid=ppid, start_time=start_time))
+        (directory / "stat").write_bytes(
+            stat_line(pid, comm=comm, ppid=ppid, start_time=start_time, flags=0 if executed else 0x40)
+        )
         (directory / "status").write_text(
             f"Name:\t{comm}\nTgid:\t{pid}\nPid:\t{pid}\nPPid:\t{ppid}\nUid:\t{uid}\t{uid}\t{uid}\t{uid}\n"
             f"CapEff:\t{0 if uid else 0x1FF_FFFF_FFFF:016x}\n"
@@ -216,6 +230,7 @@ class FakeHost:
         for name, inode in ({"mnt": 4026531841} | dict(namespaces or {})).items():
             (directory / "ns" / f"{name}:[{inode}]").touch()  # the links of /proc lead somewhere
             (directory / "ns" / name).symlink_to(f"{name}:[{inode}]")
+        (directory / "mountinfo").touch()  # of a chroot: the mount that its root is on is not shown
         (directory / "root").symlink_to(root or self.root)
         (directory / "cwd").symlink_to(cwd or root or self.root)
         return directory

@@ -58,10 +58,10 @@ class Work:
     def decide(self, record: ExecRecord, hold: Hold) -> None:
         self.calls.append(f"{self.name} decides")
 
-    def at_start(self, entry: Any, hold: Hold) -> None:
+    def at_start(self, entry: Any, hold: Hold, tid: int) -> None:
         self.calls.append(f"{self.name} start {entry.key.id}")
 
-    def expect_end(self, entry: Any) -> None:
+    def expect_end(self, entry: Any, tid: int) -> None:
         self.calls.append(f"{self.name} expect end {entry.key.id}")
 
 

@@ -7,10 +7,8 @@ import pytest
 
 from startgate.errors import NotReadable
 from startgate.events import Container
-from startgate.gates.context import Context, event, key_of
+from startgate.gates.context import Context, event
 from startgate.kernel.fanotify import FAN_ALLOW, FAN_DENY
-from startgate.lifecycle import Key
-from startgate.runtimes.commandline import Command, Invocation
 from tests.unit.fakes import FakeGroup, expire, make_context, running
 
 PATIENCE = 10.0
@@ -19,30 +17,6 @@ PATIENCE = 10.0
 @pytest.fixture
 def context(group: FakeGroup) -> Iterator[Context]:
     yield from running(make_context(group))
-
-
-@pytest.mark.parametrize(
-    ("root", "path", "key"),
-    [
-        (None, "/usr/sbin/runc", "/run/runc"),
-        (None, "/usr/bin/crun", "/run/crun"),
-        ("", "/usr/bin/crun", "/run/crun"),
-        ("/run/containerd/runc/k8s.io", "/usr/sbin/runc", "/run/containerd/runc/k8s.io"),
-        ("/var/run/docker/runtime-runc/moby", "/usr/sbin/runc", "/run/docker/runtime-runc/moby"),
-        ("/var/run/x/", "/usr/sbin/runc", "/run/x"),
-        ("/var//run/./x", "/usr/sbin/runc", "/run/x"),
-        ("/var/running/x", "/usr/sbin/runc", "/var/running/x"),
-        ("/srv/a/../b", "/usr/sbin/runc", "/srv/b"),
-    ],
-)
-def test_a_container_is_known_by_its_state_directory(root: str | None, path: str, key: str) -> None:
-    assert key_of(Invocation(Command.CREATE, "c1", root=root), path) == Key(key, "c1")
-
-
-@pytest.mark.parametrize(("one", "other"), [("//run/runc", "/run/runc"), ("/var/run", "/run")])
-def test_one_directory_is_one_key(one: str, other: str) -> None:
-    call = Invocation(Command.CREATE, "c1", root=one)
-    assert key_of(call, "runc") == Key(other, "c1")
 
 
 def test_an_event_is_of_now() -> None:

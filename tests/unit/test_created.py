@@ -107,7 +107,7 @@ def test_whose_init_the_state_names(
         other.runtime = ProcessId(300, rival)
         context.lifecycle.begin(other)
     entry.told = True
-    Created(context, lambda proc, about: INIT).runtime_ended(entry, status)
+    Created(context, lambda proc, about, tid: INIT).runtime_ended(entry, status)
     assert (entry.container.pid, entry.state) == (
         (INIT.pid, State.CREATING) if told else (None, State.STOPPED)
     )

@@ -10,6 +10,7 @@ import pytest
 from startgate.events import Container, Event, Process
 from startgate.gates.context import Context
 from startgate.gates.executing import Executing
+from startgate.gates.keys import look_up
 from startgate.kernel.fanotify import FAN_ALLOW, FAN_DENY
 from startgate.kernel.process import ProcessId
 from startgate.listeners import Deny, Subscription
@@ -117,7 +118,7 @@ def test_an_option_that_nobody_knows(
 ) -> None:
     """Never a wrong container, nor a wrong process: they are not known, and nothing can be decided."""
     context.lifecycle.begin(make_entry("c1", pid=4242))
-    event = execute(context, group, f"runc exec --future {words}", events)
+    event = execute(context, group, f"runc exec --future {words}", events, AT_ROOT)
     assert event.container
     assert (event.container.id, event.process) == (found, None)
     assert event.container.unknown == (() if found else ("id",))
@@ -137,6 +138,7 @@ def test_the_container_is_the_one_that_is_known(
     context: Context, group: FakeGroup, events: Subscription
 ) -> None:
     entry = make_entry("c1", pid=4242)
+    entry.key = look_up(context.proc, entry.invocation, "runc", RECORD).key
     context.lifecycle.begin(entry)
     assert execute(context, group, "runc exec c1 ls", events).container == entry.container
 

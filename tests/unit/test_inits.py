@@ -6,12 +6,16 @@ import time
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
+from startgate.events import Caller
 from startgate.gates.inits import by_exec, by_pid_file, by_state
+from startgate.gates.view import View
 from startgate.hold import Hold, Released
-from startgate.kernel.process import ProcessId
+from startgate.kernel.process import NAMESPACES, ProcessId
 from startgate.lifecycle import Entry
 from startgate.runtimes.commandline import Command
+from startgate.runtimes.oci import decode_config
 from tests.unit.fakes import FakeGroup, FakeHost, held, make_entry, only_root
 
 RUNTIME = ProcessId(100, 1000)
@@ -40,6 +44,28 @@ def test_the_runtimes_state_names_the_init(host: FakeHost) -> None:
     assert by_state(host.proc, entry) is None
     host.process(INIT, start_time=1001)
     assert by_state(host.proc, entry) == ProcessId(INIT, 1001)
+    keep_state(host, INIT, 1000)  # the pid was reused
+    assert by_state(host.proc, entry) is None
+    keep_state(host, 99999999999, 1000)
+    assert by_state(host.proc, entry) is None
+
+
+@pytest.mark.parametrize("pid", [None, 42, 100, 300])
+def test_a_state_directory_that_only_others_see(host: FakeHost, tmp_path: Path, pid: int | None) -> None:
+    """It is found below the root directory of whoever sees it: a held task, the runtime, its caller."""
+    theirs = tmp_path / "theirs"
+    entry = make_entry(root="0:0:/other/run/runc")
+    entry.root = "/run/runc"
+    entry.container = replace(entry.container, started_by=Caller(300, "sh"))
+    for who in (42, 100, 300):
+        host.process(who, root=theirs if who == pid else host.root, start_time=1000)
+    host.process(INIT, start_time=1001)
+    keep_state(FakeHost(theirs), INIT, 1001)
+    with View(host.proc, pid) as view:
+        entry.key = entry.key._replace(root=view.place("/run/runc") or "")
+    if pid is None:
+        entry.key = entry.key._replace(root="0:0:/nowhere")
+    assert by_state(host.proc, entry, 42) == (ProcessId(INIT, 1001) if pid else None)
 
 
 # The pid file
@@ -115,18 +141,57 @@ def test_a_pid_that_is_known_already(host: FakeHost) -> None:
 @pytest.mark.parametrize("generations", [1, 2, 3, 4])
 def test_the_init_descends_from_the_runtime(host: FakeHost, generations: int) -> None:
     """runc's init is a child of the runtime; crun run --detach forks once more."""
-    host.process(100)
+    host.process(100, start_time=1000)
     parent = 100
     for pid in range(300, 299 + generations):
         host.process(pid, ppid=parent, namespaces={"mnt": 1})
         parent = pid
     host.process(INIT, ppid=parent, namespaces={"mnt": 2})
     entry = creating("c1")
-    assert by_exec(host.proc, [entry], INIT) is (entry if generations <= 3 else None)
+    assert by_exec(host.proc, [entry], INIT) is entry
+
+
+def test_the_nearest_runtime_is_the_inits(host: FakeHost) -> None:
+    """A hook of one container runs another."""
+    host.process(101, start_time=1000)
+    host.process(150, ppid=101, executed=True)
+    host.process(102, ppid=150, start_time=1000)
+    host.process(INIT, ppid=102, namespaces={"mnt": 2})
+    outer, inner = creating("outer", 101), creating("inner", 102)
+    assert by_exec(host.proc, [outer, inner], INIT) is inner
+    assert by_exec(host.proc, [outer], INIT, [inner.runtime]) is None
+
+
+@pytest.mark.parametrize(("own", "found"), [(("pid", "net"), True), (("pid", "net", "uts"), False)])
+def test_without_a_mount_namespace(host: FakeHost, own: tuple[str, ...], found: bool) -> None:
+    """All namespaces that config.json asks for are new: a hook may have some of them."""
+    host.process(100, start_time=1000, namespaces=dict.fromkeys(NAMESPACES, 1))
+    host.process(INIT, ppid=100, namespaces=dict.fromkeys(NAMESPACES, 1) | {"pid": 2, "net": 2})
+    entry = creating("c1")
+    names = {"net": "network"}
+    listed = [{"type": names.get(kind, kind)} for kind in own] + [{"type": "time"}]
+    entry.config = decode_config(json.dumps({"linux": {"namespaces": listed}}).encode())
+    assert by_exec(host.proc, [entry], INIT) is (entry if found else None)
+
+
+def test_a_container_that_shares_all_namespaces(host: FakeHost) -> None:
+    host.process(100, start_time=1000)
+    host.process(INIT, ppid=100, start_time=1001)
+    entry = creating("c1")
+    entry.config = decode_config(b"{}")
+    assert by_exec(host.proc, [entry], INIT) is None
+    keep_state(host, INIT, 1001)
+    assert by_exec(host.proc, [entry], INIT) is entry
+
+
+def test_who_has_executed_something_is_no_init(host: FakeHost) -> None:
+    host.process(100, start_time=1000)
+    host.process(INIT, ppid=100, namespaces={"mnt": 2}, executed=True)
+    assert by_exec(host.proc, [creating("c1")], INIT) is None
 
 
 def test_a_hook_is_not_the_init(host: FakeHost) -> None:
-    host.process(100, namespaces={"mnt": 1})
+    host.process(100, namespaces={"mnt": 1}, start_time=1000)
     host.process(INIT, ppid=100, namespaces={"mnt": 1})
     assert by_exec(host.proc, [creating("c1")], INIT) is None
 
@@ -176,7 +241,7 @@ def test_a_stranger_executes_the_same_program(host: FakeHost) -> None:
 
 
 def test_the_right_one_of_two_containers(host: FakeHost) -> None:
-    host.process(102, namespaces={"mnt": 1})
+    host.process(102, namespaces={"mnt": 1}, start_time=1000)
     host.process(INIT, ppid=102, namespaces={"mnt": 2})
     one, two = creating("1", 101), creating("2", 102)
     assert by_exec(host.proc, [one, two], INIT) is two

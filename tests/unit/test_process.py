@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from startgate.errors import NotReadable
+from startgate.kernel.cgroups import parse_cgroup, parse_cgroup_mounts, unified_path
 from startgate.kernel.memory import execve_argv_index
 from startgate.kernel.process import (
     Cgroup,
@@ -17,10 +18,7 @@ from startgate.kernel.process import (
     Proc,
     ProcessId,
     Stat,
-    parse_cgroup,
-    parse_cgroup_mounts,
     parse_stat,
-    unified_path,
 )
 from tests.unit.fakes import FakeHost, stat_line
 

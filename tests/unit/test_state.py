@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from startgate.kernel.process import ProcessId
 from startgate.runtimes.signals import signal_number
-from startgate.runtimes.state import CRUN, RUNC, YOUKI, ContainerState, Flavour, decode, flavour, init
+from startgate.runtimes.state import CRUN, RUNC, YOUKI, ContainerState, Flavour, decode, flavour, read
 from tests.unit.fakes import FakeHost
 
 RUNC_STATE = json.dumps(
@@ -107,7 +106,7 @@ def test_the_flavour_goes_by_the_binarys_name(name: str, kind: Flavour) -> None:
     assert flavour(name) is kind
 
 
-# init
+# A state directory
 
 
 @pytest.fixture
@@ -124,57 +123,38 @@ def keep(host: FakeHost, data: bytes, kind: Flavour = RUNC, identity: str = "c1"
 
 
 @pytest.mark.parametrize(("data", "kind"), [(RUNC_STATE, RUNC), (CRUN_STATUS, CRUN)])
-def test_the_init_is_found(host: FakeHost, root: int, data: bytes, kind: Flavour) -> None:
+def test_the_state_is_found(host: FakeHost, root: int, data: bytes, kind: Flavour) -> None:
     keep(host, data, kind)
-    host.process(4242, start_time=5678)
-    assert init(host.proc, root, kind.root, "c1", kind) == ProcessId(4242, 5678)
+    found = read(root, kind.root, "c1", kind)
+    assert found and (found.pid, found.start) == (4242, 5678)
 
 
-def test_a_pid_that_was_reused_is_not_the_init(host: FakeHost, root: int) -> None:
-    keep(host, RUNC_STATE)
-    host.process(4242, start_time=5679)
-    assert init(host.proc, root, RUNC.root, "c1", RUNC) is None
-
-
-def test_an_init_that_is_gone(host: FakeHost, root: int) -> None:
-    keep(host, RUNC_STATE)
-    assert init(host.proc, root, RUNC.root, "c1", RUNC) is None
-
-
-def test_a_state_without_start_time_is_believed(host: FakeHost, root: int) -> None:
-    keep(host, b'{"pid": 4242}', CRUN)
-    host.process(4242)
-    assert init(host.proc, root, CRUN.root, "c1", CRUN) == ProcessId(4242, 100)
-
-
-@pytest.mark.parametrize("data", [b'{"pid": 0}', b'{"pid": -1}', b'{"pid": 99999999999}', b"junk", b""])
+@pytest.mark.parametrize("data", [b'{"pid": 0}', b'{"pid": -1}', b"junk", b""])
 def test_a_state_that_names_no_process(host: FakeHost, root: int, data: bytes) -> None:
     keep(host, data, CRUN)
-    host.process(1)
-    assert init(host.proc, root, CRUN.root, "c1", CRUN) is None
+    assert read(root, CRUN.root, "c1", CRUN) is None
 
 
-def test_a_container_without_state(host: FakeHost, root: int) -> None:
-    assert init(host.proc, root, RUNC.root, "c1", RUNC) is None
+def test_a_container_without_state(root: int) -> None:
+    assert read(root, RUNC.root, "c1", RUNC) is None
 
 
 @pytest.mark.parametrize("identity", ["", ".", "..", "../runc/c1", "/run/runc/c1", "c1/", "x/../c1"])
 def test_an_id_that_is_a_path_is_refused(host: FakeHost, root: int, identity: str) -> None:
     keep(host, RUNC_STATE)
-    host.process(4242, start_time=5678)
-    assert init(host.proc, root, RUNC.root, identity, RUNC) is None
+    assert read(root, RUNC.root, identity, RUNC) is None
 
 
 def test_a_fifo_does_not_block(host: FakeHost, root: int) -> None:
     directory = host.root / "run/runc/c1"
     directory.mkdir(parents=True)
     os.mkfifo(directory / "state.json")
-    assert init(host.proc, root, RUNC.root, "c1", RUNC) is None
+    assert read(root, RUNC.root, "c1", RUNC) is None
 
 
 def test_a_state_that_is_nested_too_deeply(host: FakeHost, root: int) -> None:
     keep(host, b'{"x": ' + b"[" * 100_000)
-    assert init(host.proc, root, RUNC.root, "c1", RUNC) is None
+    assert read(root, RUNC.root, "c1", RUNC) is None
 
 
 # signals

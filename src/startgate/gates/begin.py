@@ -7,10 +7,12 @@ import posixpath
 from startgate.errors import NotReadable
 from startgate.events import Caller, Container, printable
 from startgate.gates.context import Context
+from startgate.gates.keys import Named
 from startgate.hold import Hold
 from startgate.kernel import spawn
+from startgate.kernel.pids import namespace_of
 from startgate.kernel.process import ProcessId
-from startgate.lifecycle import Entry, Key, Start
+from startgate.lifecycle import Entry, Start
 from startgate.records import ExecRecord
 from startgate.runtimes import state
 from startgate.runtimes.commandline import Invocation
@@ -26,6 +28,8 @@ def begin(context: Context, start: Start, path: str, record: ExecRecord) -> Entr
     """Return the container that is being created from now on. Raises Overloaded."""
     entry = Entry(
         key=start.key,
+        root=start.root,
+        pids=start.pids,
         invocation=start.invocation,
         runtime=start.runtime,
         container=outline(context, start.invocation, path, record),
@@ -38,11 +42,20 @@ def begin(context: Context, start: Start, path: str, record: ExecRecord) -> Entr
 
 
 def start_of(
-    context: Context, call: Invocation, path: str, record: ExecRecord, hold: Hold, *, key: Key
+    context: Context, call: Invocation, path: str, record: ExecRecord, hold: Hold, *, named: Named
 ) -> Start:
     """Return a held command as a start. Raises NotReadable when its process is gone."""
     process = record.process or context.proc.identify(record.tgid)
-    return Start(key, call, process, record.arguments, hold, state.flavour(posixpath.basename(path)))
+    return Start(
+        key=named.key,
+        root=named.root,
+        pids=namespace_of(context.proc, record.tid, record.namespaces.get("pid")),
+        invocation=call,
+        runtime=process,
+        arguments=record.arguments,
+        command=hold,
+        flavour=state.flavour(posixpath.basename(path)),
+    )
 
 
 def begun_before(context: Context, start: Start, path: str, record: ExecRecord) -> Entry | None:

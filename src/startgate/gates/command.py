@@ -5,18 +5,21 @@ from __future__ import annotations
 import os
 
 from startgate.errors import NotReadable
-from startgate.gates.context import Context, Job, key_of, runtime_path
+from startgate.gates import keys
+from startgate.gates.context import Context, Job, runtime_path
 from startgate.gates.created import Created
 from startgate.gates.creating import Creating
 from startgate.gates.executing import Executing
 from startgate.gates.rootless import Rootless
 from startgate.hold import Hold, Holder
 from startgate.keeper.protocol import Held
-from startgate.lifecycle import State
+from startgate.lifecycle import Key, State
 from startgate.records import ExecRecord, layout, procfs
 from startgate.runtimes import commandline
 from startgate.runtimes.commandline import Command, Invocation
 from startgate.runtimes.signals import signal_number
+
+_OF_CONTAINERS = (Command.START, Command.KILL, Command.DELETE)
 
 
 class CommandGate:
@@ -63,35 +66,54 @@ class CommandGate:
         path = runtime_path(self._context.proc, record, hold)
         if os.path.basename(path) == "conmon":
             return None  # it executes the runtime, which is held
-        if call.command in (Command.KILL, Command.DELETE):
-            return self._on_end(call, path, hold)
-        if call.command is Command.START:
-            return self._on_start(call, path, hold)
+        if call.command in _OF_CONTAINERS:
+            return self._on_container(call, path, record, hold)
         executing = call.command is Command.EXEC
         hold.fail_closed = self._context.listeners.fails_closed("exec" if executing else "creating")
         work = self._executing.at_command if executing else self._creating.at_command
         return lambda: work(call, path, record, hold)
 
-    def _on_end(self, call: Invocation, path: str, hold: Hold) -> Job | None:
+    def _on_container(self, call: Invocation, path: str, record: ExecRecord, hold: Hold) -> Job | None:
+        """A container that is there is started, or asked to end."""
+        if named := keys.plain(self._context.proc, call, path, record):
+            return self._on_key(call, named.key, record, hold)
+        if not self._context.lifecycle.knows(call.id):
+            return None
+
+        def work() -> None:
+            named = keys.named_by(self._context.proc, call, path, record.tid)
+            if job := self._on_key(call, named.key, record, hold):
+                job()
+            else:
+                hold.allow()
+
+        return work
+
+    def _on_key(self, call: Invocation, key: Key, record: ExecRecord, hold: Hold) -> Job | None:
+        if call.command is Command.START:
+            return self._on_start(key, record, hold)
+        return self._on_end(call, key, record, hold)
+
+    def _on_end(self, call: Invocation, key: Key, record: ExecRecord, hold: Hold) -> Job | None:
         """A container is asked to end: its end is told from its init, which must be known by then."""
-        entry = self._context.lifecycle.without_init(key_of(call, path))
+        entry = self._context.lifecycle.without_init(key)
         if entry is None:
-            self._note_signal(call, path)
+            self._note_signal(call, key)
             return None
 
         def work() -> None:
             with hold:
-                self._created.expect_end(entry)
-                self._note_signal(call, path)
+                self._created.expect_end(entry, record.tid)
+                self._note_signal(call, key)
 
         return work
 
-    def _note_signal(self, call: Invocation, path: str) -> None:
+    def _note_signal(self, call: Invocation, key: Key) -> None:
         if call.command is Command.KILL:
-            self._context.lifecycle.signal(key_of(call, path), signal_number(call.signal))
+            self._context.lifecycle.signal(key, signal_number(call.signal))
 
-    def _on_start(self, call: Invocation, path: str, hold: Hold) -> Job | None:
-        entry = self._context.lifecycle.to_start(key_of(call, path))
+    def _on_start(self, key: Key, record: ExecRecord, hold: Hold) -> Job | None:
+        entry = self._context.lifecycle.to_start(key)
         if entry is None or entry.state is State.STOPPED:
             return None
-        return lambda: self._created.at_start(entry, hold)
+        return lambda: self._created.at_start(entry, hold, record.tid)

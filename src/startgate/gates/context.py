@@ -14,11 +14,9 @@ from startgate.gates.marks import PidFiles, Programs
 from startgate.hold import Hold, Released
 from startgate.inherited.notes import Notes
 from startgate.kernel.process import Proc
-from startgate.lifecycle import Entry, Key, Lifecycle
+from startgate.lifecycle import Entry, Lifecycle
 from startgate.listeners import Listeners, lost
 from startgate.records import ExecRecord
-from startgate.runtimes import state
-from startgate.runtimes.commandline import Invocation
 from startgate.workers import Workers
 
 log = logging.getLogger(__name__)
@@ -80,11 +78,6 @@ class Context:
                 lost(f"a runtime command was not examined, by an error of ours: {error!r}")
             )
             raise
-
-
-def key_of(call: Invocation, path: str, uid: int = 0) -> Key:
-    """Return the identity of the container that a runtime's command line names, executed by `uid`."""
-    return Key(state.canonical(call.root or state.flavour(os.path.basename(path)).root), call.id, uid)
 
 
 def runtime_path(proc: Proc, record: ExecRecord, hold: Hold) -> str:

@@ -29,13 +29,16 @@ _POLL = 0.005
 _POLL_LIMIT = 10.0
 
 
+ByState = Callable[[Proc, Entry, int | None], ProcessId | None]
+
+
 class Created:
     """The gates at which a container's pid is known. All methods run on workers."""
 
     def __init__(
         self,
         context: Context,
-        by_state: Callable[[Proc, Entry], ProcessId | None] = inits.by_state,
+        by_state: ByState = inits.by_state,
         *,
         marks: bool = True,
     ) -> None:
@@ -55,9 +58,9 @@ class Created:
         if container := self._adopt(entry, init):
             self._pass(entry, hold, [_created(entry, "pidfile", container)], deniable=False)
 
-    def at_start(self, entry: Entry, hold: Hold) -> None:
+    def at_start(self, entry: Entry, hold: Hold, tid: int | None = None) -> None:
         """`start` of a container whose gate nobody has passed, or somebody just passes."""
-        init = self._by_state(self._context.proc, entry)
+        init = self._by_state(self._context.proc, entry, tid)
         if container := self._adopt(entry, init):
             self._pass(entry, hold, [_created(entry, "start", container)], deniable=not self._marks)
         elif not self._context.lifecycle.wait(entry, hold):
@@ -66,7 +69,7 @@ class Created:
     def at_first_exec(self, entries: list[Entry], pid: int, hold: Hold) -> None:
         """A process executes what is the first program of these containers."""
         with hold:
-            entry = inits.by_exec(self._context.proc, entries, pid)
+            entry = inits.by_exec(self._context.proc, entries, pid, self._context.lifecycle.runtimes())
             if entry is None:
                 return
             self._forget_program(entry, hold)
@@ -93,14 +96,14 @@ class Created:
     def again(self, pid: int, hold: Hold) -> None:
         """A dead process of ours read this event of process `pid`, and what it was about is gone."""
         starting = [e for e in self._context.lifecycle.containers() if e.state is not State.RUNNING]
-        if inits.by_exec(self._context.proc, starting, pid):
+        if inits.by_exec(self._context.proc, starting, pid, self._context.lifecycle.runtimes()):
             self.at_first_exec(starting, pid, hold)
             return
         with hold:
             for entry in starting:
                 caller = entry.container.started_by
                 if entry.state is State.CREATING and caller and caller.pid == pid:
-                    self._at_pid_file(entry, self._by_state(self._context.proc, entry), hold)
+                    self._at_pid_file(entry, self._by_state(self._context.proc, entry, None), hold)
 
     def late(self, entry: Entry, init: ProcessId) -> None:
         """No gate held the container, but the runtime says that it is there."""
@@ -116,7 +119,7 @@ class Created:
         """Ask the runtime's state again and again: for a container that no gate will hold."""
         until, workers = time.monotonic() + _POLL_LIMIT, self._context.workers
         while entry.state is State.CREATING and time.monotonic() < until and not workers.closed:
-            init = self._by_state(self._context.proc, entry)
+            init = self._by_state(self._context.proc, entry, None)
             if init and self._runs(entry, init):
                 self.late(entry, init)
             time.sleep(_POLL)
@@ -178,16 +181,16 @@ class Created:
         rivals = [] if status == 0 else self._context.lifecycle.rivals(entry)
         if rivals and status:
             return None  # one that failed has no init
-        init = self._by_state(self._context.proc, entry)
+        init = self._by_state(self._context.proc, entry, None)
         # Did it fail? Not known: then what began after a rival did is taken for the rival's.
         theirs = init and any(rival.runtime.start_time <= init.start_time for rival in rivals)
         return None if theirs else init
 
-    def expect_end(self, entry: Entry) -> None:
+    def expect_end(self, entry: Entry, tid: int | None = None) -> None:
         """Somebody is about to kill or delete a container: watch its init before it is gone."""
         if entry.state is not State.CREATING or entry.invocation.command is not Command.CREATE:
             return
-        if init := self._by_state(self._context.proc, entry):
+        if init := self._by_state(self._context.proc, entry, tid):
             self._expect_gate(entry, init)
 
     def _expect_gate(self, entry: Entry, init: ProcessId) -> None:

@@ -11,9 +11,9 @@ from msgspec.structs import replace
 from startgate import engines
 from startgate.errors import BundleError
 from startgate.events import Container, Deny, Event, printable
-from startgate.gates import failure, host
+from startgate.gates import failure, host, keys
 from startgate.gates.begin import begin, begun_before, expect_certain, is_the_same, start_of
-from startgate.gates.context import Context, event, key_of
+from startgate.gates.context import Context, event
 from startgate.gates.created import Created
 from startgate.gates.patching import Patching
 from startgate.gates.refusal import explain
@@ -40,7 +40,8 @@ class Creating:
         """Pass the command gate. Raises NotReadable when the caller is gone."""
         with hold:
             expect_certain(call)
-            start = start_of(self._context, call, path, record, hold, key=key_of(call, path))
+            named = keys.look_up(self._context.proc, call, path, record)
+            start = start_of(self._context, call, path, record, hold, named=named)
             if entry := begun_before(self._context, start, path, record):
                 verdict = self._go_on(entry, start, record)
             else:
@@ -99,8 +100,8 @@ class Creating:
         """Complete the record, arm the gates. False: no gate is left that could tell the pid."""
         self._created.watch_runtime(entry)
         with View(self._context.proc, record.tid, record.ppid) as view:
-            entry.log = failure.find_log(self._context.proc, entry.invocation, view, record.ppid)
             bundle = view.absolute(entry.invocation.bundle or ".")
+            entry.log = failure.find_log(self._context.proc, entry, view, bundle, record.ppid)
             self._describe(entry, view, bundle)
             pid_file = self._arm_pid_file(entry, view, bundle)
             program = False
@@ -117,9 +118,7 @@ class Creating:
             entry.config, entry.digest = None, None
             entry.config, entry.digest = view.read_config(self._config_path(entry.invocation, view))
             container = self._describe_config(entry, container, entry.config, view)
-            container = engines.identify(
-                container, entry.key.root, view.trusted_files(), view.caller_arguments
-            )
+            container = engines.identify(container, entry.root, view.trusted_files(), view.caller_arguments)
         except BundleError as error:
             log.warning("container %s: %s", container.id, printable(str(error)))
         self._context.lifecycle.describe(entry, container)
@@ -137,7 +136,7 @@ class Creating:
             return False  # `run` writes its pid file after the first exec: no gate
         # runc resolves it against the caller's working directory, crun against the bundle.
         crun = entry.flavour is state.CRUN
-        path = view.absolute(call.pid_file, bundle if crun else None)
+        path = view.absolute(call.pid_file, bundle) if crun else view.by_letters(call.pid_file)
         try:
             place, name = posixpath.split(path)
             directory = view.open_pid_directory(place)

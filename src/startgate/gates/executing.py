@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import suppress
 
 from msgspec.structs import replace
 
-from startgate.errors import BundleError
+from startgate.errors import BundleError, NotReadable
 from startgate.events import Container, Process, printable
 from startgate.foreign import Fitting
-from startgate.gates.context import Context, event, key_of
+from startgate.gates import keys
+from startgate.gates.context import Context, event
 from startgate.gates.refusal import explain
 from startgate.gates.repeats import Repeats
 from startgate.gates.view import View
 from startgate.hold import Hold
 from startgate.kernel import spawn
-from startgate.lifecycle import Lifecycle
 from startgate.passage import Passage
 from startgate.records import ExecRecord
 from startgate.runtimes import describe, oci
@@ -39,7 +40,10 @@ class Executing:
     def at_command(self, call: Invocation, path: str, record: ExecRecord, hold: Hold) -> None:
         """Pass the exec command gate."""
         with hold:
-            container = container_of(self._context.lifecycle, call, path)
+            with suppress(NotReadable):
+                runtime = record.process or self._context.proc.identify(record.tgid)
+                self._context.lifecycle.joins(runtime)
+            container = container_of(self._context, call, path, record)
             process = None if call.process else process_of(call, container, self._context.capabilities)
             draft = replace(event("exec", "exec", container), process=process)
             passage = Passage(
@@ -86,14 +90,15 @@ def _read(view: View, path: str) -> oci.OciProcess:
     return oci.decode_process(view.read(path, oci.CONFIG_LIMIT))
 
 
-def container_of(lifecycle: Lifecycle, call: Invocation, path: str, uid: int = 0) -> Container:
-    """Return the container that a command names, as far as it is known.
+def container_of(context: Context, call: Invocation, path: str, record: ExecRecord) -> Container:
+    """Return the container that a command names, as far as it is known. On a worker. Raises NotReadable.
 
     Where the command line is in doubt it is the one that any of its words names, if that is one.
     """
     names = [call.id] if call.doubt is None else call.arguments
-    entries = {lifecycle.find(key_of(replace(call, id=name), path, uid)) for name in names}
-    known = [entry for entry in entries if entry]
+    find = keys.of_user if record.uid else keys.look_up
+    meant = {find(context.proc, replace(call, id=name), path, record).key for name in names}
+    known = [entry for key in meant if (entry := context.lifecycle.find(key))]
     if len(known) == 1:
         return known[0].container
     unknown = ("id",) if call.doubt else ()

@@ -7,11 +7,13 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from startgate.errors import NotReadable
-from startgate.gates.context import Context, event, key_of
+from startgate.gates.context import Context, event
 from startgate.gates.ends import Ends
+from startgate.gates.keys import named_by
 from startgate.kernel.process import ProcessId
 from startgate.lifecycle import End, Entry, Key, State
 from startgate.listeners import lost
@@ -92,8 +94,9 @@ class Existing:
         for command in commands(self._context.proc):
             call = commandline.parse([os.fsencode(word) for word in command.words])
             if call.command.starts:
-                key = key_of(call, executable(self._context.proc, command))
-                found.append(_Start(command.process, key))
+                path, pid = executable(self._context.proc, command), command.process.pid
+                with suppress(NotReadable):
+                    found.append(_Start(command.process, named_by(self._context.proc, call, path, pid).key))
         known = {entry.runtime for entry in self._context.lifecycle.containers()}
         return [start for start in found if start.runtime not in known]
 

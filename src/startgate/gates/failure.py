@@ -14,7 +14,8 @@ from startgate.kernel import pidfd
 from startgate.kernel.local import LocalFiles
 from startgate.kernel.process import Proc
 from startgate.lifecycle import Entry
-from startgate.runtimes.commandline import Command, Invocation
+from startgate.runtimes import state
+from startgate.runtimes.commandline import Command
 from startgate.runtimes.log import RuntimeLog, last_error
 
 log = logging.getLogger(__name__)
@@ -29,11 +30,12 @@ def path_of_log(given: str | None) -> str | None:
     return given.removeprefix("file:") if given and not given.startswith(_NO_FILES) else None
 
 
-def find_log(proc: Proc, call: Invocation, view: View, parent: int) -> RuntimeLog | None:
+def find_log(proc: Proc, entry: Entry, view: View, bundle: str, parent: int) -> RuntimeLog | None:
     """Return where a runtime that is held will write its errors; its `parent` may outlive it."""
-    if not (given := path_of_log(call.log)):
+    if not (given := path_of_log(entry.invocation.log)):
         return None
-    path = view.absolute(given)
+    crun = entry.flavour is state.CRUN  # it has changed to the bundle by then
+    path = view.absolute(given, bundle if crun else None)
     place, name = posixpath.split(view.real_path(path) or path)
     place = view.real_path(place) or place
     if not (directory := view.stat(place)):

@@ -6,51 +6,89 @@ import logging
 import os
 import posixpath
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 
 from startgate.errors import NotReadable
 from startgate.foreign import UNDECODABLE
+from startgate.gates.view import View
 from startgate.hold import Hold
 from startgate.kernel import namespaces
 from startgate.kernel.local import LocalFiles
-from startgate.kernel.process import Proc, ProcessId
+from startgate.kernel.pids import host_pids
+from startgate.kernel.process import NAMESPACES, Proc, ProcessId
 from startgate.lifecycle import Entry
-from startgate.runtimes import state
+from startgate.runtimes import oci, state
 
 log = logging.getLogger(__name__)
 
 _PID_FILE_LIMIT = 32
 _USERS_FILE_LIMIT = 1 << 20
-_GENERATIONS = 3
+_GENERATIONS = 64
+"""Hooks of hooks: nobody nests deeper, and a worker's time is limited."""
 # `crun run --detach` may have left by the time of the first exec, and its child not have
 # written the state yet: it does while the init is held.
 _PAUSES = (0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 
 
-def by_state(proc: Proc, entry: Entry) -> ProcessId | None:
-    """Return the process that the runtime's state directory names. On a worker."""
-    root = os.open(proc.host, os.O_PATH | os.O_CLOEXEC)
-    try:
-        kind = entry.flavour
-        places = [entry.key.root]
-        if kind is state.CRUN and entry.invocation.root is None:
-            places.append(state.CRUN_OF_LOGIN)
-        for place in places:
-            init = state.init(proc, root, place, entry.key.id, kind)
-            if init and _is_newer(init, entry):
+def by_state(proc: Proc, entry: Entry, tid: int | None = None) -> ProcessId | None:
+    """Return the process that the runtime's state directory names. On a worker.
+
+    `tid` is a held task that uses the same state directory.
+    """
+    for root in _roots(proc, entry, tid):
+        try:
+            if init := _in_state(proc, entry, root):
                 return init
-    finally:
-        os.close(root)
+        finally:
+            os.close(root)
     return None
 
 
-def by_users_files(proc: Proc, entry: Entry) -> ProcessId | None:
+def _roots(proc: Proc, entry: Entry, tid: int | None) -> Iterator[int]:
+    """Open root directories below which the state directory is: the host's, or those of who sees it."""
+    if entry.key.root.startswith("/"):
+        yield os.open(proc.host, os.O_PATH | os.O_CLOEXEC)
+        return
+    caller = entry.container.started_by
+    for pid in (tid, entry.runtime.pid, caller and caller.pid):
+        try:
+            with View(proc, pid or 0) as view:
+                if view.place(entry.root) == entry.key.root:
+                    yield os.dup(view.root)
+        except (NotReadable, OSError):
+            continue
+
+
+def _in_state(proc: Proc, entry: Entry, root: int) -> ProcessId | None:
+    kind = entry.flavour
+    places = [entry.root or entry.key.root]
+    if kind is state.CRUN and entry.invocation.root is None:
+        places.append(state.CRUN_OF_LOGIN)
+    for place in places:
+        if found := state.read(root, place, entry.key.id, kind):
+            for pid in host_pids(proc, found.pid, entry.pids):
+                try:
+                    init = proc.identify(pid)
+                except NotReadable:
+                    continue
+                if found.start in (0, init.start_time) and _is_newer(init, entry):
+                    return init
+    return None
+
+
+def by_users_files(proc: Proc, entry: Entry, tid: int | None = None) -> ProcessId | None:
     """Return the init of a user's container, as the user's files name it.
 
     It must be younger than its runtime, and in a user namespace that the same user made.
     """
     with LocalFiles(proc.host, entry.key.uid) as files:
-        for pid, start in _named(files, entry):
+        named = (
+            (pid, start)
+            for number, start in _named(files, entry)
+            for pid in host_pids(proc, number, entry.pids)
+        )
+        for pid, start in named:
             try:
                 init = proc.identify(pid)
                 owner = namespaces.owner_of_user_namespace(f"{proc.root}/{pid}/ns/user")
@@ -92,53 +130,102 @@ def by_pid_file(proc: Proc, entry: Entry, hold: Hold) -> ProcessId | None:
     """
     with hold.fd() as fd:
         data = os.pread(fd, _PID_FILE_LIMIT + 1, 0) if os.fstat(fd).st_uid == 0 else b""
-    try:
-        if len(data) <= _PID_FILE_LIMIT and data.strip().isdigit():
-            init = proc.identify(int(data))
+    if len(data) <= _PID_FILE_LIMIT and data.strip().isdigit():
+        for pid in host_pids(proc, int(data), entry.pids):
+            try:
+                init = proc.identify(pid)
+            except NotReadable:
+                log.debug("container %s: process %r is gone", entry.container.id, data)
+                continue
             if _is_newer(init, entry):
                 return init
-    except NotReadable:
-        log.debug("container %s: process %r is gone", entry.container.id, data)
     log.warning("container %s: its pid file holds %r, not its init: ignored", entry.container.id, data)
     return None
 
 
-def by_exec(proc: Proc, entries: Sequence[Entry], pid: int) -> Entry | None:
-    """Return the container whose init the process `pid` is, which executes a first program.
+def by_exec(proc: Proc, entries: Sequence[Entry], pid: int, others: Iterable[ProcessId] = ()) -> Entry | None:
+    """Return the container whose init the process `pid` is, which executes a first program. On a worker.
 
-    Others execute the same inode too: hooks, `exec`s, other containers. On a worker.
+    Others execute the same inode too: hooks, `exec`s, other containers. `others` are the runtime
+    processes whose descendants are no init of `entries`.
     """
     for entry in entries:
         if entry.container.pid == pid:
             return entry
     unknown = [entry for entry in entries if entry.container.pid is None]
-    ancestors = _ancestors_outside(proc, pid) if unknown else []
+    if not unknown or not _is_unused(proc, pid):
+        return None
+    ancestors = _ancestors(proc, pid)
+    nearest = _nearest(ancestors, [*(entry.runtime for entry in unknown), *others])
     for entry in unknown:
-        if entry.runtime.pid in ancestors:
-            return entry
-    for pause in _PAUSES if ancestors else (0,):
+        if entry.runtime == nearest:
+            return entry if _is_apart(proc, entry, pid, ancestors) else None
+    if nearest or not ancestors:
+        return None
+    kinds = {kind for entry in unknown for kind in _own_namespaces(entry)}
+    return _named_by_state(proc, unknown, pid, wait=_differs(proc, pid, ancestors[0], kinds, any))
+
+
+def _named_by_state(proc: Proc, entries: Sequence[Entry], pid: int, *, wait: bool) -> Entry | None:
+    """The runtime is gone: its state tells, or will in a moment."""
+    for pause in _PAUSES if wait else (0,):
         time.sleep(pause)
-        for entry in unknown:
+        for entry in entries:
             if (init := by_state(proc, entry)) and init.pid == pid:
                 return entry
     return None
 
 
-def _ancestors_outside(proc: Proc, pid: int) -> list[int]:
-    """Return the nearest ancestors of a process that is the first of its mount namespace.
-
-    The hooks of config.json descend from the runtime too, but they share a mount
-    namespace with their parent: the runtime, or the init. `crun run --detach` forks
-    once more before it makes the container.
-    """
-    ancestors: list[int] = []
+def _is_unused(proc: Proc, pid: int) -> bool:
+    """An init has executed nothing since it was forked; the programs of hooks and `exec`s execute others."""
     try:
-        parent = proc.stat(pid).ppid
-        if proc.namespace(pid, "mnt") == proc.namespace(parent, "mnt"):
-            return []
-        while parent > 1 and len(ancestors) < _GENERATIONS:
-            ancestors.append(parent)
-            parent = proc.stat(parent).ppid
+        return not proc.stat(pid).executed
     except NotReadable:
-        pass
-    return ancestors
+        return False
+
+
+def _ancestors(proc: Proc, pid: int) -> list[ProcessId]:
+    """Return the ancestors of a process, the nearest first."""
+    found: list[ProcessId] = []
+    with suppress(NotReadable):
+        parent = proc.stat(pid).ppid
+        while parent and len(found) < _GENERATIONS:
+            stat = proc.stat(parent)
+            found.append(ProcessId(parent, stat.start_time))
+            parent = stat.ppid
+    return found
+
+
+def _nearest(ancestors: Sequence[ProcessId], runtimes: Iterable[ProcessId]) -> ProcessId | None:
+    known = set(runtimes)
+    return next((ancestor for ancestor in ancestors if ancestor in known), None)
+
+
+def _is_apart(proc: Proc, entry: Entry, pid: int, ancestors: Sequence[ProcessId]) -> bool:
+    """Is the process the first in the namespaces that the container has of its own?
+
+    The hooks of config.json descend from the runtime too, but they share their parent's namespaces:
+    those of the runtime, or of the init.
+    """
+    kinds = _own_namespaces(entry)
+    if not kinds:  # a container that shares all with its runtime: only its state can tell
+        return bool(_named_by_state(proc, [entry], pid, wait=True))
+    return _differs(proc, pid, ancestors[0], kinds, any) and _differs(proc, pid, entry.runtime, kinds, all)
+
+
+def _differs(
+    proc: Proc, pid: int, other: ProcessId, kinds: Iterable[str], how: Callable[[Iterable[bool]], bool]
+) -> bool:
+    """Is the process in other namespaces of these kinds than the other process?"""
+    try:
+        return how(proc.namespace(pid, kind) != proc.namespace(other.pid, kind) for kind in kinds)
+    except NotReadable:
+        return False
+
+
+def _own_namespaces(entry: Entry) -> list[str]:
+    """Return the kinds of namespaces that are made for the container; "mnt" where that is not known."""
+    if entry.config is None:
+        return ["mnt"]
+    asked = oci.namespace_paths(entry.config)  # that of time is entered by the execve itself
+    return [kind for kind, path in asked.items() if not path and kind in NAMESPACES]

@@ -19,9 +19,9 @@ from msgspec.structs import replace
 from startgate import engines
 from startgate.errors import BundleError, NotReadable, Overloaded
 from startgate.events import Container, Deny, Event, Process, printable
-from startgate.gates import host, inits
+from startgate.gates import host, inits, keys
 from startgate.gates.begin import begin, begun_before, expect_certain, is_the_same, outline, start_of
-from startgate.gates.context import Context, Job, event, key_of, runtime_path
+from startgate.gates.context import Context, Job, event, runtime_path
 from startgate.gates.created import Created
 from startgate.gates.executing import container_of, process_of
 from startgate.gates.failure import find_users_log, path_of_log
@@ -31,7 +31,6 @@ from startgate.gates.view import digest_of
 from startgate.hold import Hold
 from startgate.inherited.notes import Notes
 from startgate.kernel.local import LocalFiles
-from startgate.kernel.process import Proc
 from startgate.lifecycle import Entry, Lifecycle, Start, State
 from startgate.passage import Passage, failed
 from startgate.policy.patch import Patch
@@ -98,7 +97,7 @@ class Rootless:
 
     def _on_end(self, call: Invocation, path: str, record: ExecRecord, hold: Hold) -> Job | None:
         """As `CommandGate` does it."""
-        key = key_of(call, path, record.uid)
+        key = keys.of_user(self._context.proc, call, path, record).key
 
         def note() -> None:
             if call.command is Command.KILL:
@@ -117,7 +116,7 @@ class Rootless:
         return None
 
     def _on_start(self, call: Invocation, path: str, record: ExecRecord, hold: Hold) -> Job | None:
-        key = key_of(call, path, record.uid)
+        key = keys.of_user(self._context.proc, call, path, record).key
         if (entry := self._context.lifecycle.find(key)) and entry.verdict:
             hold.deny()  # it was before: there is no later gate at which it could be
             return None
@@ -137,9 +136,9 @@ class Rootless:
         """Pass the command gate. On a worker. Raises NotReadable, Overloaded."""
         with hold:
             expect_certain(call)
-            key = key_of(call, path, record.uid)  # by the letters, as `start` and `kill` will give them
-            call = _absolute(call, path, _directory(self._context.proc, record.tid))
-            start = start_of(self._context, call, path, record, hold, key=key)
+            named = keys.of_user(self._context.proc, call, path, record)
+            call = _absolute(call, path, self._context.proc.working_directory(record.tid))
+            start = start_of(self._context, call, path, record, hold, named=named)
             entry = begun_before(self._context, start, path, record)
             if entry:
                 verdict = self._go_on(entry, start)
@@ -206,7 +205,7 @@ class Rootless:
                 container = replace(container, host_namespaces=self._shared(entry, config))
                 container = engines.identify(
                     container,
-                    entry.key.root,
+                    entry.root,
                     files,
                     list,  # the caller's command line is in a user's memory
                     among=engines.OF_USERS,
@@ -231,7 +230,7 @@ class Rootless:
     def _executing(self, call: Invocation, path: str, record: ExecRecord, hold: Hold) -> None:
         """Pass the exec command gate. On a worker."""
         with hold:
-            container = container_of(self._context.lifecycle, call, path, record.uid)
+            container = container_of(self._context, call, path, record)
             if container.uid is None:  # none that is known
                 unknown = container.unknown
                 container = replace(outline(self._context, call, path, record), unknown=unknown)
@@ -246,7 +245,7 @@ class Rootless:
                 passage.run([draft])
 
     def _read_process(self, call: Invocation, record: ExecRecord, container: Container) -> Process | None:
-        path = posixpath.join(_directory(self._context.proc, record.tid), call.process or "")
+        path = posixpath.join(self._context.proc.working_directory(record.tid), call.process or "")
         try:
             with LocalFiles(self._context.proc.host, record.uid) as files:
                 data = files.read(posixpath.normpath(path), FILE_LIMIT)
@@ -256,32 +255,35 @@ class Rootless:
             return None
 
 
-def _directory(proc: Proc, tid: int) -> str:
-    """Return a caller's working directory, as the host names it. Raises NotReadable."""
-    try:
-        path = os.readlink(f"{proc.root}/{tid}/cwd")
-    except OSError as error:
-        raise NotReadable(f"the caller {tid} is gone") from error
-    ours = proc.host.rstrip("/")
-    return (path.removeprefix(ours) or "/") if f"{path}/".startswith(f"{ours}/") else path
-
-
 def _absolute(call: Invocation, path: str, directory: str) -> Invocation:
-    """Return the command with its paths resolved, by the letters only."""
+    """Return the command with its paths resolved, as far as that can be told by their letters."""
 
-    def resolve(given: str, base: str = directory) -> str:
-        return state.canonical(posixpath.join(base, given))
+    crun = state.flavour(posixpath.basename(path)) is state.CRUN
+    bundle = _joined(directory, call.bundle or ".")
+    base = bundle if crun else directory  # where crun has gone by the time that it opens the others
 
-    bundle = resolve(call.bundle or ".")
-    crun = state.flavour(posixpath.basename(path)) is state.CRUN  # relative to the bundle
+    def resolve(given: str | None) -> str | None:
+        if given is None:
+            return None
+        return _joined(base, given) if crun else state.canonical(posixpath.join(base, given))
+
     return replace(
         call,
         bundle=bundle,
-        config=resolve(call.config) if call.config else resolve(oci.CONFIG, bundle),
-        pid_file=resolve(call.pid_file, bundle if crun else directory) if call.pid_file else None,
-        root=resolve(call.root) if call.root else None,
-        log=resolve(given) if (given := path_of_log(call.log)) else None,
+        config=_joined(directory, call.config) if call.config else _joined(bundle, oci.CONFIG),
+        pid_file=resolve(call.pid_file),
+        root=resolve(call.root),
+        log=resolve(path_of_log(call.log)),
     )
+
+
+def _joined(base: str, path: str) -> str:
+    """Join a path to a directory whose own path has no links. A `..` after any other name stays: that name
+    may be a link, and such a path is not read."""
+    while not path.startswith("/") and (path == ".." or path.startswith("../")):
+        base, path = posixpath.dirname(base), path[2:].lstrip("/")
+    path = posixpath.join(base, path)
+    return path if ".." in path.split("/") else state.canonical(path)
 
 
 def _not_changed(told: Event, patches: Sequence[Patch]) -> tuple[Event, Deny | None]:

@@ -7,6 +7,8 @@ import hashlib
 import os
 import posixpath
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from startgate.errors import BundleError, NotReadable
 from startgate.kernel import files, layers, pipe
@@ -15,6 +17,7 @@ from startgate.kernel.trusted import TrustedFiles
 from startgate.kernel.walk import Walk
 from startgate.runtimes import oci
 
+_SELF = "/proc/self"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -40,10 +43,11 @@ class View:
         self._proc = proc
         self._parent = parent
         self._trusted: TrustedFiles | None = None
-        self._process = f"{proc.root}/{tid or 'self'}"
+        self._process = f"{proc.root}/{tid}" if tid else _SELF
         if tid is None:
             self.root, self.cwd = os.open(proc.host, os.O_PATH | os.O_CLOEXEC), "/"
             self._walk = Walk(self.root, self._process, proc.host)
+            self._above = proc.host
             return
         base = f"{proc.root}/{tid}"
         try:
@@ -59,10 +63,64 @@ class View:
         inside = root != "/" and f"{cwd}/".startswith(f"{root}/")
         self.cwd = "/" + cwd[len(root) :].lstrip("/") if inside else cwd
         self._walk = Walk(self.root, self._process, proc.host)
+        self._above = root
 
     def absolute(self, path: str, base: str | None = None) -> str:
-        """Resolve against `base`, or the caller's working directory; by the letters only."""
-        return posixpath.normpath(posixpath.join(base or self.cwd, path))
+        """Resolve against `base`, or the caller's working directory, as the kernel does: what is before
+        a `..` may be a link."""
+        path = posixpath.join(base or self.cwd, path)
+        before, up, rest = path.rpartition("/..")
+        if not up or not (rest == "" or rest.startswith("/")):
+            return posixpath.normpath(path)
+        real = self._real(before + up)
+        return posixpath.normpath(posixpath.join(real, rest.lstrip("/"))) if real else path
+
+    def by_letters(self, path: str) -> str:
+        """Resolve against the caller's working directory by the letters only, as Go's filepath.Abs does."""
+        return posixpath.normpath(posixpath.join(self.cwd, path))
+
+    def _real(self, path: str) -> str | None:
+        """Return where a path leads, as the caller names it; None: nowhere."""
+        try:
+            with _opened(self._walk.open(path)) as fd:
+                return self._named(fd)
+        except OSError:
+            return None
+
+    def _named(self, fd: int) -> str:
+        real, above = os.readlink(f"/proc/self/fd/{fd}"), self._above.rstrip("/")
+        return (real.removeprefix(above) or "/") if f"{real}/".startswith(f"{above}/") else real
+
+    def place(self, path: str) -> str | None:
+        """Return what a path leads to, under one name for all who see it: the host's path, where that
+        leads there as well, else the device, and the path in its file system. It need not exist."""
+        fd, rest = self._nearest(path)
+        with _opened(fd):
+            here = self._position(fd, rest)
+            seen = posixpath.normpath(posixpath.join(self._named(fd), rest))
+        with View(self._proc, None) as host:
+            fd, rest = host._nearest(seen)
+            with _opened(fd):
+                return seen if here and here == host._position(fd, rest) else here
+
+    def _position(self, fd: int, rest: str) -> str | None:
+        """In a chroot the mount table does not show the mount that its root is on; ours may."""
+        own = self._process != _SELF and layers.position(
+            fd, self._named(fd), rest, f"{self._process}/mountinfo"
+        )
+        return own or layers.position(fd, os.readlink(f"{_SELF}/fd/{fd}"), rest, f"{_SELF}/mountinfo")
+
+    def _nearest(self, path: str) -> tuple[int, str]:
+        """Open what exists of a path; return an fd, and the rest."""
+        rest = ""
+        while True:
+            try:
+                return self._walk.open(path), rest
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.ENOTDIR) or path in ("/", ""):
+                    raise
+            path, name = posixpath.split(path.rstrip("/"))
+            path, rest = path or "/", posixpath.join(name, rest)
 
     def read(self, path: str, limit: int) -> bytes:
         """Read a regular file. Raises OSError: EFBIG where it is larger than `limit`."""
@@ -133,21 +191,15 @@ class View:
             real = self._walk.name(path)
         except OSError:
             return None
-        host = self._proc.host.rstrip("/")
-        if real and f"{real}/".startswith(f"{host}/"):
-            return real.removeprefix(host) or "/"
-        return real
+        return self._proc.on_host(real) if real else None
 
     def stat(self, path: str) -> os.stat_result | None:
         """Return the status of a file, None where there is none. Opens nothing but the path."""
         try:
-            fd = self._walk.open(path)
+            with _opened(self._walk.open(path)) as fd:
+                return os.fstat(fd)
         except OSError:
             return None
-        try:
-            return os.fstat(fd)
-        finally:
-            os.close(fd)
 
     def namespace(self, path: str) -> int | None:
         """Return the inode number of the namespace at a path; None where it is none."""
@@ -213,6 +265,14 @@ class View:
 def digest_of(data: bytes) -> bytes:
     """Return what tells a config.json from any other."""
     return hashlib.blake2b(data).digest()
+
+
+@contextmanager
+def _opened(fd: int) -> Iterator[int]:
+    try:
+        yield fd
+    finally:
+        os.close(fd)
 
 
 def _inode_of_namespace(fd: int) -> int | None:

@@ -27,6 +27,8 @@ class Mount(NamedTuple):
     """Of the super block."""
     kind: str
     """Of the file system: ``ext4``, ``fuse.sshfs``."""
+    root: str = "/"
+    """The directory of the file system that is mounted."""
 
 
 def is_remote(fd: int, process: str, host: str) -> bool:
@@ -66,12 +68,24 @@ def find_mount(path: str, *, id: int | None = None, point: str | None = None) ->
     return None
 
 
+def position(fd: int, path: str, rest: str, mounts: str) -> str | None:
+    """Return ``MAJOR:MINOR:PATH``, what is at `rest` below a directory, whoever has mounted it where.
+
+    `path` is the directory's in the mount table `mounts`; None where that does not tell its mount.
+    """
+    mount = find_mount(mounts, id=mount_id(fd))
+    if mount is None or not f"{path}/".startswith(f"{mount.point.rstrip('/')}/"):
+        return None
+    inside = path[len(mount.point.rstrip("/")) :]
+    return f"{mount.device}:{os.path.normpath('/'.join((mount.root, inside, rest)))}"
+
+
 def parse_mount(line: str) -> Mount | None:
     """Parse a line of /proc/PID/mountinfo; None for junk."""
     fields, right = line.partition(" - ")[0].split(" "), line.partition(" - ")[2].split(" ")
     if len(fields) < 6 or len(right) < 3 or not fields[0].isascii() or not fields[0].isdigit():
         return None
-    return Mount(int(fields[0]), fields[2], _unescape(fields[4]), right[2], right[0])
+    return Mount(int(fields[0]), fields[2], _unescape(fields[4]), right[2], right[0], _unescape(fields[3]))
 
 
 def overlay_layers(options: str) -> list[str]:

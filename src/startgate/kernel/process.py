@@ -8,13 +8,13 @@ Never call it on a reading thread.
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 from startgate.errors import NotReadable
+from startgate.kernel.cgroups import parse_cgroup, parse_cgroup_mounts, unified_path
 from startgate.kernel.memory import execve_argv_index, read_strings
 
 _PF_FORKNOEXEC = 0x40  # <linux/sched.h>: "forked but didn't exec"; execve(2) clears it
@@ -59,6 +59,7 @@ class Facts(NamedTuple):
     cgroup_id: int
 
 
+_OWN_MOUNTS = os.stat("/proc/self/ns/mnt").st_ino
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -227,6 +228,32 @@ class Proc:
             self._hierarchies = parse_cgroup_mounts(text, self.host)
         return self._hierarchies[kind]
 
+    def working_directory(self, tid: int) -> str:
+        """Return a task's working directory, as the host names it. Raises NotReadable."""
+        try:
+            path = os.readlink(f"{self.root}/{tid}/cwd")
+        except OSError as error:
+            raise NotReadable(f"the task {tid} is gone") from error
+        return self.on_host(path)
+
+    def on_host(self, path: str) -> str:
+        """Return how the host names what a link of /proc names to us."""
+        ours = self.host.rstrip("/")
+        return (path.removeprefix(ours) or "/") if f"{path}/".startswith(f"{ours}/") else path
+
+    def sees_host(self, tid: int, mounts: int | None = None) -> bool:
+        """Do paths lead the task where they lead the host's pid 1, or us? Raises NotReadable.
+
+        `mounts` is its mount namespace, where that is known.
+        """
+        try:
+            root = os.readlink(f"{self.root}/{tid}/root")
+        except OSError as error:
+            raise NotReadable(f"the task {tid} is gone") from error
+        if self.on_host(root) != "/":
+            return False
+        return (mounts or self.namespace(tid, "mnt")) in (_OWN_MOUNTS, self.host_namespaces().get("mnt"))
+
     def executable(self, pid: int) -> str | None:
         """Return the path of what the process executes, None when it is gone or has none."""
         try:
@@ -303,41 +330,3 @@ def parse_stat(line: bytes) -> Stat:
         return Stat(comm, rest[0].decode(), int(rest[1]), int(rest[19]), exit_code, int(rest[6]))
     except (ValueError, IndexError) as error:
         raise NotReadable("a stat line of an unknown format") from error
-
-
-def unified_path(text: str) -> str:
-    """Return the path in the unified hierarchy (v2), which /proc/PID/cgroup has as ``0::PATH``."""
-    _, found, rest = f"\n{text}".rpartition("\n0::")
-    return rest.partition("\n")[0] if found else "/"
-
-
-def parse_cgroup(text: str) -> Iterator[tuple[str, str]]:
-    """Yield (hierarchy, path) of /proc/PID/cgroup; v2 first, as "" (cgroups(7))."""
-    rows = [line.split(":", 2) for line in text.splitlines()]
-    rows = [row for row in rows if len(row) == 3]
-    for _, controllers, path in sorted(rows, key=lambda row: row[1] != ""):
-        yield controllers, path
-
-
-def parse_cgroup_mounts(mountinfo: str, host: str = "/") -> dict[str, str]:
-    """Map each cgroup hierarchy, named as in /proc/PID/cgroup, to its mount point below `host`."""
-    mounts: dict[str, str] = {}
-    for line in mountinfo.splitlines():
-        left, _, right = line.partition(" - ")
-        fields, kind = left.split(), right.split()
-        if len(fields) < 5 or len(kind) < 3 or not kind[0].startswith("cgroup"):
-            continue
-        point = _unescape(fields[4])
-        if not point.startswith(host.rstrip("/") + "/"):
-            continue
-        if kind[0] == "cgroup2":
-            mounts.setdefault("", point)
-            continue
-        options = [option for option in kind[2].split(",") if option not in ("rw", "ro", "xattr")]
-        mounts.setdefault(",".join(o for o in options if not o.startswith("release_agent=")), point)
-    return mounts
-
-
-def _unescape(field: str) -> str:
-    """Undo the octal escapes of /proc/PID/mountinfo (proc_pid_mountinfo(5))."""
-    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field)

@@ -173,6 +173,8 @@ class Walk:
         return mount
 
     def _answers(self, mount: int) -> bool:
+        if mount == mount_id(self._root):
+            return True  # a chroot's own is in no table; all depends on it anyway
         if not (found := self._find(mount)):
             return False
         if found.kind in _ANSWERING:

@@ -11,10 +11,8 @@ from dataclasses import dataclass
 
 import msgspec
 
-from startgate.errors import NotReadable
 from startgate.foreign import UNDECODABLE
 from startgate.kernel import files
-from startgate.kernel.process import Proc, ProcessId
 
 _LIMIT = 16 << 20
 
@@ -130,18 +128,3 @@ def is_started(root: int, directory: str, identity: str) -> bool:
     except OSError:
         return True
     return False
-
-
-def init(proc: Proc, root: int, directory: str, identity: str, kind: Flavour) -> ProcessId | None:
-    """Return a container's init, if it lives and is still that process.
-
-    See `read`. Reads a file: on a worker.
-    """
-    state = read(root, directory, identity, kind)
-    if state is None:
-        return None
-    try:
-        seen = proc.identify(state.pid)
-    except NotReadable:
-        return None
-    return seen if state.start in (0, seen.start_time) else None
