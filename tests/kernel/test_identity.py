@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,8 @@ from startgate import Container
 from startgate.policy import rules
 from startgate.testing import make_bundle
 from tests.kernel.conftest import Watching
-from tests.kernel.support import Runtime
+from tests.kernel.support import SLOWNESS, Runtime
+from tests.kernel.test_slow_files import fuse, hang
 
 pytestmark = pytest.mark.portable
 
@@ -84,3 +87,19 @@ def test_an_image_that_is_not_known_is_not_taken_for_a_good_one(
     assert code != 0
     assert (told.engine, told.image) == ("podman", None)
     assert {"image", "image_reference", "labels"} <= set(told.unknown)
+
+
+@pytest.mark.parametrize("place", ["libpod", "overlay-images"])
+def test_an_engines_files_on_a_file_system_that_never_answers(
+    runc: Runtime, storage: Path, name: str, watching: Watching, tmp_path: Path, place: str
+) -> None:
+    """Not so much as a name is looked up there: the start takes its usual time."""
+    (tmp_path / "served").mkdir()
+    with fuse(tmp_path / "served", storage.parent / place) as server:
+        hang(server, signal.SIGUSR2)
+        began = time.monotonic()
+        code, told = start(runc, storage, name, watching, tmp_path)
+        assert time.monotonic() - began < 5 * max(1, SLOWNESS)
+        server.kill()
+    assert (code, told.engine, told.image) == (0, "podman", "good.example/app:1")
+    assert "image_digest" in told.unknown
