@@ -350,6 +350,11 @@ def test_a_sandbox_of_cri_o() -> None:
     )
 
 
+def test_cri_o_that_is_asked_by_an_id() -> None:
+    told = found(podman_container(annotations=crio("sandbox", "POD", Image="4" * 64)), "/run/runc")
+    assert (told.image, told.image_reference) == ("4" * 64, "registry.corp/alias:9")
+
+
 def test_cri_o_with_little() -> None:
     notes = crio("container", "app", ImageRef=f"registry.corp/shop@{DIGEST}", Labels="junk", Metadata="")
     del notes["io.kubernetes.cri-o.ImageRepoDigests"]

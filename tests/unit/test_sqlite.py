@@ -80,6 +80,18 @@ def known(path: Path, identity: str) -> Container:
     return identify(container, "/run/runc", OnDisk(path), list)
 
 
+def test_a_record_without_the_image(tmp_path: Path) -> None:
+    """The storage has it."""
+    path, storage = tmp_path / "db.sql", tmp_path / "containers.json"
+    metadata = json.dumps({"image-name": "localhost/bb:2"})
+    storage.write_text(json.dumps([{"id": IDS[0], "metadata": metadata}]))
+    with database(path) as connection:
+        without = json.dumps({"labels": {"a": "b"}})
+        connection.execute("UPDATE ContainerConfig SET JSON = ? WHERE ID = ?", (without, IDS[0]))
+        told = known(path, IDS[0])
+    assert (told.image, told.labels) == ("localhost/bb:2", {"a": "b"})
+
+
 def row(path: Path, identity: str) -> dict[str, bytes] | None:
     files = OnDisk(path)
 

@@ -94,12 +94,13 @@ def _of_sandbox(facts: Facts, kind: str) -> Mapping[str, str] | None:
 
 def _image(notes: Mapping[str, str]) -> Image:
     """`Image` is what was asked for; `ImageName` some name of that image; `ImageRef` its id or a digest."""
-    text = notes.get(f"{_CRIO}Image") or notes.get(f"{_CRIO}ImageName")
+    asked, name = notes.get(f"{_CRIO}Image"), notes.get(f"{_CRIO}ImageName", "")
+    text = asked or name or None
     ref = notes.get(f"{_CRIO}ImageRef", "")
     named = [each for each in (ref, *_digests(notes), text or "") if "@" in each]
     return Image(
         text,
-        text and reference.full(text),
+        (text and reference.full(text)) or reference.full(name),  # the kubelet may ask by an id
         id=None if "@" in ref else reference.digest_of(ref),
         digest=named[0].partition("@")[2] if named else None,
     )

@@ -52,7 +52,8 @@ def describe(facts: Facts) -> Known | None:
     """See Engine."""
     storage = facts.storage
     config = config_of(facts, storage) if storage else None
-    stored = _in_storage(facts, storage) if storage and config is None else None
+    is_whole = config and (config.image_name or config.rootfs)
+    stored = _in_storage(facts, storage) if storage and not is_whole else None
     own = config or (storage and _by_conmon(facts)) or (stored and not _metadata_of(stored).pod_id)
     return _known(facts, config, stored) if own or _says_so(facts.container) else None
 
@@ -81,7 +82,7 @@ def _known(facts: Facts, config: Config | None, stored: _Stored | None) -> Known
 def _image(facts: Facts, config: Config | None, stored: _Stored | None) -> Image:
     if config and config.rootfs and not config.image_name:
         return NO_IMAGE  # `podman run --rootfs`
-    text = (config.image_name if config else _metadata_of(stored).image_name) or None
+    text = (config.image_name if config else None) or _metadata_of(stored).image_name or None
     identity = (config.image_id if config else None) or (stored.image if stored else None)
     digest = _digest(facts, identity) if identity else None
     return Image(text, text and reference.full(text), reference.digest_of(identity), digest)

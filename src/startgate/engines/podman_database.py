@@ -15,7 +15,7 @@ from startgate.foreign import UNDECODABLE
 class Config(msgspec.Struct, frozen=True):
     """ContainerConfig of libpod, as JSON."""
 
-    id: str
+    id: str = ""
     name: str | None = None
     labels: dict[str, str] | None = None
     image_id: str | None = msgspec.field(default=None, name="rootfsImageID")
@@ -43,7 +43,7 @@ def config_of(facts: Facts, storage: str) -> Config | None:
             config = _config.decode(record or b"null")
         except UNDECODABLE:
             continue
-        if config.id == identity:
+        if config.id in ("", identity):
             return config
     return None
 
