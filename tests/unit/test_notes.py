@@ -215,10 +215,10 @@ def test_what_is_kept_beside_the_notes_is_no_note(group: FakeGroup, directory: P
 
 
 def test_what_others_put_among_the_notes_harms_nothing(tmp_path: Path) -> None:
-    for name in ("README", "12-", "x-1", "١-٢", ".hidden.new", "1-2.new"):
+    for name in ("README", "12-", "x-1", "\u0661-\u0662", ".hidden.new", "1-2.new"):
         (tmp_path / name).write_text("junk")
     (tmp_path / "3-4").mkdir()
     (tmp_path / "5-6.new").mkdir()
     assert list(Notes(str(tmp_path))) == []
     left = sorted(path.name for path in tmp_path.iterdir())
-    assert left == sorted(["README", "12-", "x-1", "١-٢", ".hidden.new", "3-4", "5-6.new"])
+    assert left == sorted(["README", "12-", "x-1", "\u0661-\u0662", ".hidden.new", "3-4", "5-6.new"])
