@@ -70,11 +70,8 @@ static _Noreturn void be_keep(struct guard *g, struct keep *k, const struct reco
 		say(k->name, "can't start: %s", strerror(errno));
 		_exit(1);
 	}
-	if (k->kind == COMMANDS) {
-		prctl(PR_SET_NAME, "startgate-door");
+	if (k->kind == COMMANDS)
 		door(k, records);
-	}
-	prctl(PR_SET_NAME, "startgate-yard");
 	yard(k, records);
 }
 
@@ -167,6 +164,31 @@ static void inherit(char *numbers)
 		fcntl(atoi(at), F_SETFD, 0);
 }
 
+static int read_oom_score(void)
+{
+	char text[16] = "";
+	int fd = open("/proc/self/oom_score_adj", O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		return 0;
+	if (read(fd, text, sizeof(text) - 1) < 0)
+		text[0] = 0;
+	close(fd);
+	return atoi(text);
+}
+
+void write_oom_score(int score)
+{
+	char text[16];
+	int size = snprintf(text, sizeof(text), "%d", score), fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		return;
+	if (write(fd, text, (size_t)size) < 0)
+		errno = 0;
+	close(fd);
+}
+
 static _Noreturn void be_worker(struct guard *g, int control, int go, pid_t parent)
 {
 	char text[16], byte;
@@ -181,6 +203,7 @@ static _Noreturn void be_worker(struct guard *g, int control, int go, pid_t pare
 	sigaddset(&late, SIGHUP); /* it would be killed by it before it knows what to do */
 	sigprocmask(SIG_SETMASK, &late, NULL);
 	signal(SIGPIPE, SIG_DFL);
+	write_oom_score(read_oom_score() + 100); /* it can be replaced: rather it than the door */
 	if (read(go, &byte, 1) != 1)
 		_exit(1);
 	execv(g->command[0], g->command);

@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include "channel.h"
@@ -133,12 +134,14 @@ _Noreturn void door(struct keep *k, const struct records *records)
 	static struct door door = {.marks = -1};
 	struct epoll_event ready[READY_MAX];
 
+	prctl(PR_SET_NAME, "startgate-door");
 	door.keep = k;
 	door.records = records;
 	if (keep_watch(k, k->group, EPOLLIN) || keep_watch(k, k->guard, EPOLLIN)) {
 		say(k->name, "can't start: %s", strerror(errno));
 		_exit(1);
 	}
+	stay_in_memory();
 	for (;;) {
 		int count = epoll_wait(k->epoll, ready, READY_MAX, keep_due(k));
 

@@ -46,7 +46,9 @@
 #define STOP_LIMIT (5 * SECOND)
 #define SETTLED (SECOND / 2)  /* a worker that dies sooner after it was ready: what it met may kill the next one */
 #define PAUSE_MAX (30 * SECOND)
-#define SILENCES_MAX 4	      /* a worker that is short of CPU is given time */
+#define SILENCES_MAX 4	      /* a worker that is short of CPU is given time: */
+#define SILENCE_ENDS 3	      /* hang limits after which a silence is none of those before */
+#define DOOR_LIMIT (2 * SECOND) /* a door that is silent for so long is frozen: it holds up a host */
 
 static const int IGNORED[] = {SIGTSTP, SIGTTIN, SIGTTOU, SIGPIPE, SIGQUIT, SIGUSR1, SIGALRM};
 static const int HEARD[] = {SIGCHLD, SIGTERM, SIGINT, SIGHUP, SIGUSR2};
@@ -205,8 +207,13 @@ static int is_starved(pid_t pid)
 
 static void on_silent(struct guard *g)
 {
+	uint64_t at = now();
+
 	if (!g->command || g->worker.pid <= 0)
 		return;
+	if (at - g->silent > SILENCE_ENDS * g->settings.hang)
+		g->silences = 0;
+	g->silent = at;
 	if (++g->silences < SILENCES_MAX && is_starved(g->worker.pid))
 		return;
 	replace_worker(g, "the worker was killed: it gave no sign of life");
@@ -241,6 +248,8 @@ static void start_worker(struct guard *g)
 	int ends[2];
 
 	g->restart = 0;
+	if (g->renew)
+		renew_keeps(g);
 	if (channel_pair(ends)) {
 		recover(g, "no worker can be started");
 		return;
@@ -299,12 +308,24 @@ static void check(struct child *child, uint64_t at)
 	}
 }
 
+/* It is not starved, and does not answer: somebody froze it. Without it the kernel lets all go. */
+static int door_hangs(const struct guard *g, uint64_t at)
+{
+	return g->door.asked && at - g->door.asked > DOOR_LIMIT && !is_starved(g->door.pid);
+}
+
 static void look(struct guard *g)
 {
 	uint64_t at = now();
 	int unread = unread_events(g->containers);
 
+	if (at - g->tick > TICK) /* we did not run ourselves: that is no silence of theirs */
+		g->door.asked = g->yard.asked = g->unread_since = 0;
 	g->tick = at + TICK;
+	if (door_hangs(g, at)) {
+		say("keeper", "the door hangs: it is killed");
+		kill(g->door.pid, SIGKILL);
+	}
 	if (!unread || !g->unread_since)
 		g->unread_since = unread ? at : 0;
 	if ((g->yard.asked && at - g->yard.asked > YARD_LIMIT) ||
@@ -315,6 +336,7 @@ static void look(struct guard *g)
 	if (g->door.table->live || g->yard.table->live || unread)
 		g->active = at;
 	if (at - g->active < REST_AFTER) {
+		check(&g->door, at);
 		check(&g->yard, at);
 		return;
 	}
@@ -389,9 +411,8 @@ static void on_signal(struct guard *g)
 static void watchdog(struct guard *g, uint64_t at)
 {
 	/* The door alone can hold up a host. That it answers what we asked last time is all that counts. */
-	if (!g->door.asked)
+	if (!g->door.asked || at - g->door.asked < g->watchdog_period / 2)
 		notify("WATCHDOG=1");
-	g->door.asked = 0;
 	check(&g->door, at);
 	g->watchdog = at + g->watchdog_period;
 }
@@ -473,18 +494,13 @@ static void listen_for_signals(struct guard *g)
 /* Nobody is to kill us for memory, or page us out: a host waits for us. Each may fail, and we go on. */
 static void be_safe(void)
 {
-	int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
 	struct rlimit files;
 
-	if (fd >= 0 && write(fd, "-1000", 5) < 0 && write(fd, "0", 1) < 0) /* without CAP_SYS_RESOURCE: what may be */
-		errno = 0;
-	if (fd >= 0)
-		close(fd);
+	write_oom_score(OOM_NEVER); /* without CAP_SYS_RESOURCE, as the init system said */
 	if (!getrlimit(RLIMIT_NOFILE, &files)) {
 		files.rlim_cur = files.rlim_max;
 		setrlimit(RLIMIT_NOFILE, &files);
 	}
-	mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT);
 	umask(077);
 	if (chdir("/"))
 		say("keeper", "chdir: %s", strerror(errno));
@@ -512,6 +528,7 @@ static int begin(struct guard *g)
 		watch_fd(g, g->program);
 	g->watchdog_period = watchdog_interval();
 	g->watchdog = g->watchdog_period ? now() : 0;
+	stay_in_memory();
 	return 0;
 }
 

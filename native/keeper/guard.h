@@ -10,6 +10,7 @@
 
 #define MARK_SOCKETS 4
 #define OLD_MAX 8
+#define OOM_NEVER (-1000)
 
 struct child {
 	pid_t pid;     /* 0: none */
@@ -50,11 +51,12 @@ struct guard {
 	char **command; /* the worker's; NULL: it is not ours to start */
 	char *kept;	/* numbers of the fds that a worker inherits */
 	int past;	/* we are the next version of a guard that ran before */
+	int renew;	/* the door and the yard are still of that version */
 	enum guard_state state;
 	int introduced; /* the worker has its sockets */
 	int failures, silences;
 	/* CLOCK_MONOTONIC, ns; 0: never */
-	uint64_t born, active, tick, restart, start_limit, stopping, watchdog, watchdog_period, unread_since;
+	uint64_t born, active, tick, restart, start_limit, stopping, watchdog, watchdog_period, unread_since, silent;
 };
 
 _Noreturn void guard_run(struct guard *guard);
@@ -65,6 +67,8 @@ void introduce_new_yard(struct guard *guard);
 /* options.c */
 int guard_parse(struct guard *guard, int count, char **words);
 void upgrade_guard(struct guard *guard);
+/* Let the door and the yard be what is installed now: between two workers, so none's marks are cut off. */
+void renew_keeps(struct guard *guard);
 /* children.c */
 int start_door(struct guard *guard);
 int start_yard(struct guard *guard);
@@ -72,6 +76,8 @@ int start_scribe(struct guard *guard);
 /* Let the scribe write what it has, for a moment. */
 void end_scribe(struct guard *guard);
 pid_t spawn_worker(struct guard *guard, int control);
+/* Who is to be killed when memory is short: see proc(5). May fail. */
+void write_oom_score(int score);
 int any_thread(pid_t process, int (*is)(pid_t thread));
 /* replace.c */
 int unread_events(int group);

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
@@ -68,6 +69,12 @@ int keep_open(struct keep *k)
 	if (!getrlimit(RLIMIT_NOFILE, &limit) && limit.rlim_cur < k->most + SPARE_FDS)
 		k->most = limit.rlim_cur > 2 * SPARE_FDS ? (uint32_t)limit.rlim_cur - SPARE_FDS : SPARE_FDS;
 	return k->table && k->epoll >= 0 ? 0 : -1;
+}
+
+void stay_in_memory(void)
+{
+	/* Not MCL_FUTURE: where RLIMIT_MEMLOCK is short, the next yard's table could not be mapped. May fail. */
+	mlockall(MCL_CURRENT | MCL_ONFAULT);
 }
 
 int keep_is_own(const struct keep *k, int32_t pid)
@@ -184,11 +191,11 @@ static void expire(struct keep *k, struct slot *slot)
 	uint32_t id = table_id(k->table, table_number(k->table, slot));
 	int denied = slot->denies, told = slot->sent;
 
-	if (!slot->was_sent)
-		k->missed++;
 	settle(k, slot, denied);
-	if (told)
-		send_short(k, EXPIRED, id, denied ? DENIES : 0u);
+	if (told && !send_short(k, EXPIRED, id, denied ? DENIES : 0u))
+		k->unheard++;
+	else /* a worker that is gone may have been told of it, and may not have seen to it */
+		k->missed++;
 }
 
 static void expire_all(struct keep *k)
@@ -209,7 +216,7 @@ static void go_on_alone(struct keep *k)
 	expire_all(k);
 }
 
-/* The worker can't be relied on any more. What it left unanswered is the next one's. */
+/* The worker can't be relied on any more. What it left unanswered is the next one's, who is given time to come. */
 static void lose_worker(struct keep *k)
 {
 	uint64_t until = now() + k->settings.hang;
@@ -219,6 +226,8 @@ static void lose_worker(struct keep *k)
 	k->events = -1;
 	k->asked = 0;
 	k->wants_out = 0;
+	k->missed += k->unheard;
+	k->unheard = 0;
 	table_unsend(k->table);
 	if (!k->settings.replaced) {
 		go_on_alone(k);
@@ -229,8 +238,7 @@ static void lose_worker(struct keep *k)
 		k->awaited = until;
 	}
 	for (struct slot *slot = table_first(k->table); slot; slot = table_next(k->table, slot))
-		if (slot->due > until)
-			set_due(k, slot, until);
+		set_due(k, slot, until);
 }
 
 static void take_worker(struct keep *k, int fd)
@@ -321,15 +329,20 @@ void keep_make_room(struct keep *k)
 		expire(k, table_first(k->table));
 }
 
+void keep_wake_guard(struct keep *k)
+{
+	if (!k->table->resting) /* it sleeps while nothing is held */
+		return;
+	k->table->resting = 0;
+	eventfd_write(k->alert, 1);
+}
+
 static void enter(struct keep *k, const struct arrival *a, int denies)
 {
 	struct slot *slot = table_add(k->table, a->number);
 	uint64_t hold = k->settings.hold, hang = k->settings.hang;
 
-	if (k->table->resting) { /* the guard sleeps while nothing is held */
-		k->table->resting = 0;
-		eventfd_write(k->alert, 1);
-	}
+	keep_wake_guard(k);
 	slot->mask = a->mask;
 	slot->pid = a->pid;
 	slot->since = now();
@@ -408,6 +421,7 @@ static void act(struct keep *k, const struct to_keeper *m)
 static void heard(struct keep *k)
 {
 	k->asked = 0;
+	k->unheard = 0;
 	if (k->worker == ABSENT) {
 		k->worker = PRESENT;
 		tell_gap(k);

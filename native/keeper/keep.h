@@ -45,6 +45,7 @@ struct keep {
 	uint64_t asked; /* when a PING went out that is not answered, or 0 */
 	uint64_t next;	/* no deadline is before this */
 	uint32_t missed; /* events that no worker was told of, since the last GAP */
+	uint32_t unheard; /* EXPIREDs that the worker may not have heard: it has said nothing since */
 	uint32_t settling, owed;
 	uint32_t most; /* holds at once: with more, few fds would be left, and the kernel denies then */
 	int32_t own[OWN_MAX];
@@ -68,6 +69,10 @@ uint64_t now(void);
 /* One line for people, on stderr, unless nobody reads it. */
 void say(const char *name, const char *format, ...) __attribute__((format(printf, 2, 3)));
 int keep_open(struct keep *keep);
+/* Page out nothing that this process has by now. */
+void stay_in_memory(void);
+/* Something may be held from now on: the guard is to look after us. */
+void keep_wake_guard(struct keep *keep);
 int keep_watch(struct keep *keep, int fd, uint32_t events);
 /* Answer an event that was read, and close its fd. */
 void keep_answer(struct keep *keep, int number, int denied);

@@ -78,14 +78,17 @@ static int restore(struct guard *g, char *text)
 	for (char *word = strtok(text, ","); word && at < PAST_WORDS; word = strtok(NULL, ","))
 		*places[at++] = atoi(word);
 	unsetenv(PAST);
-	g->past = 1;
 	g->torn = mmap(NULL, sizeof(*g->torn), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	g->past = g->renew = 1;
+	g->active = now(); /* does the yard go on? */
+	g->tick = g->active + 500 * MS;
 	g->commands = -1;
 	g->state = WORKING;
 	g->door.table = table_map(g->door.memory);
 	g->yard.table = table_map(g->yard.memory);
 	if (at != PAST_WORDS || !g->door.table || !g->yard.table)
 		return -1;
+	say("keeper", "upgraded: the next worker starts");
 	if (g->worker.pid > 0) { /* its version is old, too: it ends when its work is done, or soon */
 		kill(g->worker.pid, SIGTERM);
 		g->start_limit = now() + 1000 * MS;
@@ -152,18 +155,23 @@ static void tell_past(struct guard *g)
  */
 void upgrade_guard(struct guard *g)
 {
-	int program = open(g->words[0], O_RDONLY | O_CLOEXEC);
-
-	if (program < 0) {
-		say("keeper", "not upgraded: %s: %s", g->words[0], strerror(errno));
-		return;
-	}
-	say("keeper", "upgraded: the next worker starts");
-	control_send(g->door.control, UPGRADE, 0, program);
-	control_send(g->yard.control, UPGRADE, 0, program);
 	tell_past(g);
 	execv(g->words[0], g->words);
 	unsetenv(PAST);
 	close_on_exec();
 	say("keeper", "not upgraded: %s: %s", g->words[0], strerror(errno));
+}
+
+void renew_keeps(struct guard *g)
+{
+	int program = open(g->words[0], O_RDONLY | O_CLOEXEC);
+
+	g->renew = 0;
+	if (program < 0) {
+		say("keeper", "the door and the yard are not upgraded: %s: %s", g->words[0], strerror(errno));
+		return;
+	}
+	control_send(g->door.control, UPGRADE, 0, program);
+	control_send(g->yard.control, UPGRADE, 0, program);
+	close(program);
 }

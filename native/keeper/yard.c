@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include "channel.h"
@@ -95,6 +96,7 @@ static void *read_events(void *argument)
 			continue;
 		pthread_mutex_lock(&y->keep->lock);
 		keep_make_room(y->keep);
+		keep_wake_guard(y->keep); /* this thread may hang in read(2) */
 		pthread_mutex_unlock(&y->keep->lock);
 		read_event(y);
 	}
@@ -166,6 +168,7 @@ _Noreturn void yard(struct keep *k, const struct records *records)
 	struct yard *y = &yard_;
 	struct epoll_event ready[READY_MAX];
 
+	prctl(PR_SET_NAME, "startgate-yard");
 	y->keep = k;
 	y->records = records;
 	y->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -175,6 +178,7 @@ _Noreturn void yard(struct keep *k, const struct records *records)
 	}
 	for (int i = 0; i < READERS; i++)
 		start_thread(read_events, y);
+	stay_in_memory();
 	for (;;) {
 		int count = epoll_wait(k->epoll, ready, READY_MAX, due(k));
 
