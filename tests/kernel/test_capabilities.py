@@ -146,19 +146,17 @@ def test_systemd_hears_of_an_upgraded_daemon_at_once(tmp_path: Path, monkeypatch
 
 
 @pytest.mark.portable
-def test_a_worker_that_hangs_idle_is_replaced_before_systemd_acts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_systemd_leaves_an_idle_worker_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The watchdog is for the door. A worker that is silent while nothing is held harms nobody."""
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
-    monkeypatch.setenv("WATCHDOG_USEC", str(4 * 1000 * 1000))
+    monkeypatch.setenv("WATCHDOG_USEC", "500000")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(tmp_path / "notify"))
         systemd.settimeout(PATIENCE)
         with watch_process("-o", "json", command="daemon"):
             ready = _next(systemd, b"READY=1")
-            os.kill(worker := int(ready.rpartition(b" ")[2]), signal.SIGSTOP)
-            assert b"made no move" in _next(systemd, b"STATUS=no worker")
-            assert int(_next(systemd, b"READY=1").rpartition(b" ")[2]) != worker
+            os.kill(int(ready.rpartition(b" ")[2]), signal.SIGSTOP)
+            assert {systemd.recv(4096) for _ in range(12)} == {b"WATCHDOG=1"}
 
 
 def _next(systemd: socket.socket, prefix: bytes) -> bytes:
