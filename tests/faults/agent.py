@@ -17,7 +17,8 @@ from typing import Any
 
 from tests.kernel.support import PATIENCE, eventually
 
-ABSENT = "no worker was ready: what waited was let go unseen"
+UNSEEN = "were answered unseen: no worker was there in time"
+"""In a `lost` event."""
 STARTGATE = [str(Path(sys.executable).parent / "startgate")]
 
 
@@ -25,7 +26,7 @@ STARTGATE = [str(Path(sys.executable).parent / "startgate")]
 def pace() -> float:
     """Return the hang limit for this machine, in seconds: 2, or up to 6 where programs start slowly.
 
-    The next worker is to be ready within 3/4 of it. Busy machines and VMs need longer.
+    The next worker is to be ready within it. Busy machines and VMs need longer.
     """
     command = ["nice", "-n", "-10", sys.executable, "-c", "import startgate.agent.worker"]
     subprocess.run(command, check=True)
@@ -36,7 +37,7 @@ def pace() -> float:
 
 
 class Agent:
-    """The daemon's process, its worker's pid, its events."""
+    """The daemon's process, the guard, with its children; its events."""
 
     def __init__(
         self, *options: str, env: Mapping[str, str] | None = None, limits: tuple[str, ...] = ()
@@ -45,8 +46,9 @@ class Agent:
         # Niceness as in the systemd unit: a start is held by it, and waits for no one else.
         command = ["nice", "-n", "-10", "setpriv", "--pdeathsig", "KILL", *limits, *STARTGATE, "daemon"]
         self.hang_limit = pace()
+        times = ["--hang-limit", str(self.hang_limit), "--hold-timeout", str(self.hang_limit)]
         self.process = subprocess.Popen(
-            [*command, "--output", "json", "--hang-limit", str(self.hang_limit), *options],
+            [*command, "--output", "json", *times, *options],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=os.environ | dict(env or {}),
@@ -82,11 +84,22 @@ class Agent:
     @property
     def worker(self) -> int:
         """The pid of the worker; 0 where there is none."""
-        try:
-            children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
-        except OSError:
-            return 0
-        return int(children.split()[0]) if children.strip() else 0
+        return child_of(self.process.pid, "worker")
+
+    @property
+    def door(self) -> int:
+        """The pid of the door."""
+        return child_of(self.process.pid, "door")
+
+    @property
+    def yard(self) -> int:
+        """The pid of the yard."""
+        return child_of(self.process.pid, "yard")
+
+    @property
+    def delay_limit(self) -> float:
+        """Seconds: what no start is ever delayed by, whatever happens to whom."""
+        return self.hang_limit + 1
 
     def signal_worker(self, number: signal.Signals) -> None:
         """Send the worker a signal, if there is one."""
@@ -127,6 +140,25 @@ class Agent:
         for stream in (self.process.stdout, self.process.stderr):
             if stream:
                 stream.close()
+
+
+def child_of(guard: int, kind: str) -> int:
+    """Return the pid of a guard's `door`, `yard` or `worker`; 0 where there is none."""
+    try:
+        children = Path(f"/proc/{guard}/task/{guard}/children").read_text().split()
+    except OSError:
+        return 0
+    return next((int(pid) for pid in children if _kind(pid, guard) == kind), 0)
+
+
+def _kind(pid: str, guard: int) -> str:
+    """What executes another program than the guard is a worker; before that it has the guard's name."""
+    try:
+        name = Path(f"/proc/{pid}/comm").read_text().strip()
+        executed = os.readlink(f"/proc/{pid}/exe") != os.readlink(f"/proc/{guard}/exe")
+    except OSError:  # it died
+        return ""
+    return "worker" if executed else name.removeprefix("startgate-")
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from startgate.testing import make_bundle
 from tests.faults import arena
 from tests.faults.agent import Agent
 from tests.faults.load import Load
+from tests.faults.probe import Probe
 from tests.kernel.conftest import _kernel, runc  # noqa: F401
 from tests.kernel.support import Runtime
 
@@ -40,13 +41,22 @@ def load(runc: Runtime, tmp_path: Path) -> Load:  # noqa: F811
 def tell(record_property: Callable[[str, object], None], capsys: pytest.CaptureFixture[str]) -> Tell:
     """Keep a fault's figures for the table, and print them."""
 
-    def keep(fault: str, load: Load, agent: Agent, *, missed: int | None = None, note: str = "") -> None:
+    def keep(
+        fault: str,
+        load: Load,
+        agent: Agent,
+        *,
+        missed: int | None = None,
+        note: str = "",
+        probe: Probe | None = None,
+    ) -> None:
         figures = {
             "fault": fault,
             "started": len(load.took),
             "held": len(load.held(agent)),
             "missed": len(load.untold(agent)) if missed is None else missed,
             "longest": f"{load.longest_delay:.2f} s",
+            "version": f"{probe.longest:.2f} s" if probe else "",
             "note": note
             if agent.hang_limit == 2
             else f"{note} (hang limit {agent.hang_limit:.1f} s)".strip(),

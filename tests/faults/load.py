@@ -118,4 +118,5 @@ def assert_nothing_missed(load: Load, agent: Agent) -> None:
     )
     not_held = set(load.took) - set(load.held(agent))
     assert not not_held, [(c, agent.of(c)) for c in not_held]
-    assert load.longest_delay <= agent.hang_limit * 1.5 + load.usual, load.longest_delay
+    assert not agent.lost, agent.lost
+    assert load.longest_delay <= agent.delay_limit + load.usual, load.longest_delay

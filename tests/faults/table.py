@@ -18,6 +18,7 @@ COLUMNS = {
     "held": "held",
     "missed": "missed",
     "longest": "longest delay",
+    "version": "of `runc --version`",
     "note": "",
 }
 

@@ -22,14 +22,15 @@ from tests.kernel.support import PATIENCE, Runtime, eventually
 NO_MARKS = """
 import errno, os, sys
 if "startgate.agent.worker" in sys.orig_argv:
+    from startgate.keeper.group import KeptGroup
     from startgate.kernel import fanotify
 
-    def mark(self, mask, path, before=fanotify.Group.mark):
+    def mark(self, mask, path, before=KeptGroup.mark):
         if mask & fanotify.FAN_ACCESS_PERM:
             raise OSError(int(os.environ["NO_MARKS"]), "made up")
         before(self, mask, path)
 
-    fanotify.Group.mark = mark
+    KeptGroup.mark = mark
 """
 
 
@@ -67,7 +68,7 @@ def test_more_events_than_the_kernels_limit(load: Load, tell: Tell) -> None:
     before = limit.read_text()
     limit.write_text("16")
     try:
-        with running("--hang-limit", "20") as agent:
+        with running("--hang-limit", "20", "--hold-timeout", "20") as agent:
             load.warm_up(agent)
             agent.signal_worker(signal.SIGSTOP)
             starts = threading.Thread(target=load.start, args=(100, "c", 100))
@@ -129,7 +130,7 @@ def test_many_containers(load: Load, tell: Tell) -> None:
         assert eventually(lambda: counts(agent.worker)[0] <= before[2][0])
         after = rss(agent.worker), rss(agent.process.pid), counts(agent.worker)
         note = (
-            f"worker {before[0]} to {after[0]} KiB, supervisor {before[1]} to {after[1]} KiB; "
+            f"worker {before[0]} to {after[0]} KiB, guard {before[1]} to {after[1]} KiB; "
             f"fds, threads {before[2]} to {after[2]}"
         )
         tell(f"{len(load.took)} containers in a row", load, agent, note=note)
