@@ -130,7 +130,7 @@ def test_a_worker_does_not_die_of_its_output(load: Load) -> None:
         worker = agent.worker
         load.start(3)
         assert not load.failed
-        assert eventually(lambda: sum("can't be printed" in line for line in list(agent.log)) >= 3)
+        assert not agent.events, "it could not be written"
         assert (agent.starts, agent.worker) == (1, worker)
         assert agent.stop() == 0
 
