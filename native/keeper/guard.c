@@ -385,7 +385,7 @@ static void stop(struct guard *g)
 		leave(g, 0);
 	g->stopping = now() + STOP_LIMIT;
 	g->restart = 0;
-	kill(g->worker.pid, SIGTERM);
+	kill(g->worker.pid, g->state == WORKING ? SIGINT : SIGTERM); /* SIGTERM is a death, as that of any other */
 }
 
 static void on_signal(struct guard *g)

@@ -89,8 +89,8 @@ static int restore(struct guard *g, char *text)
 	if (at != PAST_WORDS || !g->door.table || !g->yard.table)
 		return -1;
 	say("keeper", "upgraded: the next worker starts");
-	if (g->worker.pid > 0) { /* its version is old, too: it ends when its work is done, or soon */
-		kill(g->worker.pid, SIGTERM);
+	if (g->worker.pid > 0) { /* its version is old, too. What it has not done is the next one's, as after any death */
+		kill(g->worker.pid, SIGKILL);
 		g->start_limit = now() + 1000 * MS;
 	} else {
 		g->restart = now();

@@ -30,9 +30,14 @@ class _Ended(BaseException):
     """A signal asked us to end."""
 
 
+_ENDS = signal.SIGINT, signal.SIGTERM
+_ENDS_WORKER = (signal.SIGINT,)
+"""What a daemon's guard says. SIGTERM is a worker's death: what it holds is not its own to let go."""
+
+
 @contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """End the block, without error, on SIGINT and SIGTERM.
+def _ended_by(numbers: Sequence[signal.Signals]) -> Iterator[None]:
+    """End the block, without error, on these signals.
 
     Ctrl-Z does nothing: stopped, we would keep every runtime command of the host waiting.
     """
@@ -42,7 +47,7 @@ def _ended_by_signals() -> Iterator[None]:
             signal.signal(other, signal.SIG_IGN)
         raise _Ended
 
-    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, end) for number in numbers}
     before[signal.SIGTSTP] = signal.signal(signal.SIGTSTP, signal.SIG_IGN)
     try:
         yield
@@ -56,7 +61,7 @@ def _ended_by_signals() -> Iterator[None]:
 @contextmanager
 def _signals_later() -> Iterator[None]:
     """Keep signals pending for the length of the block."""
-    numbers = {signal.SIGINT, signal.SIGTERM}
+    numbers = set(_ENDS)
     signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     try:
         yield
@@ -134,6 +139,7 @@ class Watch:
         self._seconds = seconds
         self._ready = ready
         self._needs_output = lines is None
+        self._ended_by = _ENDS if lines is None else _ENDS_WORKER
         write = _write if lines is None else lines.send_waiting
         if output == "json":
             self._print: Callable[[Event], object] = lambda event: write(event.to_json() + b"\n")
@@ -144,7 +150,7 @@ class Watch:
         """Watch until a signal, the count, the time, or the demo's end."""
         # Callbacks and tables compute in Python: a reader must not wait 5 ms for the GIL.
         sys.setswitchinterval(0.0005)
-        with _ended_by_signals(), ExitStack() as parts:
+        with _ended_by(self._ended_by), ExitStack() as parts:
             container = parts.enter_context(DemoContainer()) if demo else None
             with _signals_later():  # libbpf's callbacks would swallow them
                 parts.enter_context(self._watcher)
