@@ -75,4 +75,11 @@ def test_what_is_held_survives_it(load: Load) -> None:
         load.usual = 5.0
         assert_nothing_missed(load, agent)
         held = [e.get("held_us") for c in load.took for e in agent.of(c) if e["type"] == "created"]
-        assert all(us is None or us > 600_000 for us in held), ([(e["type"], e["time"][17:], e.get("held_us"), e["gate"], e.get("reason")) for c in load.took for e in agent.of(c)], agent.log)
+        assert all(us is None or us > 600_000 for us in held), (
+            [
+                (e["type"], e["time"][17:], e.get("held_us"), e["gate"], e.get("reason"))
+                for c in load.took
+                for e in agent.of(c)
+            ],
+            agent.log,
+        )

@@ -16,7 +16,7 @@ import pytest
 from tests.faults.agent import pace, pause, running
 from tests.faults.conftest import Tell
 from tests.faults.load import Load, assert_nothing_missed
-from tests.kernel.support import PATIENCE, eventually
+from tests.kernel.support import PATIENCE
 
 # Python runs this in each process that starts with its directory on PYTHONPATH.
 GIL_TRAP = """
