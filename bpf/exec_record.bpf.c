@@ -116,6 +116,8 @@ struct {
 /* Our own fanotify group. Set by set_tracer_group(): its address never leaves the kernel. */
 static volatile __u64 tracer_group;
 static volatile __u64 lost_records;
+/* Until then (ns of CLOCK_MONOTONIC) starts by files that are watched are told, too: tell_all(). */
+static volatile __u64 tell_until;
 
 static __always_inline int read_argument(struct exec_record *rec, const char *arg)
 {
@@ -194,9 +196,8 @@ static __always_inline int may_be_runtime(const char *filename)
 
 #define CAP_SYS_ADMIN 21
 
-static __always_inline int able(struct task_struct *task)
+static __always_inline int has_admin(const struct cred *cred)
 {
-	const struct cred *cred = BPF_CORE_READ(task, cred);
 	__u64 caps = 0;
 
 	bpf_probe_read_kernel(&caps, sizeof(caps),
@@ -256,7 +257,7 @@ static __always_inline void describe_caller(struct exec_record *rec)
 	rec->start_time = BPF_CORE_READ(task, group_leader, start_boottime);
 	rec->euid = BPF_CORE_READ(task, cred, euid.val);
 	rec->userns_level = BPF_CORE_READ(task, cred, user_ns, level);
-	rec->flags = able(task) ? 0 : EXEC_UNABLE;
+	rec->flags = has_admin(BPF_CORE_READ(task, cred)) ? 0 : EXEC_UNABLE;
 	rec->argc = 0;
 	rec->args_size = 0;
 	read_namespaces(task, rec->namespaces);
@@ -416,13 +417,14 @@ static __always_inline void read_new_arguments(struct exec_record *rec, struct l
 }
 
 static __always_inline void tell_sighting(struct linux_binprm *bprm, struct mm_struct *mm,
-					  struct inode *inode)
+					  struct inode *inode, int watched)
 {
 	struct exec_sighting *seen = bpf_ringbuf_reserve(&sightings, sizeof(*seen), 0);
 
 	if (!seen)
 		return; /* as it stays unwatched, its next execution is told */
 	describe_caller(&seen->exec);
+	seen->exec.flags |= watched ? EXEC_WATCHED : 0;
 	read_new_arguments(&seen->exec, bprm, mm);
 	seen->inode = BPF_CORE_READ(inode, i_ino);
 	seen->path[0] = 0;
@@ -433,31 +435,39 @@ static __always_inline void tell_sighting(struct linux_binprm *bprm, struct mm_s
 /* Only root's: a mark on what others execute would be theirs to place. */
 static __always_inline int may_be_believed(struct task_struct *task)
 {
-	return !BPF_CORE_READ(task, cred, euid.val) && !BPF_CORE_READ(task, cred, user_ns, level) &&
-	       able(task);
+	const struct cred *cred = BPF_CORE_READ(task, cred);
+
+	return !BPF_CORE_READ(cred, euid.val) && has_admin(cred) &&
+	       !BPF_CORE_READ(cred, user_ns, level);
 }
 
 static __always_inline void look_for_runtime(struct linux_binprm *bprm)
 {
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
-	struct mm_struct *mm = BPF_CORE_READ(task, mm);
-	struct file *file = BPF_CORE_READ(bprm, file);
 	struct path_text *path;
 	enum command command;
+	struct mm_struct *mm;
 	struct inode *inode;
+	struct file *file;
 	__u32 zero = 0;
+	int watched;
 
 	if (!tracer_group || BPF_CORE_READ(bprm, argc) < 2 || !may_be_believed(task))
 		return;
 	path = bpf_map_lookup_elem(&paths, &zero);
 	if (!path)
 		return;
+	mm = BPF_CORE_READ(task, mm);
 	command = read_command(mm, path->text);
-	if (command == INIT_COMMAND || (command == NO_COMMAND && !is_named_as_runtime(file)))
+	if (command == INIT_COMMAND)
+		return;
+	file = BPF_CORE_READ(bprm, file);
+	if (command == NO_COMMAND && !is_named_as_runtime(file))
 		return;
 	inode = BPF_CORE_READ(file, f_inode);
-	if (!is_watched(inode))
-		tell_sighting(bprm, mm, inode);
+	watched = is_watched(inode);
+	if (!watched || (command == START_COMMAND && bpf_ktime_get_ns() < tell_until))
+		tell_sighting(bprm, mm, inode, watched);
 }
 
 /*
@@ -613,6 +623,17 @@ int pending_tid(struct bpf_raw_tracepoint_args *ctx)
 			return BPF_CORE_READ(event, fae.pid, numbers[0].nr);
 		at = BPF_CORE_READ(at, prev);
 	}
+	return 0;
+}
+
+/*
+ * For args[0] ns from now on all starts are told: who opened a file right before it was marked was
+ * not held, and finds it marked at the end of its execve.
+ */
+SEC("raw_tp/sys_enter")
+int tell_all(struct bpf_raw_tracepoint_args *ctx)
+{
+	tell_until = bpf_ktime_get_ns() + ctx->args[0];
 	return 0;
 }
 

@@ -39,6 +39,7 @@ enum exec_flags {
 	EXEC_TRUNCATED = 1,  /* there are more arguments, or longer ones */
 	EXEC_INCOMPLETE = 2, /* an argument's page was not resident: it reads as empty */
 	EXEC_UNABLE = 4,     /* no CAP_SYS_ADMIN: it can't start a container, whatever it says */
+	EXEC_WATCHED = 8,    /* of a sighting: the file is marked by now */
 };
 
 struct exec_record {

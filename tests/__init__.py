@@ -1,0 +1,5 @@
+"""Tests. Others' containers may start on the same machine: their runtimes are theirs."""
+
+import os
+
+os.environ.setdefault("STARTGATE_SIGHTINGS", "/nonexistent")

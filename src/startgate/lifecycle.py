@@ -66,7 +66,8 @@ class Start(NamedTuple):
     invocation: Invocation
     runtime: ProcessId
     arguments: list[bytes]
-    command: Hold
+    command: Hold | None
+    """None: it was not held."""
     flavour: Flavour
 
 

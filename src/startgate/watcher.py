@@ -13,6 +13,7 @@ from typing import TypedDict, TypeVar, overload
 from startgate.errors import KernelUnsupported, StartgateError
 from startgate.events import Event, EventType
 from startgate.exits import exits_for
+from startgate.gates import missed
 from startgate.gates.command import CommandGate
 from startgate.gates.container import ContainerGate
 from startgate.gates.context import Context
@@ -262,16 +263,15 @@ class Watcher:
         Restored(context, created).restore({held.pid for held in keeper.pending[0]})
         rootless = Rootless(context, keeper.commands.settling())
         parts.callback(rootless.close)
-        gates = CommandGate(context, keeper.commands, created, rootless), ContainerGate(context, created)
+        commands = CommandGate(context, keeper.commands, created, rootless)
         self._tell_owed()
-        parts.enter_context(reading(keeper, context, gates))
+        parts.enter_context(reading(keeper, context, (commands, ContainerGate(context, created))))
         parts.callback(keeper.end)
         keeper.start(lambda: context.housekeeping.submit(lambda: _mark_again(context)), self._fail)
         context.exits.failed = self._binaries.failed = self._fail
         context.exits.start()
         self._mark(self._binaries)
-        self._binaries.start()
-        resources.source.expect(self._binaries.names)
+        parts.enter_context(missed.watching(context, resources.source, commands, self._binaries))
         if self._existing:
             existing = Existing(context, created.ends, self._binaries.add)
             parts.callback(existing.close)

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from startgate.runtimes.find import DIRECTORIES, NAMES
+from startgate.runtimes.places import DIRECTORIES, NAMES
 
 _CLONE_NEWNS = 0x0002_0000
 _STATE = ("/run/runc", "/run/crun")

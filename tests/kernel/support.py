@@ -114,6 +114,12 @@ class Watched:
             assert done, f"not seen in {timeout} s; seen: {[summary(e) for e in self.events[-20:]]}"
             return list(self.events)
 
+    @property
+    def marked(self) -> set[tuple[int, int]]:
+        """The runtime binaries that are marked, by device and inode number."""
+        binaries = self.watcher._binaries
+        return set(binaries._marked) if binaries else set()
+
     def wait_for(self, event_type: str, container: str, timeout: float = PATIENCE) -> Event:
         """Wait for an event of a container, and return it."""
 

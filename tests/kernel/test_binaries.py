@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.kernel.conftest import Watching
-from tests.kernel.support import Runtime, eventually, marks, types
+from tests.kernel.support import Runtime, eventually, types
 
 pytestmark = pytest.mark.portable
 
@@ -23,9 +23,9 @@ def test_an_upgrade_by_rename(
     with watching(runtimes=[str(binary)]) as watched:
         for number in range(10):
             new = tmp_path / "my-runtime.dpkg-new"
-            before = marks()
+            before = watched.marked
             shutil.copy(runc.prefix[-1], new)
-            assert eventually(lambda known=before: set(marks()) - set(known))  # type: ignore[misc]
+            assert eventually(lambda known=before: watched.marked - known)  # type: ignore[misc]
             os.rename(new, binary)
             subprocess.run([binary, "run", "-b", bundle, f"{name}-{number}"], check=False)
             watched.wait_for("stopped", f"{name}-{number}")

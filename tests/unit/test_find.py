@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import os
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,7 +10,7 @@ import pytest
 
 from startgate.kernel import layers
 from startgate.kernel.fanotify import FAN_OPEN_EXEC_PERM
-from startgate.runtimes import find
+from startgate.runtimes import find, places
 from startgate.runtimes.find import RuntimeBinaries
 from tests.kernel.support import eventually
 from tests.unit.fakes import FakeGroup, inode_of
@@ -19,7 +21,7 @@ def bin_(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The only directory in which a host has its programs."""
     directory = tmp_path / "bin"
     directory.mkdir()
-    monkeypatch.setattr(find, "DIRECTORIES", (str(directory), str(tmp_path / "later/*/bin")))
+    monkeypatch.setattr(places, "DIRECTORIES", (str(directory), str(tmp_path / "later/*/bin")))
     monkeypatch.setenv("PATH", str(directory))
     return directory
 
@@ -100,8 +102,12 @@ def test_a_directory_that_appears_later(group: FakeGroup, binaries: RuntimeBinar
     path.parent.mkdir(parents=True)
     binaries.update()  # it is told of `later`, and finds the rest
     install(path)
-    binaries.update()
-    assert binaries.paths == [str(path)]
+
+    def seen() -> bool:
+        binaries.update()
+        return binaries.paths == [str(path)]
+
+    assert eventually(seen)
 
 
 def test_a_network_file_system_is_not_marked(
@@ -181,14 +187,6 @@ def test_a_directory_that_hangs_keeps_nobody_else(
     binaries.close()
 
 
-@pytest.mark.parametrize(
-    ("pattern", "existing"),
-    [("/nope/*/bin", "/"), ("/nope/a/b", "/"), ("{}/*/bin", "{}"), ("{}/a/*/b", "{}")],
-)
-def test_the_deepest_directory_that_exists(bin_: Path, pattern: str, existing: str) -> None:
-    assert find._existing_part(pattern.format(bin_)) == existing.format(bin_)
-
-
 def test_a_host_root_that_is_not_there(
     group: FakeGroup, bin_: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -222,3 +220,71 @@ def test_one_in_use_that_is_gone(group: FakeGroup, binaries: RuntimeBinaries, tm
     strange = install(tmp_path / "strange")
     binaries.add(str(strange))
     assert eventually(lambda: binaries.paths == [str(strange)])
+
+
+def test_a_tree_that_is_renamed_into_place(binaries: RuntimeBinaries, tmp_path: Path) -> None:
+    """Whatever comes first: the directory, what is in it, or both at once."""
+    (tmp_path / "later").mkdir()
+    binaries.mark_all()
+    binaries.start()
+    for number in range(20):
+        unpacked, placed = tmp_path / f"unpacked-{number}", tmp_path / f"later/v{number}"
+        install(unpacked / "bin/runc")
+        placed.mkdir()
+        (unpacked / "bin").rename(placed / "bin")
+        assert eventually(lambda path=placed: str(path / "bin/runc") in binaries.paths)  # type: ignore[misc]
+
+
+def test_a_name_in_a_directory_that_only_leads_to_binaries(
+    group: FakeGroup, binaries: RuntimeBinaries, tmp_path: Path
+) -> None:
+    binaries.mark_all()
+    install(tmp_path / "runc.txt")
+    binaries.update()
+    assert group.marks == {}
+
+
+def test_a_change_of_the_mounts(
+    group: FakeGroup, binaries: RuntimeBinaries, bin_: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Anything may be another file by then; of changes in a row not each is worth a look."""
+    path = install(bin_ / "runc")
+    binaries.mark_all()
+    looks = []
+    monkeypatch.setattr(binaries, "_look", lambda: looks.append(binaries._looked))
+    binaries._looked = 0
+    for _ in range(100):
+        binaries._look_soon()
+        binaries.update()
+        binaries._looked = binaries._looked or time.monotonic()
+    assert 1 <= len(looks) < 50
+    assert binaries.paths == [str(path)]
+
+
+def test_whoever_wants_to_know_is_told_of_each_mark(
+    group: FakeGroup, binaries: RuntimeBinaries, bin_: Path
+) -> None:
+    told: list[tuple[str, int]] = []
+    binaries.marking = lambda: told.append(("marking", len(group.marks)))
+    binaries.marked = lambda: told.append(("marked", len(binaries.paths)))
+    binaries.mark_all()
+    install(bin_ / "runc")
+    binaries.update()
+    assert told == [("marking", 0), ("marked", 1)]
+    install(bin_ / "bash")
+    binaries.update()
+    binaries.mark_all()
+    assert len(told) == 2
+
+
+def test_a_file_that_is_executed_elsewhere(
+    group: FakeGroup, binaries: RuntimeBinaries, tmp_path: Path
+) -> None:
+    strange = install(tmp_path / "opt/strange")
+    for path, marked in ((strange, True), (tmp_path, False)):
+        fd = os.open(path, os.O_PATH)
+        assert binaries.add_file(fd, "/snap/strange", "/proc/self") is marked
+        os.close(fd)
+    assert binaries.paths == ["/snap/strange"]
+    assert binaries.names >= {"strange", "runc"}
+    assert group.marks == {inode_of(strange): FAN_OPEN_EXEC_PERM}

@@ -56,7 +56,7 @@ def header(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[int]]:
             printf("exit %zu %zu %zu\\n", sizeof(struct exit_record), offsetof(struct exit_record, status),
                    offsetof(struct exit_record, oom_victim));
             printf("limits %d %d\\n", EXEC_ARGS_SIZE, EXEC_ARG_SIZE);
-            printf("bits %d %d\\n", EXEC_TRUNCATED, EXEC_INCOMPLETE);
+            printf("bits %d %d %d %d\\n", EXEC_TRUNCATED, EXEC_INCOMPLETE, EXEC_UNABLE, EXEC_WATCHED);
             printf("name %d\\n", EXEC_NAME_SIZE);
             printf("order %d %d %d %d %d %d %d\\n", EXEC_NS_MNT, EXEC_NS_NET, EXEC_NS_PID, EXEC_NS_IPC,
                    EXEC_NS_UTS, EXEC_NS_USER, EXEC_NS_CGROUP);
@@ -95,7 +95,7 @@ def test_there_are_no_other_fields(header: dict[str, list[int]]) -> None:
 
 
 def test_the_flags_are_the_headers(header: dict[str, list[int]]) -> None:
-    assert header["bits"] == [layout.TRUNCATED, layout.INCOMPLETE]
+    assert header["bits"] == [layout.TRUNCATED, layout.INCOMPLETE, layout.UNABLE, layout.WATCHED]
 
 
 def test_the_end_of_a_process_is_where_the_header_puts_it(header: dict[str, list[int]]) -> None:
@@ -161,6 +161,9 @@ def test_a_sighting_is_decoded() -> None:
     execution = layout.decode(record(b"runc", b"run", b"c1"))
     assert execution
     assert layout.decode_sighting(seen) == Sighting(execution, 77, b"/opt/x/runc")
+    watched = record(b"runc", flags=layout.WATCHED) + layout._SEEN.pack(77, b"/opt/x/runc")
+    marked = layout.decode_sighting(watched)
+    assert marked and marked.watched and marked.record.complete
     with pytest.raises(ValueError, match="exec sighting"):
         layout.decode_sighting(seen[:-1])
 

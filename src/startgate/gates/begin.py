@@ -26,7 +26,14 @@ def expect_certain(call: Invocation) -> None:
 
 def begin(context: Context, start: Start, path: str, record: ExecRecord) -> Entry:
     """Return the container that is being created from now on. Raises Overloaded."""
-    entry = Entry(
+    entry = entry_of(context, start, path, record)
+    context.lifecycle.begin(entry)
+    return entry
+
+
+def entry_of(context: Context, start: Start, path: str, record: ExecRecord) -> Entry:
+    """Return a start as a container that nobody knows of yet."""
+    return Entry(
         key=start.key,
         root=start.root,
         pids=start.pids,
@@ -37,14 +44,15 @@ def begin(context: Context, start: Start, path: str, record: ExecRecord) -> Entr
         arguments=start.arguments,
         flavour=start.flavour,
     )
-    context.lifecycle.begin(entry)
-    return entry
 
 
 def start_of(
-    context: Context, call: Invocation, path: str, record: ExecRecord, hold: Hold, *, named: Named
+    context: Context, call: Invocation, path: str, record: ExecRecord, hold: Hold | None, *, named: Named
 ) -> Start:
-    """Return a held command as a start. Raises NotReadable when its process is gone."""
+    """Return a command as a start; `hold` is None where it was not held.
+
+    Raises NotReadable when its process is gone.
+    """
     process = record.process or context.proc.identify(record.tgid)
     return Start(
         key=named.key,

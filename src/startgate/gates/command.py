@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import threading
+from collections import deque
 
 from startgate.errors import NotReadable
+from startgate.events import Reason
 from startgate.gates import keys
 from startgate.gates.context import Context, Job, runtime_path
 from startgate.gates.created import Created
@@ -13,6 +16,7 @@ from startgate.gates.executing import Executing
 from startgate.gates.rootless import Rootless
 from startgate.hold import Hold, Holder
 from startgate.keeper.protocol import Held
+from startgate.kernel.process import ProcessId
 from startgate.lifecycle import Key, State
 from startgate.records import ExecRecord, layout, procfs
 from startgate.runtimes import commandline
@@ -20,6 +24,7 @@ from startgate.runtimes.commandline import Command, Invocation
 from startgate.runtimes.signals import signal_number
 
 _OF_CONTAINERS = (Command.START, Command.KILL, Command.DELETE)
+_REMEMBERED = 1024
 
 
 class CommandGate:
@@ -37,6 +42,9 @@ class CommandGate:
         self._rootless = rootless
         self._creating = Creating(context, created)
         self._executing = Executing(context)
+        self._held: deque[ProcessId | None] = deque(maxlen=_REMEMBERED)
+        """The processes whose starts were held last."""
+        self._held_lock = threading.Lock()
 
     def decide(self, held: Held, hold: Hold) -> Job | None:
         """Return what is to be done while the task is held; None: nothing. Never waits."""
@@ -50,6 +58,16 @@ class CommandGate:
         if not record.complete:
             return lambda: self._read_and_decide(record, hold)
         return self._on_arguments(record, hold)
+
+    def missed(self, call: Invocation, path: str, record: ExecRecord, reason: Reason) -> None:
+        """On a worker: a start was not held, `reason` tells why. Nothing if it was.
+
+        Raises NotReadable, Overloaded.
+        """
+        with self._held_lock:
+            held = record.process in self._held
+        if os.path.basename(path) != "conmon" and not held:
+            self._creating.missed(call, path, record, reason)
 
     def _read_and_decide(self, record: ExecRecord, hold: Hold) -> None:
         """On a worker: read the arguments from the held task first."""
@@ -68,6 +86,9 @@ class CommandGate:
             return None  # it executes the runtime, which is held
         if call.command in _OF_CONTAINERS:
             return self._on_container(call, path, record, hold)
+        if call.command.starts:
+            with self._held_lock:
+                self._held.append(record.process)
         executing = call.command is Command.EXEC
         hold.fail_closed = self._context.listeners.fails_closed("exec" if executing else "creating")
         work = self._executing.at_command if executing else self._creating.at_command

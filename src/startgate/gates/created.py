@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from startgate import running
 from startgate.errors import BundleError, NotReadable
-from startgate.events import Container, Event, Gate
+from startgate.events import Container, Event, Gate, Reason
 from startgate.exits import Watch
 from startgate.gates import failure, inits, view
 from startgate.gates.context import Context, event
@@ -105,23 +105,23 @@ class Created:
                 if entry.state is State.CREATING and caller and caller.pid == pid:
                     self._at_pid_file(entry, self._by_state(self._context.proc, entry, None), hold)
 
-    def late(self, entry: Entry, init: ProcessId) -> None:
+    def late(self, entry: Entry, init: ProcessId, reason: Reason | None = None) -> None:
         """No gate held the container, but the runtime says that it is there."""
         if container := self._adopt(entry, init):
-            created = _created(entry, "none", container)
+            created = replace(_created(entry, "none", container), reason=reason)
             self._context.listeners.publish(created)
             self._context.listeners.call(created)
             self._context.lifecycle.started(entry)
             self._passed(entry)
             self._context.note(entry)
 
-    def look_for(self, entry: Entry) -> None:
+    def look_for(self, entry: Entry, reason: Reason | None = None) -> None:
         """Ask the runtime's state again and again: for a container that no gate will hold."""
         until, workers = time.monotonic() + _POLL_LIMIT, self._context.workers
         while entry.state is State.CREATING and time.monotonic() < until and not workers.closed:
             init = self._by_state(self._context.proc, entry, None)
             if init and self._runs(entry, init):
-                self.late(entry, init)
+                self.late(entry, init, reason)
             time.sleep(_POLL)
 
     def _runs(self, entry: Entry, init: ProcessId) -> bool:

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from startgate import engines
 from startgate.errors import BundleError
-from startgate.events import Container, Deny, Event, printable
+from startgate.events import Container, Deny, Event, Reason, printable
 from startgate.gates import failure, host, keys
 from startgate.gates.begin import begin, begun_before, expect_certain, is_the_same, start_of
 from startgate.gates.context import Context, event
@@ -43,7 +43,7 @@ class Creating:
             named = keys.look_up(self._context.proc, call, path, record)
             start = start_of(self._context, call, path, record, hold, named=named)
             if entry := begun_before(self._context, start, path, record):
-                verdict = self._go_on(entry, start, record)
+                verdict = self._go_on(entry, start, record, hold)
             else:
                 entry = begin(self._context, start, path, record)
                 verdict = self._judge(entry, record, hold)
@@ -52,7 +52,39 @@ class Creating:
         elif not entry.gated:
             self._created.look_for(entry)
 
-    def _go_on(self, entry: Entry, start: Start, record: ExecRecord) -> Deny | None:
+    def missed(self, call: Invocation, path: str, record: ExecRecord, reason: Reason) -> None:
+        """Tell of a start that was not held, and arm the gates that are ahead of it still.
+
+        A callback's refusal is carried out at its first exec. Raises NotReadable, Overloaded.
+        """
+        expect_certain(call)
+        named = keys.look_up(self._context.proc, call, path, record)
+        start = start_of(self._context, call, path, record, None, named=named)
+        if begun_before(self._context, start, path, record):
+            return  # it was held as a part of another
+        entry = begin(self._context, start, path, record)
+        try:
+            entry.gated = self._arm(entry, record)
+            self._context.note(entry)
+        except BaseException:
+            self._context.lifecycle.told(entry)
+            self._created.ends.forget(entry)
+            raise
+        self._judge_late(entry, record, reason)
+        self._told(entry)
+        self._created.look_for(entry, reason)
+
+    def _judge_late(self, entry: Entry, record: ExecRecord, reason: Reason) -> None:
+        creating = replace(_creating(entry), gate="none", reason=reason)
+        said = self._context.listeners.call(creating)
+        if said.deny and entry.config:
+            entry.verdict = said.deny
+            with View(self._context.proc, record.tid, record.ppid) as view:
+                bundle = view.absolute(entry.invocation.bundle or ".")
+                self._arm_program(entry, view, bundle, entry.config)
+        self._context.listeners.publish(replace(creating, policy=creating.policy + said.notes))
+
+    def _go_on(self, entry: Entry, start: Start, record: ExecRecord, hold: Hold) -> Deny | None:
         """A command that is part of a start: what it reads, and only that, is what will run.
 
         The start is judged again if that is new, and told again if it is refused.
@@ -63,7 +95,7 @@ class Creating:
             return None
         if not self._created.pass_on(entry, start):
             return None
-        return self._judge(entry, record, start.command, again=True)
+        return self._judge(entry, record, hold, again=True)
 
     def _judge(self, entry: Entry, record: ExecRecord, hold: Hold, *, again: bool = False) -> Deny | None:
         passage = Passage(

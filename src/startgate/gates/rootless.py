@@ -141,7 +141,7 @@ class Rootless:
             start = start_of(self._context, call, path, record, hold, named=named)
             entry = begun_before(self._context, start, path, record)
             if entry:
-                verdict = self._go_on(entry, start)
+                verdict = self._go_on(entry, start, hold)
             else:
                 entry = self._begin(start, path, record)
                 verdict = self._judge(entry, hold)
@@ -150,12 +150,12 @@ class Rootless:
         elif call.command is not Command.CREATE:  # which comes to `start`
             self._seekers.submit(lambda: self._created.look_for(entry))
 
-    def _go_on(self, entry: Entry, start: Start) -> Deny | None:
+    def _go_on(self, entry: Entry, start: Start, hold: Hold) -> Deny | None:
         """As `Creating` does it."""
         digest = self._digest(start)
         if (is_the_same(entry, start) and digest == entry.digest) or not self._created.pass_on(entry, start):
             return None
-        return self._judge(entry, start.command, again=True)
+        return self._judge(entry, hold, again=True)
 
     def _digest(self, start: Start) -> bytes | None:
         try:

@@ -22,6 +22,7 @@ _RESOLVE_CACHED = 0x20
 _CHUNK = 1 << 16
 
 # statfs(2) f_type of file systems that ask another process or host to answer
+OVERLAY = 0x794C7630
 FOREIGN = frozenset(
     {
         0x65735546,  # FUSE

@@ -12,6 +12,8 @@ from startgate.kernel import libc
 _IN_CLOSE_WRITE = 0x8
 _IN_MOVED_TO = 0x80
 _IN_CREATE = 0x100
+_IN_Q_OVERFLOW = 0x4000
+_IN_IGNORED = 0x8000
 _IN_ONLYDIR = 0x0100_0000
 _EVENT = struct.Struct("=iIII")  # wd, mask, cookie, len
 
@@ -32,6 +34,10 @@ class Inotify:
         """Return the fd: it polls readable when a name appeared."""
         return self._fd
 
+    def __len__(self) -> int:
+        """How many directories are watched."""
+        return len(self._directories)
+
     def watch(self, directory: str, *, written: bool = False) -> None:
         """Watch a directory, also for files that were `written`.
 
@@ -46,17 +52,21 @@ class Inotify:
         self._directories[wd] = directory
 
     def read(self) -> Iterator[str]:
-        """Yield the paths that appeared since the last call."""
+        """Yield the paths that appeared since the last call; ``/``: some were too many to be told."""
         try:
             data = os.read(self._fd, 1 << 16)
         except BlockingIOError:
             return
         at = 0
         while at < len(data):
-            wd, _, _, size = _EVENT.unpack_from(data, at)
+            wd, mask, _, size = _EVENT.unpack_from(data, at)
             name = data[at + _EVENT.size : at + _EVENT.size + size].rstrip(b"\0")
             at += _EVENT.size + size
-            if wd in self._directories and name:
+            if mask & _IN_Q_OVERFLOW:
+                yield "/"
+            elif mask & _IN_IGNORED:  # the directory is gone
+                self._directories.pop(wd, None)
+            elif wd in self._directories and name:
                 yield os.path.join(self._directories[wd], os.fsdecode(name))
 
     def close(self) -> None:

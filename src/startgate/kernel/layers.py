@@ -13,8 +13,6 @@ from typing import NamedTuple
 
 from startgate.kernel import files
 
-_OVERLAY = 0x794C7630
-
 
 class Mount(NamedTuple):
     """One line of /proc/PID/mountinfo."""
@@ -38,7 +36,7 @@ def is_remote(fd: int, process: str, host: str) -> bool:
     directory is mounted: what that itself is made of is not asked, all depends on it anyway.
     """
     kind = files.type_of(fd)
-    if kind != _OVERLAY:
+    if kind != files.OVERLAY:
         return kind in files.FOREIGN
     mount = find_mount(f"{process}/mountinfo", id=mount_id(fd))
     root = find_mount("/proc/self/mountinfo", point=host)

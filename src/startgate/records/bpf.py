@@ -28,8 +28,8 @@ _TRACEPOINTS = (
 )
 _KPROBES = ("pick_event", "picked_event")
 _MAPS = ("exec_args", "ig_fa_records", "exit_status", "ends", "runtime_names", "sightings", "looks")
-_PENDING, _LOOK = "pending_tid", "look_at"
-_ON_DEMAND = ("set_tracer_group", _PENDING, _LOOK)
+_PENDING, _LOOK, _TELL_ALL = "pending_tid", "look_at", "tell_all"
+_ON_DEMAND = ("set_tracer_group", _PENDING, _LOOK, _TELL_ALL)
 
 
 def object_path() -> Path:
@@ -59,7 +59,9 @@ class ExecBpf:
 
     def fds(self) -> dict[str, int]:
         """Return what keeps all of it at work when this process is gone."""
-        return self.object.fds(_MAPS, (_PENDING, _LOOK)) if isinstance(self.object, bpf.Object) else {}
+        if isinstance(self.object, InheritedObject):
+            return {}
+        return self.object.fds(_MAPS, (_PENDING, _LOOK, _TELL_ALL))
 
     def close(self) -> None:
         """Detach and unload; safe to call twice."""
@@ -143,12 +145,19 @@ class BpfSource:
 class BpfSightings:
     """Executions of what may be a runtime that nobody watches, from the ring buffer `sightings`."""
 
+    _MOMENT = 2_000_000_000  # ns
+
     def __init__(self, exec_bpf: ExecBpf) -> None:
         self._ring = exec_bpf.object.ring("sightings", layout.SIGHTING_SIZE)
+        self._tell_all = exec_bpf.object[_TELL_ALL].run
 
     def fileno(self) -> int:
         """Return an fd that polls readable when there are any."""
         return self._ring.fileno()
+
+    def tell_all(self) -> None:
+        """See Sightings."""
+        self._tell_all(self._MOMENT)
 
     def read(self) -> list[Sighting]:
         """Return those since the last call, oldest first."""

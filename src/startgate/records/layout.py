@@ -12,6 +12,7 @@ ARGS_SIZE = 2048 + 1024
 NAME_SIZE = 32
 SIZE = HEADER.size + ARGS_SIZE
 
+_FLAGS = 7
 _INODES = struct.Struct("=8I")
 _NOBODY = 0xFFFF_FFFF
 
@@ -27,6 +28,7 @@ LOOKS = 64
 TRUNCATED = 1
 INCOMPLETE = 2
 UNABLE = 4
+WATCHED = 8
 
 
 def decode(data: bytes | bytearray | memoryview) -> ExecRecord | None:
@@ -67,7 +69,8 @@ def decode_sighting(data: bytes) -> Sighting | None:
         raise ValueError(f"exec sighting of {len(data)} bytes")
     record = decode(data)
     inode, path = _SEEN.unpack_from(data, SIZE)
-    return Sighting(record, inode, path.partition(b"\0")[0]) if record else None
+    watched = bool(HEADER.unpack_from(data)[_FLAGS] & WATCHED)
+    return Sighting(record, inode, path.partition(b"\0")[0], watched) if record else None
 
 
 def decode_facts(data: bytes) -> Facts:

@@ -51,10 +51,18 @@ class Sighting(msgspec.Struct, frozen=True):
     """The file's number."""
     path: bytes
     """As the caller wrote it; may be cut."""
+    watched: bool = False
+    """The file is marked by now: it was held, unless it was opened right before that."""
 
 
 class Sightings(Protocol):
     """A stream of sightings, for one reader."""
+
+    def tell_all(self) -> None:
+        """Files are about to be marked: for a moment tell of starts by files that are watched, too.
+
+        Who opened one before its mark was not held, and has it marked at the end of its execve.
+        """
 
     def fileno(self) -> int:
         """Return an fd that polls readable when there are any."""

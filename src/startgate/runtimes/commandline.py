@@ -74,6 +74,8 @@ _EXEC = _options_of(
 _KILL = _options_of(valued="--signal -s", flags="-a --all -r --regex", gnu="--all --regex")
 _DELETE = _options_of(valued="", flags="-f --force -r --regex", gnu="--force --regex")
 _START_COMMAND = _options_of(valued="", flags="", gnu="")
+GLOBAL_VALUED = _GLOBAL.valued
+"""The options before the command that take a value."""
 _OPTIONS: dict[str, Options] = {
     "create": _START,
     "run": _START,

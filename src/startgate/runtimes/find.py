@@ -2,52 +2,31 @@
 
 from __future__ import annotations
 
-import glob
 import logging
 import os
 import queue
 import select
 import threading
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from startgate.kernel import files, layers
 from startgate.kernel.fanotify import FAN_OPEN_EXEC_PERM
 from startgate.kernel.inotify import Inotify
+from startgate.kernel.mounts import MountChanges
 from startgate.runtimes import configured
+from startgate.runtimes.places import NAMES, Places
 
 log = logging.getLogger(__name__)
 
 _PATIENCE = 1.0
 
-NAMES = ("runc", "crun", "conmon", "youki", "runsc", "sysbox-runc", "docker-runc", "buildkit-runc")
+_PAUSE = 0.2
+"""Seconds between two looks through all directories: a busy host mounts something all the time."""
 
-# Where distributions and Kubernetes distributions put them, beside PATH. Patterns of glob(3).
-DIRECTORIES = (
-    "/usr/local/sbin",
-    "/usr/local/bin",
-    "/usr/sbin",
-    "/usr/bin",
-    "/usr/libexec/crio",
-    "/usr/libexec/podman",
-    "/usr/lib/podman",
-    "/usr/local/lib/podman",
-    "/usr/lib/cri-o-runc/sbin",
-    "/usr/libexec/docker",
-    "/usr/lib/docker",
-    "/opt/bin",
-    "/opt/runc/bin",
-    "/home/kubernetes/bin",
-    "/run/torcx/unpack/docker/bin",
-    "/run/current-system/sw/bin",
-    "/var/lib/rancher/k3s/data/*/bin",
-    "/var/lib/rancher/rke2/data/*/bin",
-    "/var/lib/k0s/bin",
-    "/snap/microk8s/*/bin",
-    "/snap/docker/*/bin",
-    "/x86_64-bottlerocket-linux-gnu/sys-root/usr/bin",
-    "/aarch64-bottlerocket-linux-gnu/sys-root/usr/bin",
-)
+_LOOKS = 8
+"""At most so many in a row, while each finds something new."""
 
 
 class Marker(Protocol):
@@ -60,9 +39,9 @@ class Marker(Protocol):
 class RuntimeBinaries:
     """Marks the runtime binaries in a fanotify group; owns an inotify instance, and a thread.
 
-    Marks belong to inodes: a package upgrade renames a new file over the old one. Files
-    whose name holds a runtime's name are marked as soon as they appear in one of the
-    directories (`runc.dpkg-new`), so that they are when the rename happens.
+    Marks belong to inodes: a package upgrade renames a new file over the old one, a system
+    extension is mounted over it. Files whose name holds a runtime's name are marked as soon as they
+    appear in one of the directories (`runc.dpkg-new`), so that they are when the rename happens.
     """
 
     def __init__(self, group: Marker, extra: Sequence[str] = (), host: str = "/") -> None:
@@ -72,13 +51,23 @@ class RuntimeBinaries:
         """
         self._group = group
         self._host = os.path.abspath(host)
+        self._places = Places(self._host)
         self._asked = tuple(os.path.abspath(path) for path in extra)
-        self._extra = (*self._asked, *map(self._of_host, configured.binaries(self._host)))
+        self._extra = (*self._asked, *map(self._places.on_host, configured.binaries(self._host)))
         self._names = (*NAMES, *(os.path.basename(path) for path in self._extra))
         self._inotify = Inotify()
+        self._mounts = MountChanges()
         self._marked: dict[tuple[int, int], str] = {}
+        self._lock = threading.Lock()
+        self._directories: set[str] = set()
         self._found: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._looked = self._look_at = 0.0
+        """When all directories were looked through, and when they will be (monotonic); 0: no need."""
         self._closed = False
+        self.marking: Callable[[], object] = lambda: None
+        """Called right before a file is marked that was not yet, on whatever thread; must not wait."""
+        self.marked: Callable[[], object] = lambda: None
+        """Called after that."""
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         # Its own: a directory of PATH may be on a server that hangs, and nobody else is to wait then.
         self._thread = threading.Thread(target=self._live, name="startgate-binaries", daemon=True)
@@ -88,12 +77,12 @@ class RuntimeBinaries:
     @property
     def paths(self) -> list[str]:
         """The binaries that are marked, each once."""
-        return sorted(self._marked.values())
+        return sorted(set(self._marked.values()))
 
     @property
     def names(self) -> set[str]:
         """The names by which they are executed, as far as known: of those that may appear, too."""
-        return {*self._names, *map(os.path.basename, self._marked.values())}
+        return {*self._names, *map(os.path.basename, list(self._marked.values()))}
 
     def start(self) -> None:
         """Begin to mark what appears. Call it after `mark_all`."""
@@ -101,20 +90,29 @@ class RuntimeBinaries:
 
     def mark_all(self) -> None:
         """Mark what is there, and watch for what is not. Raises OSError if marking fails."""
-        self._watch()  # first: what appears meanwhile is told
-        for path in self._candidates():
-            if not self._mark(path) and path in self._asked:
+        self._look()
+        for path in self._asked:
+            if not os.path.isfile(path):
                 log.warning("%s is not a file that can be watched (yet)", path)
+
+    def _look(self) -> None:
+        """Until nothing changes: what came between a look and its watch is seen by the next."""
+        self._looked = time.monotonic()
+        for _ in range(_LOOKS):
+            before = (len(self._inotify), set(self._marked))
+            self._watch()  # first: what appears meanwhile is told
+            for path in self._places.candidates(self._extra):
+                self._mark(path)
+            if before == (len(self._inotify), set(self._marked)):
+                break
 
     def update(self) -> None:
         """Mark what appeared, if anything did; never raises."""
         try:
-            appeared = list(self._inotify.read())
-            if any(os.path.isdir(path) for path in appeared):
-                self.mark_all()
-            for path in appeared:
-                if any(name in os.path.basename(path) for name in self._names):
-                    self._mark(path)
+            self._take_names()
+            if self._look_at and time.monotonic() >= self._look_at:
+                self._look_at = 0.0
+                self._look()
         except OSError as error:
             log.error("a runtime binary that appeared is not watched: %s", error)
 
@@ -122,6 +120,13 @@ class RuntimeBinaries:
         """Something executes this binary, a path on the host, as a runtime: mark it soon. Never waits."""
         self._found.put(path)
         os.eventfd_write(self._wake, 1)
+
+    def add_file(self, fd: int, path: str, process: str) -> bool:
+        """Mark a file that was executed as a runtime, wherever it is; False: it can't be. On any thread.
+
+        `process` is the /proc directory of one that sees its mount. Raises OSError if marking fails.
+        """
+        return self._mark_file(fd, path, process)
 
     def close(self) -> None:
         """Stop watching for binaries; the marks go with the group. Safe to call twice."""
@@ -133,6 +138,7 @@ class RuntimeBinaries:
             self._thread.join(_PATIENCE)
         if not self._thread.is_alive():
             self._inotify.close()
+            self._mounts.close()
             os.close(self._wake)
             self._wake = -1
 
@@ -146,16 +152,40 @@ class RuntimeBinaries:
         poll = select.poll()
         poll.register(self._wake, select.POLLIN)
         poll.register(self._inotify.fileno(), select.POLLIN)
+        poll.register(self._mounts.fileno(), select.POLLPRI)
         while not self._closed:
-            if self._wake in [fd for fd, _ in poll.poll()]:
+            ready = [fd for fd, _ in poll.poll(self._patience())]
+            if self._wake in ready:
                 os.eventfd_read(self._wake)
                 self._take_found()
+            if self._mounts.fileno() in ready:
+                self._look_soon()
             self.update()
+
+    def _patience(self) -> int | None:
+        """Milliseconds until the next look is due; None: none is."""
+        return max(0, round((self._look_at - time.monotonic()) * 1000) + 1) if self._look_at else None
+
+    def _look_soon(self) -> None:
+        self._look_at = self._look_at or max(time.monotonic(), self._looked + _PAUSE)
+
+    def _take_names(self) -> None:
+        """Mark files by their names at once; what else appeared may lead to some."""
+        for path in self._inotify.read():
+            if self._is_named(path):
+                self._mark(path)
+            if os.path.isdir(path) or os.path.islink(path):
+                self._look_soon()
+
+    def _is_named(self, path: str) -> bool:
+        """Not all directories that are watched are for binaries: some lead to them only (/, /run)."""
+        directory, name = os.path.split(path)
+        return any(n in name for n in self._names) and os.path.realpath(directory) in self._directories
 
     def _take_found(self) -> None:
         while not self._found.empty():
-            path = self._of_host(self._found.get())
-            if path in self._extra or path in self._marked.values():
+            path = self._places.on_host(self._found.get())
+            if path in self._extra:
                 continue
             self._extra += (path,)
             self._names += (os.path.basename(path),)
@@ -165,24 +195,9 @@ class RuntimeBinaries:
             except OSError as error:
                 log.error("%s, which executes containers, is not watched: %s", path, error)
 
-    def _candidates(self) -> Iterator[str]:
-        yield from self._extra
-        for directory in self._directories():
-            for name in NAMES:
-                yield os.path.join(directory, name)
-
-    def _directories(self) -> list[str]:
-        on_host = (*DIRECTORIES, *os.get_exec_path())
-        patterns = [*map(self._of_host, on_host), *(os.path.dirname(p) for p in self._extra)]
-        found = (directory for pattern in patterns for directory in glob.glob(pattern))
-        return list(dict.fromkeys(os.path.realpath(directory) for directory in found))
-
-    def _of_host(self, path: str) -> str:
-        return os.path.join(self._host, path.lstrip("/"))
-
     def _watch(self) -> None:
-        missing = [_existing_part(self._of_host(pattern)) for pattern in DIRECTORIES]
-        for directory in dict.fromkeys([*self._directories(), *missing]):
+        self._directories = set(self._places.directories(self._extra))
+        for directory in self._places.to_watch(self._extra):
             try:
                 self._inotify.watch(directory)
             except (FileNotFoundError, NotADirectoryError):
@@ -196,30 +211,30 @@ class RuntimeBinaries:
         except OSError:
             return False
         try:
-            if not files.is_regular(fd):
-                return False
-            if layers.is_remote(fd, "/proc/self", self._host):  # read(2) of its events would open it
-                log.warning("%s is on a network or FUSE file system: not watched", path)
-                return False
-            # Always: a known inode number may be a new file's by now, and has no mark then.
-            self._group.mark(FAN_OPEN_EXEC_PERM, f"/proc/self/fd/{fd}")
-            self._remember(fd)
-            return True
+            # Debian's /usr/bin/runc is a link
+            return self._mark_file(fd, os.readlink(f"/proc/self/fd/{fd}"), "/proc/self")
         finally:
             os.close(fd)
 
-    def _remember(self, fd: int) -> None:
-        path = os.readlink(f"/proc/self/fd/{fd}")  # Debian's /usr/bin/runc is a link
+    def _mark_file(self, fd: int, path: str, process: str) -> bool:
+        if not files.is_regular(fd):
+            return False
+        if layers.is_remote(fd, process, self._host):  # read(2) of its events would open it
+            log.warning("%s is on a network or FUSE file system: not watched", path)
+            return False
         status = os.fstat(fd)
         inode = (status.st_dev, status.st_ino)
-        if self._marked.get(inode) != path:
-            log.info("watching %s", path)
-        self._marked = {i: p for i, p in self._marked.items() if p != path} | {inode: path}
+        known = self._marked.get(inode) == path
+        if not known:
+            self.marking()
+        # Always: a known inode number may be a new file's by now, and has no mark then.
+        self._group.mark(FAN_OPEN_EXEC_PERM, f"/proc/self/fd/{fd}")
+        if not known:
+            self._remember(inode, path)
+        return True
 
-
-def _existing_part(pattern: str) -> str:
-    """Return the deepest directory on the way to `pattern` that exists."""
-    path = pattern.split("*", 1)[0].rstrip("/")
-    while not os.path.isdir(path):
-        path = os.path.dirname(path)
-    return path
+    def _remember(self, inode: tuple[int, int], path: str) -> None:
+        log.info("watching %s", path)
+        with self._lock:
+            self._marked = {i: p for i, p in self._marked.items() if p != path} | {inode: path}
+        self.marked()
