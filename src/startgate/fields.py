@@ -63,6 +63,26 @@ def records_of(record: type[msgspec.Struct]) -> Iterator[type[msgspec.Struct]]:
     yield from seen
 
 
+def described(record: type[msgspec.Struct], before: str = "") -> Iterator[tuple[str, str]]:
+    """Yield each field below a record as expressions name it, and what it is, in words."""
+    for field in fields_of(record).values():
+        path = before + field.name
+        yield path, _in_words(field)
+        if field.record:
+            below = {"one": ".", "list": "[].", "map": "[name]."}[field.shape]
+            yield from described(field.record, path + below)
+
+
+def _in_words(field: Field) -> str:
+    kind = {"truth": "true or false"}.get(field.kind, field.kind)
+    words = f"{field.shape} of {kind}s" if field.shape != "one" else kind
+    if field.words:
+        words += f": {', '.join(field.words[:8])}{', ...' if len(field.words) > 8 else ''}"
+    if field.optional:
+        words += "; may be missing"
+    return words + ("; known at `created`" if field.known == "created" else "")
+
+
 def _field(name: str, described: inspect.Type) -> Field | None:
     """Return the field; None where its content may be anything."""
     field = Field(name, "text")

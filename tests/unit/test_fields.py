@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal
 
 import msgspec
 import pytest
+from click.testing import CliRunner
 
+from startgate.cli import app
 from startgate.events import AT_CREATED, OF_COMMAND, Container, Event, Note
-from startgate.fields import Field, fields_of, records_of
+from startgate.fields import Field, described, fields_of, records_of
 from startgate.filters import compile_filter
 from startgate.policy import messages
 from startgate.policy.cel import RULE_NAMES, compile_expression
@@ -60,6 +63,24 @@ def test_each_field_of_an_event_has_a_type() -> None:
         if name not in fields_of(record)
     }
     assert missing == {(Note.__name__, "patch")}
+
+
+def test_they_are_told_in_words() -> None:
+    told = dict(described(Event))
+    assert told["container.mounts[].options"] == "list of texts"
+    assert told["container.kubernetes.namespace"] == "text; may be missing"
+    assert told["container.pid"] == "number; may be missing; known at `created`"
+    assert told["exit.oom_killed"] == "true or false; may be missing"
+    assert told["container.host_namespaces"].startswith("list of texts: mnt, net, pid")
+    assert told["container.labels"] == "map of texts"
+
+
+def test_the_json_schema_has_what_events_have() -> None:
+    result = CliRunner().invoke(app, ["policy", "fields", "--output", "json"])
+    known = json.loads(result.stdout)["$defs"]
+    for record in records_of(Event):
+        assert set(known[record.__name__]["properties"]) == set(record.__struct_encode_fields__)
+    assert "container.mounts[].resolved" in CliRunner().invoke(app, ["policy", "fields"]).stdout
 
 
 def paths(record: type[msgspec.Struct], before: str) -> list[str]:

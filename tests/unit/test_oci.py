@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -429,11 +430,38 @@ def test_a_large_one_is_decoded_in_parts() -> None:
     assert decoded.process and decoded.process.args == ("x",)
 
 
-@pytest.mark.parametrize("name", ["annotations", "mounts", "process"])
-def test_a_part_that_is_too_large(name: str) -> None:
-    data = json.dumps({name: "x" * (5 << 20)}).encode()
+@pytest.mark.parametrize(
+    ("document", "name"),
+    [
+        ({"annotations": "x" * (5 << 20)}, "annotations"),
+        ({"mounts": "x" * (5 << 20)}, "mounts"),
+        ({"process": {"args": "x" * (9 << 20)}}, "args"),
+        ({"linux": {"sysctl": "x" * (5 << 20)}}, "sysctl"),
+    ],
+)
+def test_a_part_that_is_too_large(document: dict[str, Any], name: str) -> None:
     with pytest.raises(BundleError, match=f"its {name} are larger than"):
-        decode_config(data)
+        decode_config(json.dumps(document).encode())
+
+
+@pytest.mark.parametrize("document", [DOCKER, {}, {"process": None, "linux": {}}, {"process": {"user": {}}}])
+def test_what_is_skipped_may_be_of_any_size(document: dict[str, Any]) -> None:
+    """A large environment hides nothing of the rest; 5 MiB can be executed."""
+    large = copy.deepcopy(document)
+    large["process"] = (large.get("process") or {}) | {"env": [f"A{n}=" + "x" * 100_000 for n in range(50)]}
+    large["linux"] = (large.get("linux") or {}) | {"intelRdt": "x" * (5 << 20)}
+    small = copy.deepcopy(large)
+    small["linux"]["intelRdt"] = []
+    decoded = decode_config(json.dumps(large).encode())
+    assert decoded == msgspec.json.decode(json.dumps(small), type=oci.Config)
+
+
+@pytest.mark.parametrize("wrong", [[], "x", 3, {"args": 3}, {"user": []}])
+def test_what_is_large_and_wrong(wrong: Any) -> None:
+    padding = {"env": ["x" * (2 << 20)]}
+    process = wrong | padding if isinstance(wrong, dict) else ([wrong, "x" * (2 << 20)])
+    with pytest.raises(BundleError, match="is not what the OCI runtime-spec says"):
+        decode_config(json.dumps({"process": process}).encode())
 
 
 @given(st.binary(max_size=100))

@@ -8,7 +8,7 @@ import click
 
 from startgate.cli import options
 from startgate.errors import UsageError
-from startgate.foreign import one_line
+from startgate.foreign import json_line, one_line
 
 _file = click.argument("file", type=options.FILE)
 
@@ -81,6 +81,22 @@ def example() -> None:
     from importlib.resources import files  # noqa: PLC0415
 
     sys.stdout.write(files("startgate.policy").joinpath("rules.toml").read_text())
+
+
+@policy.command()
+@options.output
+def fields(output: str) -> None:
+    """Print all that rules may ask for. As JSON: the JSON schema of events."""
+    from msgspec.json import schema  # noqa: PLC0415
+
+    from startgate.events import Event  # noqa: PLC0415
+    from startgate.fields import described  # noqa: PLC0415
+
+    if output == "json":
+        sys.stdout.write(json_line(schema(Event)).decode() + "\n")
+        return
+    width = max(len(path) for path, _ in described(Event))
+    sys.stdout.write("".join(f"{path:<{width}}  {what}\n" for path, what in described(Event)))
 
 
 @click.group()

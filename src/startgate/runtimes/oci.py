@@ -7,7 +7,7 @@ Source of the format: github.com/opencontainers/runtime-spec, config.md and conf
 from __future__ import annotations
 
 import posixpath
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import msgspec
 
@@ -24,6 +24,9 @@ CONFIG_LIMIT = 16 << 20
 
 PART_LIMIT = 4 << 20
 """Bytes of the largest `process`, `mounts`, `annotations`, ... of it."""
+
+_WORDS_LIMIT = 8 << 20
+"""Of the environment and the arguments: execve takes 6 MiB of both (3/4 of _STK_LIM, fs/exec.c)."""
 
 LARGE = 1 << 20
 """Bytes of a config.json that costs something. Real ones have 10 KB."""
@@ -173,13 +176,44 @@ class Config(msgspec.Struct, frozen=True):
 
 _config = msgspec.json.Decoder(Config)
 _process = msgspec.json.Decoder(OciProcess)
-_decoders: dict[str, msgspec.json.Decoder[Any]] = {
-    field.encode_name: msgspec.json.Decoder(field.type) for field in msgspec.structs.fields(Config)
-}
-# Its fields, found and not looked into. A struct: the other keys of a dict would be checked.
-_parts = msgspec.json.Decoder(
-    msgspec.defstruct("_Parts", [(name, msgspec.Raw, msgspec.Raw(b"null")) for name in _decoders])
-)
+
+
+class _Parts:
+    """Decodes an object field by field: at first it is only found where each begins and ends."""
+
+    def __init__(self, kind: type[msgspec.Struct]) -> None:
+        self._kind = kind
+        fields = msgspec.structs.fields(kind)
+        # A struct: the other keys of a dict would be checked. b"" stands for what is absent.
+        parts = [(field.encode_name, msgspec.Raw, msgspec.Raw(b"")) for field in fields]
+        self._split = msgspec.json.Decoder(msgspec.defstruct("_Split", parts))
+        self._decoders = {
+            field.encode_name: (field.name, msgspec.json.Decoder(field.type), _parts_of(field.type))
+            for field in fields
+        }
+
+    def decode(self, data: bytes | msgspec.Raw, what: str) -> Any:
+        """Raises BundleError."""
+        split, found = _decode(self._split, data, what), {}
+        for key, (name, decoder, parts) in self._decoders.items():
+            part: msgspec.Raw = getattr(split, key)
+            if len(part) > LARGE and parts:
+                found[name] = parts.decode(part, key)
+            elif len(part) > (limit := _WORDS_LIMIT if key in ("env", "args") else PART_LIMIT):
+                raise BundleError(f"its {key} are larger than {limit} bytes")
+            elif len(part):
+                found[name] = _decode(decoder, part, key)
+        return self._kind(**found)
+
+
+def _parts_of(kind: Any) -> _Parts | None:
+    """Return how the parts of an object are decoded: `linux`, `process` (whose environment is skipped)."""
+    types = [each for each in (kind, *get_args(kind)) if isinstance(each, type)]
+    structs = [each for each in types if issubclass(each, msgspec.Struct)]
+    return _Parts(structs[0]) if structs else None
+
+
+_config_parts = _Parts(Config)
 
 
 def decode_config(data: bytes) -> Config:
@@ -193,14 +227,8 @@ def decode_config(data: bytes) -> Config:
 
 def decode_parts(data: bytes) -> Config:
     """Decode config.json like `decode_config`, letting other threads run in between."""
-    parts = _decode(_parts, data, "config.json")
-    found = {}
-    for name, decoder in _decoders.items():
-        part: msgspec.Raw = getattr(parts, name)
-        if len(part) > PART_LIMIT:
-            raise BundleError(f"its {name} are larger than {PART_LIMIT} bytes")
-        found[name] = _decode(decoder, part, name)
-    return Config(**found)
+    config: Config = _config_parts.decode(data, "config.json")
+    return config
 
 
 def decode_process(data: bytes) -> OciProcess:
