@@ -349,7 +349,7 @@ def test_a_policy_on_the_command_line_and_its_reload(
         told = map(json.loads, process.stdout)
         denied = (event["reason"]["rule"] for event in told if event["type"] == "denied")
         assert run() == 126 and next(denied) == "all"
-        path.write_text(DENY.format(name="none", match="false"))
+        path.write_text(DENY.format(name="none", match='container.id == "nobody"'))
         assert "reloaded" in process.stderr.readline()
         assert run() == 7
         path.write_text(DENY.format(name="broken", match="container."))
@@ -437,7 +437,7 @@ action = "deny"
 )
 
 
-def test_twenty_rules_cost_less_than_a_millisecond(
+def test_twenty_rules_cost_a_part_of_a_millisecond(
     runc: Runtime,
     bundle: Path,
     name: str,
@@ -473,11 +473,13 @@ def test_twenty_rules_cost_less_than_a_millisecond(
         watched.watcher.replace((), [Registration("creating", timed)])
         sys.setswitchinterval(0.0005)
         try:
-            median = next((m for _ in range(3) if (m := measure()) < 1 * SLOWNESS), None)
+            medians = [measure()]
+            while medians[-1] > 0.6 * SLOWNESS and len(medians) < 3:
+                medians.append(measure())
         finally:
             sys.setswitchinterval(0.005)
-    assert median is not None, "three times more than a millisecond"
-    record_property("policy", f"{starts} starts, 20 rules: {median:.2f} ms of CPU each (median)")
+    assert min(medians) <= 0.6 * SLOWNESS, medians
+    record_property("policy", f"{starts} starts, 20 rules: {min(medians):.2f} ms of CPU each (median)")
 
 
 def _as_docker_writes_it(bundle: Path) -> dict[str, Any]:

@@ -57,6 +57,7 @@ def test_each_test_that_is_named_exists(folder: str, module: str, name: str) -> 
 
 def test_the_limits_are_those_of_the_code() -> None:
     assert f"{oci.CONFIG_LIMIT >> 20} MiB; {oci.PART_LIMIT >> 20} MiB for each" in SECURITY
+    assert f"{oci.WORDS_LIMIT >> 20} MiB for environment and arguments" in SECURITY
     assert f"{foreign.TEXT:,} characters" in SECURITY
     assert f"{foreign.SIZE >> 10} Ki characters each ({foreign.OVERHEAD} more" in SECURITY
     assert f"{STARTING_LIMIT:,}, or a quarter" in SECURITY

@@ -8,9 +8,10 @@ from startgate.config import tomlfile
 from startgate.config.tomlfile import Reader
 from startgate.events import Event, EventType
 from startgate.listeners import Deny, Registration
+from startgate.policy import unknown
 from startgate.policy.cel import EvaluationError, asked_by
 from startgate.policy.rulefile import compile_rules
-from startgate.policy.verdict import RULE_EVENTS, Rule, RuleEvent, Said
+from startgate.policy.verdict import RULE_EVENTS, Question, Rule, RuleEvent, Said
 
 __all__ = ["Policy", "Rule", "RuleEvent", "Said", "compile_rules", "load"]
 
@@ -45,7 +46,7 @@ class Policy:
         if not rules:
             return []
         try:
-            context = self._asked[event.type].context(event)
+            asked = Question(event, self._asked[event.type].context(event), unknown.of(event))
         except EvaluationError as error:
             return [(rule, rule.failed(str(error))) for rule in rules]
         verdicts: list[tuple[Rule, list[Said]]] = []
@@ -53,7 +54,7 @@ class Policy:
         for rule in rules:
             if denied and rule.action in ("deny", "patch"):
                 continue
-            said = rule.judge(event, context)
+            said = rule.judge(asked)
             verdicts.append((rule, [word for word in said if not (denied and isinstance(word, Deny))]))
             denied = denied or any(isinstance(word, Deny) for word in said)
         return verdicts

@@ -13,20 +13,29 @@ _NO_RECORD = "is not known: its engine's record was not found"
 _TOO_LARGE = "is too large to be told in full"
 
 
-def of(event: Event, asked: Mapping[str, Collection[str] | None]) -> frozenset[tuple[str, str]]:
+Unknown = tuple[tuple[str, str, str], ...]
+"""Of an event: the record, the field and why it is not known. Mostly there is none."""
+
+
+def of(event: Event) -> Unknown:
+    """Return what is not known of an event."""
+    records = (("container", event.container), ("process", event.process))
+    return tuple((name, field, why) for name, record in records for field, why in _unknown(record))
+
+
+def asked_for(unknown: Unknown, asked: Mapping[str, Collection[str] | None]) -> frozenset[tuple[str, str]]:
     """Return the fields that are asked for and not known, and why: the rest of a rule may decide.
 
     `asked`: for each of the event's fields those within; None: it is used as a whole. Raises
     EvaluationError where the whole of something is asked for that is known in part.
     """
     found = []
-    for name, record in (("container", event.container), ("process", event.process)):
+    for name, field, why in unknown:
         fields = asked.get(name, ())
-        for field, why in _unknown(record):
-            if fields is None:
-                raise EvaluationError(f"{name}.{field} {why}")
-            if field in fields:
-                found.append((f"{name}.{field}", why))
+        if fields is None:
+            raise EvaluationError(f"{name}.{field} {why}")
+        if field in fields:
+            found.append((f"{name}.{field}", why))
     return frozenset(found)
 
 

@@ -9,9 +9,9 @@ import msgspec
 
 from startgate.events import Deny, Event, Note
 from startgate.foreign import one_line
-from startgate.policy import unknown
 from startgate.policy.cel import EvaluationError
 from startgate.policy.patch import Patch
+from startgate.policy.unknown import Unknown, asked_for
 
 if TYPE_CHECKING:
     from startgate.policy.engine import Expression
@@ -23,6 +23,22 @@ RULE_EVENTS: tuple[RuleEvent, ...] = get_args(RuleEvent)
 Said = Deny | Note | Patch
 
 
+@dataclass(frozen=True, slots=True)
+class Question:
+    """An event that rules are asked about."""
+
+    event: Event
+    context: Any
+    """What their expressions are evaluated on."""
+    unknown: Unknown
+
+    def matches(self, expression: Expression) -> bool:
+        """Raises EvaluationError."""
+        expression.check_cost(self.event)
+        unknown = asked_for(self.unknown, expression.references.fields)
+        return bool(expression.evaluate(self.context, unknown))
+
+
 @dataclass(frozen=True)
 class Exemption:
     """An exception: what matches is let off."""
@@ -30,10 +46,10 @@ class Exemption:
     name: str
     match: Expression
 
-    def covers(self, event: Event, context: Any) -> bool:
+    def covers(self, asked: Question) -> bool:
         """Does it match? What can't be decided is not let off."""
         try:
-            return _matches(self.match, event, context)
+            return asked.matches(self.match)
         except EvaluationError:
             return False
 
@@ -60,18 +76,18 @@ class Rule:
         messages = [] if isinstance(self.message, str) else [self.message]
         return [self.match, *messages, *(each.match for each in self.exceptions)]
 
-    def judge(self, event: Event, context: Any) -> list[Said]:
+    def judge(self, asked: Question) -> list[Said]:
         """Return what the rule says of an event; nothing where it does not match."""
-        said = self._judge(event, context)
-        exempt = said and any(each.covers(event, context) for each in self.exceptions)
+        said = self._judge(asked)
+        exempt = said and any(each.covers(asked) for each in self.exceptions)
         return [] if exempt else said
 
-    def _judge(self, event: Event, context: Any) -> list[Said]:
+    def _judge(self, asked: Question) -> list[Said]:
         try:
-            matches = _matches(self.match, event, context)
+            matches = asked.matches(self.match)
         except EvaluationError as error:
             return self.failed(str(error))
-        return self._say(event, context) if matches else []
+        return self._say(asked) if matches else []
 
     def failed(self, why: str) -> list[Said]:
         """Return what is said where the rule could not be decided."""
@@ -79,8 +95,8 @@ class Rule:
         note = Note(message, self.name, "error")
         return [note, Deny(message, self.name)] if self.deny_on_error else [note]
 
-    def _say(self, event: Event, context: Any) -> list[Said]:
-        message = self._message(event, context)
+    def _say(self, asked: Question) -> list[Said]:
+        message = self._message(asked)
         if self.action == "deny":
             return [Deny(message, self.name)]
         if self.action == "patch":
@@ -89,17 +105,11 @@ class Rule:
             return [msgspec.structs.replace(patch, rule=self.name, message=message, required=required)]
         return [Note(message, self.name, self.action)]
 
-    def _message(self, event: Event, context: Any) -> str:
+    def _message(self, asked: Question) -> str:
         if isinstance(self.message, str):
             return self.message
         try:
-            self.message.check_cost(event)
-            return one_line(str(self.message.evaluate(context)))
+            self.message.check_cost(asked.event)
+            return one_line(str(self.message.evaluate(asked.context)))
         except EvaluationError as error:
             return f"{self.name} (its message could not be made: {error})"
-
-
-def _matches(match: Expression, event: Event, context: Any) -> bool:
-    """Raises EvaluationError."""
-    match.check_cost(event)
-    return bool(match.evaluate(context, unknown.of(event, match.references.fields)))

@@ -25,7 +25,7 @@ CONFIG_LIMIT = 16 << 20
 PART_LIMIT = 4 << 20
 """Bytes of the largest `process`, `mounts`, `annotations`, ... of it."""
 
-_WORDS_LIMIT = 8 << 20
+WORDS_LIMIT = 8 << 20
 """Of the environment and the arguments: execve takes 6 MiB of both (3/4 of _STK_LIM, fs/exec.c)."""
 
 LARGE = 1 << 20
@@ -199,7 +199,7 @@ class _Parts:
             part: msgspec.Raw = getattr(split, key)
             if len(part) > LARGE and parts:
                 found[name] = parts.decode(part, key)
-            elif len(part) > (limit := _WORDS_LIMIT if key in ("env", "args") else PART_LIMIT):
+            elif len(part) > (limit := WORDS_LIMIT if key in ("env", "args") else PART_LIMIT):
                 raise BundleError(f"its {key} are larger than {limit} bytes")
             elif len(part):
                 found[name] = _decode(decoder, part, key)
