@@ -6,33 +6,23 @@ import glob
 import os
 from collections.abc import Iterable, Iterator
 
+from startgate.engines import ENGINES
+
 NAMES = ("runc", "crun", "conmon", "youki", "runsc", "sysbox-runc", "docker-runc", "buildkit-runc")
 
-# Where distributions and Kubernetes distributions put them, beside PATH. Patterns of glob(3).
+# Where distributions and engines put them, beside PATH. Patterns of glob(3).
 DIRECTORIES = (
     "/usr/local/sbin",
     "/usr/local/bin",
     "/usr/sbin",
     "/usr/bin",
-    "/usr/libexec/crio",
-    "/usr/libexec/podman",
-    "/usr/lib/podman",
-    "/usr/local/lib/podman",
-    "/usr/lib/cri-o-runc/sbin",
-    "/usr/libexec/docker",
-    "/usr/lib/docker",
     "/opt/bin",
     "/opt/runc/bin",
     "/home/kubernetes/bin",
-    "/run/torcx/unpack/docker/bin",
     "/run/current-system/sw/bin",
-    "/var/lib/rancher/k3s/data/*/bin",
-    "/var/lib/rancher/rke2/data/*/bin",
-    "/var/lib/k0s/bin",
-    "/snap/microk8s/*/bin",
-    "/snap/docker/*/bin",
     "/x86_64-bottlerocket-linux-gnu/sys-root/usr/bin",
     "/aarch64-bottlerocket-linux-gnu/sys-root/usr/bin",
+    *(pattern for engine in ENGINES for pattern in engine.directories),
 )
 
 _LINKS = 16
