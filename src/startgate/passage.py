@@ -48,12 +48,16 @@ class Passage:
         patching: Patching = _not_here,
         refusing: Callable[[Deny], object] = lambda deny: None,
         keep: Callable[[tuple[Note, ...]], None] | None = None,
+        end: Callable[[bool], bool] = lambda late: False,
     ) -> None:
         """`passed` is called once, when the gate is passed in whichever way; must not wait.
 
         `refusing` is called right before a refusal is answered; it may wait. With `keep` the events
-        were told before, and only a refusal is told; what rules said goes there.
+        were told before, and only a refusal is told; what rules said goes there. `end` ends what was
+        refused, whatever becomes of the held task, which is free if that is `late`; it tells
+        whether it did, and must not wait.
         """
+        self._end = end
         self._keep = keep
         self._hold = hold
         self._listeners = listeners
@@ -67,12 +71,10 @@ class Passage:
         hold.before_expiry = self._expire
         self._late = hold.answered  # its time was up before this began: nobody calls _expire
 
-    def run(self, events: Sequence[Event], *, deniable: bool = True) -> Deny | None:
+    def run(self, events: Sequence[Event]) -> Deny | None:
         """Run the callbacks of `events` (the drafts, completed), publish them, answer.
 
-        Returns the verdict if a callback refused, or the deadline did. Where the gate is not
-        `deniable` nothing is answered: the caller sees to it that a container that was refused
-        does not start, then answers, and calls `finish`.
+        Returns the verdict if a callback refused, or the deadline did.
         """
         if self._late and self._hold.denied:
             return self._refused_before(events[0])
@@ -80,16 +82,19 @@ class Passage:
             if not self._expired:
                 self._drafts = list(events)
         for index, event in enumerate(events):
-            told, verdict = self._decide(event, events[index + 1 :], deniable)
+            told, verdict = self._decide(event, events[index + 1 :])
             if self._overdue:
                 return self._overdue
-            if verdict and (refused := self._refuse(told, verdict, deniable)):
+            if verdict and (refused := self._refuse(told, verdict)):
                 return refused
             self._publish(told, wake=index + 1 < len(events))
-        if deniable:
-            self._hold.allow()
-            self.finish()
+        self._hold.allow()
+        self.finish()
         return None
+
+    def refuse(self, event: Event, verdict: Deny) -> Deny | None:
+        """Refuse what was refused before, where it could not be held. Returns the verdict, None: too late."""
+        return self._refuse(replace(event, policy=event.policy + notes_of(Decision(verdict))), verdict)
 
     def skip(self) -> None:
         """Let the task go: all of this was told and judged before."""
@@ -99,20 +104,21 @@ class Passage:
         self.finish()
 
     def _refused_before(self, event: Event) -> Deny:
+        self._end(False)
         verdict = Deny("the deadline passed before this was looked at: denied")
         self._listeners.publish(denied(event, verdict, self._hold.held_us))
         self.finish()
         return verdict
 
-    def _decide(self, event: Event, later: Sequence[Event], deniable: bool) -> tuple[Event, Deny | None]:
+    def _decide(self, event: Event, later: Sequence[Event]) -> tuple[Event, Deny | None]:
         """Run the event's callbacks; return it with what they said, and the verdict."""
-        owed_later = deniable and any(self._listeners.fails_closed(other.type) for other in later)
+        owed_later = any(self._listeners.fails_closed(other.type) for other in later)
 
         def owed(now: bool) -> None:
-            self._hold.fail_closed = owed_later or (deniable and now)
+            self._hold.fail_closed = owed_later or now
 
         decision = self._listeners.call(event, owed)
-        told = replace(event, policy=event.policy + _notes(decision))
+        told = replace(event, policy=event.policy + notes_of(decision))
         if decision.deny or not decision.patches:
             return told, decision.deny
         owed(any(patch.required for patch in decision.patches))
@@ -143,16 +149,23 @@ class Passage:
                 else:
                     self._listeners.publish(told, wake=wake)
 
-    def _refuse(self, event: Event, verdict: Deny, deniable: bool) -> Deny | None:
-        if not deniable:
-            self._publish(event, wake=False)
-            return verdict
+    def _refuse(self, event: Event, verdict: Deny) -> Deny | None:
         if not self._hold.answered:
             self._refusing(verdict)
+            self._end(False)
         if not self._hold.deny(lambda: self._tell_refusal(event, verdict)):
+            return self._refuse_late(event, verdict)
+        self.finish()
+        return verdict
+
+    def _refuse_late(self, event: Event, verdict: Deny) -> Deny | None:
+        """The task went on before the verdict was there: what it started can be ended, perhaps."""
+        if not self._end(True):
             log.warning("a callback for %r denied too late: %s", event.type, verdict.message)
             return None
-        self.finish()
+        held = self._hold.held_us
+        late = f"{verdict.message} (the deadline had passed: it was killed after {held / 1e6:.1f} s)"
+        self._listeners.publish(denied(event, replace(verdict, message=late), held))
         return verdict
 
     def _tell_refusal(self, event: Event, verdict: Deny) -> None:
@@ -167,6 +180,7 @@ class Passage:
             answer = "denied" if self._hold.denied else "allowed"
             message = f"the deadline of {held / 1e6:.1f} s passed before this was done: {answer}"
             if self._hold.denied and self._drafts:
+                self._end(False)
                 self._overdue = Deny(message)
                 self._listeners.publish(denied(self._drafts[0], self._overdue, held))
                 self._drafts.clear()
@@ -176,7 +190,8 @@ class Passage:
         self.finish()
 
 
-def _notes(decision: Decision) -> tuple[Note, ...]:
+def notes_of(decision: Decision) -> tuple[Note, ...]:
+    """Return what callbacks said, as an event tells it."""
     if decision.deny is None:
         return decision.notes
     return (*decision.notes, Note(decision.deny.message, decision.deny.rule, "deny"))

@@ -114,17 +114,17 @@ def test_deny_at_run(
 def test_deny_at_create_and_start(
     read: bool, runtime: Runtime, bundle: Path, name: str, tmp_path: Path, watching: Watching
 ) -> None:
-    """The engine goes on, but the program does not."""
+    """Whatever is executed afterwards: the init is killed."""
     ran = _let_it_tell_that_it_runs(bundle)
     pid_file = tmp_path / "pid"
     with watching({"created": lambda event: Deny("not today")}) as watched:
         runtime("create", "-b", str(bundle), "--pid-file", str(pid_file), name, detached=True)
         if read:
-            assert read_as_an_engine(pid_file) != ""
-        runtime("start", name, check=False)
+            assert read_as_an_engine(pid_file) == "", "its read failed"
+        assert runtime("start", name, check=False).returncode != 0
         denied = watched.wait_for("denied", name)
         watched.wait_for("stopped", name)
-    assert denied.gate == "first-exec"
+    assert denied.gate == ("pidfile" if read else "start")
     assert not ran.exists()
     runtime("delete", "-f", name, check=False)
 

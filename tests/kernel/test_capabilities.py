@@ -179,6 +179,7 @@ def test_doctor_is_content_with_them() -> None:
         ("sys_admin", "fanotify permission events", 3),
         ("sys_ptrace", "other processes", 3),
         ("dac_read_search", "files of other users", 0),
+        ("kill", "processes of other users", 0),
     ],
 )
 def test_each_is_needed_and_doctor_says_so(capability: str, probe: str, code: int) -> None:

@@ -104,7 +104,7 @@ def test_a_start_is_denied_and_another_is_not(
 
 
 @pytest.mark.parametrize("read", [True, False], ids=["pidfile", "start"])
-def test_what_is_known_when_created_only_is_denied_at_the_first_exec(
+def test_what_is_known_when_created_only_is_denied_there(
     read: bool, runtime: Runtime, bundle: Path, name: str, watching: Watching, tmp_path: Path
 ) -> None:
     ran = tells(bundle, "echo ran")
@@ -113,14 +113,14 @@ def test_what_is_known_when_created_only_is_denied_at_the_first_exec(
     with judging(watching, tmp_path, text) as watched:
         runtime("create", "-b", str(bundle), "--pid-file", str(pid_file), name, detached=True)
         if read:
-            assert read_as_an_engine(pid_file).isdigit()
-        runtime("start", name, detached=True)
+            assert read_as_an_engine(pid_file) == "", "its read failed"
+        runtime("start", name, detached=True, check=False)
         watched.wait_for("stopped", name)
-    assert types(watched.of(name)) == ["creating", "created", "denied", "stopped"]
-    created, denied = watched.of(name)[1:3]
-    assert created.gate == ("pidfile" if read else "start")
-    assert [(note.rule, note.action) for note in created.policy] == [("late", "deny")]
-    assert (denied.gate, denied.reason.rule) == ("first-exec", "late")
+    assert types(watched.of(name)) == ["creating", "denied", "stopped"]
+    _, denied, stopped = watched.of(name)
+    assert (denied.gate, denied.reason.rule) == ("pidfile" if read else "start", "late")
+    assert [(note.rule, note.action) for note in denied.policy] == [("late", "deny")]
+    assert stopped.exit.signal == 9
     assert not ran.exists()
     runtime("delete", "-f", name, check=False)
 
@@ -191,16 +191,18 @@ def test_a_verdict_that_does_not_come_in_time(
 def test_a_verdict_on_created_that_is_owed(
     read: bool, late: bool, runc: Runtime, bundle: Path, name: str, watching: Watching, tmp_path: Path
 ) -> None:
-    """The engine's commands are not refused, the program is; and only if the verdict is late."""
+    """Only if the verdict is late."""
     ran, forever, pid_file = tells(bundle, "echo ran"), threading.Event(), tmp_path / "pid"
     if not late:
         forever.set()
     with watching(hold_timeout=0.5 * max(1, SLOWNESS / 4) if late else 60) as watched:
         watched.watcher.on("created", lambda event: forever.wait() and None, fail_closed=True)
         runc("create", "-b", str(bundle), "--pid-file", str(pid_file), name, detached=True)
-        if read:
+        if read and late:
+            assert read_as_an_engine(pid_file) == "", "its read failed"
+        elif read:
             assert read_as_an_engine(pid_file).isdigit()
-        runc("start", name, detached=True)
+        runc("start", name, detached=True, check=not late)
         watched.wait_for("stopped", name)
         forever.set()
     runc("delete", "-f", name, check=False)

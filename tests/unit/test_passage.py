@@ -150,12 +150,25 @@ def test_after_a_deny_the_deadline_changes_nothing(scene: Scene) -> None:
     assert scene.group.answers == [FAN_DENY]
 
 
-def test_where_nothing_can_be_denied_the_caller_gets_the_verdict(scene: Scene) -> None:
+def ending(scene: Scene, *, able: bool = True) -> dict[str, Any]:
+    def end(late: bool) -> bool:
+        scene.journal.append(("end", late))
+        return able
+
+    return {"end": end}
+
+
+def test_what_is_refused_is_ended_before_the_answer(scene: Scene) -> None:
     scene.on(CREATED, lambda: Deny("no"))
-    assert scene.passage(CREATED).run([CREATED], deniable=False) == Deny("no")
-    assert scene.journal == [("callback", "created"), ("publish", "created")]
-    assert not scene.hold.answered
-    scene.hold.allow()
+    assert scene.passage(CREATED, **ending(scene)).run([CREATED]) == Deny("no")
+    assert scene.journal == [
+        ("callback", "created"),
+        ("refusing", "no"),
+        ("end", False),
+        ("publish", "denied"),
+        ("answer", FAN_DENY),
+        ("passed", None),
+    ]
 
 
 def test_what_denied_says() -> None:
@@ -231,14 +244,34 @@ def test_a_deny_that_comes_too_late(scene: Scene, caplog: pytest.LogCaptureFixtu
     assert "denied too late: too late" in caplog.text
 
 
-def test_a_verdict_after_the_deadline_is_still_the_callers_where_it_can_not_be_denied(scene: Scene) -> None:
+def test_what_is_refused_after_the_deadline_is_ended(scene: Scene) -> None:
+    """It went on: the event says how late it was."""
+
     def late() -> Deny:
         expire(scene.hold)
-        return Deny("no")
+        return Deny("no", "rule")
 
     scene.on(CREATED, late)
-    assert scene.passage(CREATED).run([CREATED], deniable=False) == Deny("no")
-    assert len(scene.listeners.published) == 1
+    assert scene.passage(CREATED, **ending(scene)).run([CREATED]) == Deny("no", "rule")
+    assert scene.group.answers == [FAN_ALLOW]
+    assert ("end", True) in scene.journal
+    created, told = scene.listeners.published
+    assert (created.type, told.type, told.reason and told.reason.rule) == ("created", "denied", "rule")
+    assert told.reason and told.reason.message.startswith("no (the deadline had passed: it was killed after ")
+
+
+def test_what_can_not_be_ended_after_the_deadline_goes_on(scene: Scene) -> None:
+    scene.on(CREATED, lambda: expire(scene.hold))
+    scene.on(CREATED, lambda: Deny("no"))
+    assert scene.passage(CREATED, **ending(scene, able=False)).run([CREATED]) is None
+    assert [event.type for event in scene.listeners.published] == ["created"]
+
+
+def test_what_the_deadline_refuses_is_ended(scene: Scene) -> None:
+    scene.on(CREATED, lambda: expire(scene.hold), fail_closed=True)
+    assert scene.passage(CREATED, **ending(scene)).run([CREATED]) is not None
+    assert scene.group.answers == [FAN_DENY]
+    assert ("end", False) in scene.journal
 
 
 def test_how_long_it_was_held_is_told(scene: Scene) -> None:
@@ -362,12 +395,6 @@ def test_nothing_is_owed_once_they_have_returned(scene: Scene) -> None:
     assert scene.passage(CREATED).run([CREATED]) is None
     assert scene.group.answers == [FAN_ALLOW]
     assert expired(scene.listeners.published[0])
-
-
-def test_where_nothing_can_be_denied_the_deadline_allows(scene: Scene) -> None:
-    scene.on(CREATED, lambda: expire(scene.hold), fail_closed=True)
-    assert scene.passage(CREATED).run([CREATED], deniable=False) is None
-    assert scene.group.answers == [FAN_ALLOW]
 
 
 def test_denied_before_the_passage_began(scene: Scene) -> None:

@@ -11,7 +11,7 @@ import pytest
 from startgate.errors import BundleError, NotReadable
 from startgate.gates import view as view_module
 from startgate.gates.host import shared_namespaces
-from startgate.gates.view import View, open_program_of
+from startgate.gates.view import View
 from startgate.kernel import files
 from startgate.runtimes.oci import Config, decode_config
 from tests.unit.fakes import FakeHost, inode_of, is_open
@@ -309,31 +309,6 @@ def test_a_program_on_a_file_system_that_may_never_answer(
     monkeypatch.setattr(files, "type_of", lambda fd: 0x65735546)  # FUSE
     with pytest.raises(BundleError, match="not found"):
         opened(view, config(["sh"]))
-
-
-def test_the_program_of_a_created_container(host: FakeHost, caller: Path) -> None:
-    expected = program(caller / "usr/bin/sh")
-    host.process(7, root=caller)
-    fd = open_program_of(host.proc, 7, config(["sh"]))
-    try:
-        assert inode_of(f"/proc/self/fd/{fd}") == inode_of(expected)
-    finally:
-        os.close(fd)
-    with pytest.raises(BundleError, match="not found"):
-        open_program_of(host.proc, 7, config(["nope"]))
-    with pytest.raises(OSError, match="No such file"):
-        open_program_of(host.proc, 8, config(["sh"]))
-
-
-def test_the_program_of_a_created_container_can_be_executed(host: FakeHost, caller: Path) -> None:
-    program(caller / "bin/sh", mode=0o644)
-    expected = program(caller / "usr/bin/sh")
-    host.process(7, root=caller)
-    fd = open_program_of(host.proc, 7, config(["sh"]))
-    try:
-        assert inode_of(f"/proc/self/fd/{fd}") == inode_of(expected)
-    finally:
-        os.close(fd)
 
 
 # What is shared with the host

@@ -63,6 +63,11 @@ def _probes(host: str) -> Iterator[Probe]:
         missing="bundles in directories that another uid keeps to itself are not read",
     )
     yield _probe(
+        "processes of other users",
+        _kill,
+        missing="a container of another uid that is refused at `created` is not killed",
+    )
+    yield _probe(
         "fanotify permission events", _hold, required=True, missing="no container can be held: run as root"
     )
     sources = [_source(name, host) for name in SOURCES]
@@ -106,6 +111,11 @@ def _other_processes(host: str) -> str:
 def _other_users() -> str:
     features.check_other_users()
     return "they can be read, whatever their modes"
+
+
+def _kill() -> str:
+    features.check_kill()
+    return "they can be killed"
 
 
 def _hold() -> str:

@@ -134,6 +134,9 @@ class CommandGate:
             self._context.lifecycle.signal(key, signal_number(call.signal))
 
     def _on_start(self, key: Key, record: ExecRecord, hold: Hold) -> Job | None:
+        if (entry := self._context.lifecycle.find(key)) and entry.verdict:
+            hold.deny()  # refused, and killed: whatever is left of it
+            return None
         entry = self._context.lifecycle.to_start(key)
         if entry is None or entry.state is State.STOPPED:
             return None

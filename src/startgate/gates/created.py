@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable
 
 from msgspec.structs import replace
 
 from startgate import running
-from startgate.errors import BundleError, NotReadable
+from startgate.errors import NotReadable
 from startgate.events import Container, Event, Gate, Reason
 from startgate.exits import Watch
-from startgate.gates import failure, inits, view
+from startgate.gates import failure, inits
 from startgate.gates.context import Context, event
 from startgate.gates.ends import Ends
 from startgate.hold import Hold
-from startgate.kernel.process import Proc, ProcessId
+from startgate.kernel import pidfd
+from startgate.kernel.process import Proc, ProcessId, boot_seconds
 from startgate.lifecycle import End, Entry, Start, State
-from startgate.listeners import Deny, lost
-from startgate.passage import Passage, denied
+from startgate.listeners import lost
+from startgate.passage import Passage, denied, notes_of
 from startgate.runtimes.commandline import Command
 
 log = logging.getLogger(__name__)
@@ -56,13 +56,13 @@ class Created:
 
     def _at_pid_file(self, entry: Entry, init: ProcessId | None, hold: Hold) -> None:
         if container := self._adopt(entry, init):
-            self._pass(entry, hold, [_created(entry, "pidfile", container)], deniable=False)
+            self._pass(entry, hold, [_created(entry, "pidfile", container)])
 
     def at_start(self, entry: Entry, hold: Hold, tid: int | None = None) -> None:
         """`start` of a container whose gate nobody has passed, or somebody just passes."""
         init = self._by_state(self._context.proc, entry, tid)
         if container := self._adopt(entry, init):
-            self._pass(entry, hold, [_created(entry, "start", container)], deniable=not self._marks)
+            self._pass(entry, hold, [_created(entry, "start", container)])
         elif not self._context.lifecycle.wait(entry, hold):
             hold.allow()
 
@@ -78,13 +78,7 @@ class Created:
                 return
             events = [_created(entry, "first-exec", container)] if container else []
             events.append(event("started", "first-exec", entry.container))
-            if entry.verdict:
-                self._refuse(events[-1], entry.verdict, hold)
-            elif container:
-                self._pass(entry, hold, events)
-            else:
-                Passage(hold, self._context.listeners, events).run(events)
-                self._context.note(entry)
+            self._pass(entry, hold, events)
 
     def _forget_program(self, entry: Entry, hold: Hold) -> None:
         try:
@@ -108,12 +102,25 @@ class Created:
     def late(self, entry: Entry, init: ProcessId, reason: Reason | None = None) -> None:
         """No gate held the container, but the runtime says that it is there."""
         if container := self._adopt(entry, init):
-            created = replace(_created(entry, "none", container), reason=reason)
-            self._context.listeners.publish(created)
-            self._context.listeners.call(created)
+            why = reason.message if reason else "no gate held it"
+            self._tell_late(entry, _created(entry, "none", container), init, why)
             self._context.lifecycle.started(entry)
             self._passed(entry)
             self._context.note(entry)
+
+    def _tell_late(self, entry: Entry, created: Event, init: ProcessId, why: str) -> None:
+        """It runs: all that a refusal can do is to kill it."""
+        decision = self._context.listeners.call(created)
+        age = max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - boot_seconds(init))
+        message = f"{why}: its program has run for up to {age:.2f} s"
+        told = replace(created, policy=created.policy + notes_of(decision))
+        verdict = entry.verdict or decision.deny
+        if verdict and self._marks and self._kill(entry):
+            entry.verdict = verdict
+            message = f"{verdict.message} (killed: {message})"
+            self._context.listeners.publish(denied(told, replace(verdict, message=message), 0))
+        else:
+            self._context.listeners.publish(replace(told, reason=Reason(message)))
 
     def look_for(self, entry: Entry, reason: Reason | None = None) -> None:
         """Ask the runtime's state again and again: for a container that no gate will hold."""
@@ -209,27 +216,39 @@ class Created:
     def _watch_init(self, entry: Entry, process: ProcessId) -> Watch:
         return self._context.exits.watch(process, lambda status: self.ends.ended(entry, End(status)))
 
-    def _pass(self, entry: Entry, hold: Hold, events: list[Event], *, deniable: bool = True) -> None:
-        """Where it is not `deniable` a refusal waits for the first exec."""
-        listeners = self._context.listeners
-        passage = Passage(hold, listeners, events, lambda: self._passed(entry))
-        owed = not deniable and listeners.fails_closed("created")
-        if owed:  # refused already, unless the verdict comes in time
-            self._refuse_first_exec(entry, Deny("the deadline passed before it was decided"))
-        verdict = passage.run(events, deniable=deniable)
-        if deniable:
-            entry.verdict = None if self._marks else verdict
-            self._context.note(entry)
-            return
-        if verdict and not self._refuse_first_exec(entry, verdict) and events[-1].gate == "pidfile":
-            self._refuse(events[-1], verdict, hold)  # clean enough: engines delete the container then
-        if owed and not verdict and not hold.expired:
-            entry.verdict = None
-            if not listeners.wants("started"):
-                self._context.programs.remove(entry)
+    def _pass(self, entry: Entry, hold: Hold, events: list[Event]) -> None:
+        """Where it is the init that is held, a refusal fails its execve. Elsewhere the init is killed:
+        no file that is marked would do, it may execute another by then.
+        """
+        held = events[0].gate == "first-exec"
+        first = events[0].type == "created"
+        passage = Passage(
+            hold,
+            self._context.listeners,
+            events,
+            (lambda: self._passed(entry)) if first else (lambda: None),
+            end=lambda late: self._marks and (late or not held) and self._kill(entry),
+        )
+        if entry.verdict:
+            passage.refuse(events[0], entry.verdict)
+        else:
+            entry.verdict = passage.run(events)
         self._context.note(entry)
-        hold.allow()
-        passage.finish()
+
+    def _kill(self, entry: Entry) -> bool:
+        """End the init of a container that was refused. Never waits."""
+        if not entry.init_watch:
+            return False
+        process, proc = entry.init_watch.process, self._context.proc
+        try:
+            pidfd.kill(process.pid, lambda: proc.is_alive(process))
+        except ProcessLookupError:
+            return True  # it is gone already
+        except OSError as error:
+            message = f"container {entry.container.id} was refused, and could not be killed: {error.strerror}"
+            self._context.listeners.publish(lost(message))
+            return False
+        return True
 
     def _passed(self, entry: Entry) -> None:
         waiting, end = self._context.lifecycle.passed(entry)
@@ -239,29 +258,6 @@ class Created:
             self._context.exits.unwatch(entry.runtime_watch)
         if end:
             self.ends.ended(entry, end)
-
-    def _refuse(self, started: Event, verdict: Deny, hold: Hold) -> None:
-        publish = self._context.listeners.publish
-        hold.deny(lambda: publish(denied(started, verdict, hold.held_us)))
-
-    def _refuse_first_exec(self, entry: Entry, verdict: Deny) -> bool:
-        """Engines leak a container whose `start` is refused: refuse its program instead."""
-        entry.verdict = verdict
-        pid, config = entry.container.pid, entry.config
-        try:
-            if pid is None or config is None:
-                raise BundleError("its program is not known")
-            fd = view.open_program_of(self._context.proc, pid, config)
-            try:
-                self._context.programs.add(entry, fd)
-            finally:
-                os.close(fd)
-        except (OSError, BundleError) as error:
-            message = f"container {entry.container.id} could not be denied at its first exec: {error}"
-            self._context.listeners.publish(lost(message))
-            log.error("%s", message)
-            return False
-        return True
 
     def _identify(self, pid: int) -> ProcessId | None:
         try:

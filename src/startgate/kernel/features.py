@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import select
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from startgate.kernel.fanotify import FAN_ALLOW, FAN_OPEN_EXEC_PERM, Event, Grou
 _PATIENCE_MS = 2000
 _PROC_PID_INIT_INO = 0xEFFFFFFC
 _PROC_CGROUP_INIT_INO = 0xEFFFFFFB
+_CAP_KILL = 5
 
 
 def open_group(*, report_tid: bool = False) -> Group:
@@ -155,6 +157,13 @@ def check_other_users() -> None:
             list(locked.iterdir())
         except PermissionError as error:
             raise KernelUnsupported("their modes hold for us: CAP_DAC_READ_SEARCH is missing") from error
+
+
+def check_kill() -> None:
+    """Raises KernelUnsupported when processes of other users can't be killed."""
+    held = re.search(r"^CapEff:\s*([0-9a-f]+)$", Path("/proc/self/status").read_text(), re.MULTILINE)
+    if not held or not int(held[1], 16) >> _CAP_KILL & 1:
+        raise KernelUnsupported("CAP_KILL is missing")
 
 
 def join_host_cgroup_namespace(host: str) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import signal
 import struct
+from collections.abc import Callable
 
 # <linux/pidfd.h>: PIDFD_GET_INFO = _IOWR(0xFF, 11, struct pidfd_info), Linux 6.13;
 # PIDFD_INFO_EXIT since 6.15. The first published size of the struct is 64 bytes.
@@ -16,6 +19,20 @@ _INFO = struct.Struct("=Q52xi")  # mask, ..., exit_code at offset 60
 def open_process(pid: int) -> int:
     """Return a pidfd (the caller owns it). Raises ProcessLookupError if there is no such process."""
     return os.pidfd_open(pid)
+
+
+def kill(pid: int, is_it: Callable[[], bool]) -> None:
+    """Kill a process, if `is_it` says that it is still the one that is meant.
+
+    Raises OSError: ESRCH where it is gone, EPERM without CAP_KILL where it has another uid.
+    """
+    fd = os.pidfd_open(pid)
+    try:
+        if not is_it():
+            raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
+        signal.pidfd_send_signal(fd, signal.SIGKILL)
+    finally:
+        os.close(fd)
 
 
 def wait_status(fd: int) -> int | None:
@@ -36,5 +53,5 @@ def wait_status(fd: int) -> int | None:
 
 def decode_wait_status(status: int) -> tuple[int | None, int | None]:
     """Split a wait status (wait(2)) into (exit code, signal): exactly one is not None."""
-    signal = status & 0x7F
-    return (None, signal) if signal else ((status >> 8) & 0xFF, None)
+    number = status & 0x7F
+    return (None, number) if number else ((status >> 8) & 0xFF, None)
