@@ -166,6 +166,7 @@ class Container(msgspec.Struct, frozen=True):
     `image` is the engine's text, `image_reference` its full name (``docker.io/library/nginx:latest``).
     `unknown` names the fields that the engine knows, and that could not be found out here.
     `from_hooks` names the hooks of startgate's that led to it: they are not run for it again.
+    `start_id`: the same in all events of one start, and in those of no other; ids are used again.
     """
 
     id: Annotated[str, OF_COMMAND]
@@ -215,6 +216,7 @@ class Container(msgspec.Struct, frozen=True):
     from_hooks: Annotated[tuple[str, ...], OF_COMMAND] = ()
     truncated: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
+    start_id: Annotated[str | None, OF_COMMAND] = None
 
 
 class Process(msgspec.Struct, frozen=True):

@@ -99,6 +99,8 @@ class Entry:
     """Holds of `start` commands that wait for the created gate to be passed."""
     gated: bool = False
     """A gate is armed that will tell its pid."""
+    spare: bool = False
+    """Its first exec is held only for whoever starts it without a runtime."""
     config: Config | None = None
     """Its config.json, once read."""
     digest: bytes | None = None
@@ -206,11 +208,15 @@ class Lifecycle:
         entries = [entry for entry in self._starting.values() if entry.key == key]
         return next((e for e in entries if e.container.pid is not None), entries[-1] if entries else None)
 
-    def rivals(self, entry: Entry) -> list[Entry]:
-        """Return the other containers of that key: the one that is there, those that are being created."""
+    def of(self, key: Key) -> list[Entry]:
+        """Return all containers of that key: those that are being created, and the one that is there."""
         with self._lock:
-            every = [*self._starting.values(), self._containers.get(entry.key)]
-            return [other for other in every if other and other is not entry and other.key == entry.key]
+            every = (*self._starting.values(), self._containers.get(key))
+            return [entry for entry in every if entry and entry.key == key]
+
+    def rivals(self, entry: Entry) -> list[Entry]:
+        """Return the other containers of that key."""
+        return [other for other in self.of(entry.key) if other is not entry]
 
     def claim(self, entry: Entry, container: Container) -> bool:
         """CREATING -> CREATED. True for exactly one caller, which then passes the gate."""

@@ -21,6 +21,7 @@ from startgate.errors import BundleError, NotReadable
 from startgate.events import Caller, CgroupId, Container, Namespaces, printable
 from startgate.gates import host
 from startgate.gates.view import View
+from startgate.kernel import node
 from startgate.kernel.process import Proc, ProcessId
 from startgate.lifecycle import Key
 from startgate.records import procfs
@@ -147,7 +148,9 @@ class Scan:
             raise NotReadable(f"process {found.pid} is in no container")
         started = state.is_started(root, key.root, key.id)
         manager = self._manager(stat.ppid)
-        container = Container(id=printable(key.id), runtime=kind.name, uid=0)
+        container = Container(
+            id=printable(key.id), runtime=kind.name, uid=0, start_id=node.start_id_of_init(process)
+        )
         container, config = self._from_bundle(container, found.bundle, key, manager)
         container = of_process(container, self._proc, process)
         if self._proc.identify(process.pid) != process:

@@ -116,3 +116,36 @@ def test_a_log_that_several_write(
         runc("delete", "-f", f"{name}-waits")
         watched.wait_for("stopped", f"{name}-waits")
     assert stopped.reason and stopped.reason.message == "the start failed: runc ended with exit code 1"
+
+
+def test_of_one_id_each_start_ends_before_the_next_begins(
+    runtime: Runtime, bundle: Path, name: str, watching: Watching
+) -> None:
+    """An engine tries again at once."""
+    no_namespace(bundle)
+    many = 30
+    with watching() as watched:
+        runtime.script(f"for n in $(seq {many}); do $0 run --bundle {bundle} {name}; done; true")
+        watched.wait(lambda _: types(watched.of(name)).count("stopped") == many)
+        told = watched.of(name)
+    assert types(told) == ["creating", "stopped"] * many
+    starts = [event.container.start_id for event in told if event.container]
+    assert starts[::2] == starts[1::2] and len(set(starts)) == many
+
+
+def test_a_container_that_is_started_through_its_fifo(
+    runc: Runtime, bundle: Path, name: str, watching: Watching
+) -> None:
+    """Whoever opens exec.fifo starts the program, without any `start`: it is held at its first exec."""
+    write_config(bundle, ["/bin/sh", "-c", "sleep 1; exit 7"])
+    with watching() as watched:
+        runc("create", "-b", str(bundle), "--pid-file", str(bundle / "pid"), name, detached=True)
+        Path(f"/run/runc/{name}/exec.fifo").read_bytes()
+        stopped = watched.wait_for("stopped", name)
+        told = watched.of(name)
+        runc("delete", "-f", name)
+    assert types(told) in (
+        ["creating", "created", "started", "stopped"],  # held, or it was faster
+        ["creating", "created", "stopped"],
+    )
+    assert stopped.exit and stopped.exit.code == 7 and stopped.reason is None

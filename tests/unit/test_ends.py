@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -13,7 +16,7 @@ from startgate.kernel.pidfd import decode_wait_status
 from startgate.kernel.process import ProcessId
 from startgate.lifecycle import End, Entry
 from startgate.listeners import Subscription
-from tests.unit.fakes import FakeExits, FakeGroup, make_context, make_entry, running
+from tests.unit.fakes import FakeExits, FakeGroup, FakeHost, make_context, make_entry, running
 
 PATIENCE = 10.0
 
@@ -116,7 +119,36 @@ def test_a_container_that_was_never_started(context: Context, events: Subscripti
     entry = make_entry("c1")
     context.lifecycle.begin(entry)
     Ends(context).ended(entry, End(9))
+    assert told(events).reason == Reason("it ended, and nobody saw its program start")
+
+
+def test_a_container_that_was_certainly_never_started(
+    context: Context, events: Subscription, tmp_path: Path
+) -> None:
+    """Its first exec would have been held."""
+    (tmp_path / "program").touch()
+    entry = make_entry("c1")
+    context.lifecycle.begin(entry)
+    with open(tmp_path / "program") as program:
+        context.programs.add(entry, program.fileno())
+    Ends(context).ended(entry, End(9))
     assert told(events).reason == Reason("it ended before its program was started")
+
+
+@pytest.mark.parametrize("alive", [True, False])
+def test_an_end_is_told_before_another_start_of_that_id(
+    group: FakeGroup, host: FakeHost, alive: bool
+) -> None:
+    """The process is gone, but nobody has told of it yet."""
+    with contextmanager(running)(make_context(group, host.proc)) as context:
+        events, ends, entry = context.listeners.subscribe(10), Ends(context), make_entry("c1")
+        context.lifecycle.begin(entry)
+        if alive:
+            host.process(entry.runtime.pid, start_time=entry.runtime.start_time)
+        else:
+            threading.Timer(0.02, ends.ended, (entry, End(256, "failed"))).start()
+        ends.settle(entry.key)
+        assert bool(events.get(timeout=0)) is not alive
 
 
 def test_what_was_armed_is_dropped(context: Context, events: Subscription, entry: Entry) -> None:

@@ -15,9 +15,11 @@ from startgate.gates.created import Created
 from startgate.gates.restored import Restored
 from startgate.inherited import notes
 from startgate.inherited.notes import Notes
+from startgate.kernel.pids import PidNamespace
 from startgate.kernel.process import ProcessId
-from startgate.lifecycle import End, Entry, Lifecycle, State
+from startgate.lifecycle import End, Entry, Key, Lifecycle, State
 from startgate.listeners import Deny
+from startgate.runtimes.log import RuntimeLog
 from tests.kernel.support import eventually
 from tests.unit.fakes import FakeExits, FakeGroup, FakeHost, make_context, make_entry, running
 
@@ -222,3 +224,15 @@ def test_what_others_put_among_the_notes_harms_nothing(tmp_path: Path) -> None:
     assert list(Notes(str(tmp_path))) == []
     left = sorted(path.name for path in tmp_path.iterdir())
     assert left == sorted(["README", "12-", "x-1", "\u0661-\u0662", ".hidden.new", "3-4", "5-6.new"])
+
+
+def test_names_that_are_no_utf8(group: FakeGroup, directory: Path) -> None:
+    entry = an_entry(State.CREATING)
+    entry.key = Key("/run/state-\udcff", "c\udcfe")
+    entry.root = "/state-\udcff"
+    entry.pids = PidNamespace(4026532000, 3)
+    entry.log = RuntimeLog("/log-\udcff", (1, 2), 3, ProcessId(4, 5))
+    context_of(group, directory).note(entry)
+    (noted,) = Notes(str(directory))
+    again = noted.entry()
+    assert (again.key, again.root, again.pids, again.log) == (entry.key, entry.root, entry.pids, entry.log)

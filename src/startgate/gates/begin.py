@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import posixpath
 
+from msgspec.structs import replace
+
 from startgate.errors import NotReadable
 from startgate.events import Caller, Container, printable
 from startgate.gates.context import Context
 from startgate.gates.keys import Named
 from startgate.hold import Hold
-from startgate.kernel import spawn
+from startgate.kernel import node, spawn
 from startgate.kernel.pids import namespace_of
 from startgate.kernel.process import ProcessId
 from startgate.lifecycle import Entry, Start
@@ -39,7 +41,9 @@ def entry_of(context: Context, start: Start, path: str, record: ExecRecord) -> E
         pids=start.pids,
         invocation=start.invocation,
         runtime=start.runtime,
-        container=outline(context, start.invocation, path, record),
+        container=replace(
+            outline(context, start.invocation, path, record), start_id=node.start_id(start.runtime)
+        ),
         command=start.command,
         arguments=start.arguments,
         flavour=start.flavour,

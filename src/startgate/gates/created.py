@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable
 
 from msgspec.structs import replace
 
 from startgate import running
-from startgate.errors import NotReadable
+from startgate.errors import BundleError, NotReadable
 from startgate.events import Container, Event, Gate, Reason
 from startgate.exits import Watch
-from startgate.gates import failure, inits
+from startgate.gates import failure, inits, view
 from startgate.gates.context import Context, event
 from startgate.gates.ends import Ends
 from startgate.hold import Hold
@@ -172,7 +173,10 @@ class Created:
         init = self._init_after(entry, status)
         if init is None:
             self.ends.ended(entry, End(status, self._failure(entry, status)))
-        elif entry.invocation.command is Command.CREATE or entry.gated:
+        elif entry.invocation.command is Command.CREATE:
+            self._expect_gate(entry, init)
+            self._expect_first_exec(entry, init)
+        elif entry.gated:
             self._expect_gate(entry, init)
         else:  # detached, or it was killed: its program runs, or is about to
             self._expect_gate(entry, init)
@@ -212,6 +216,37 @@ class Created:
             entry.init_watch = watch
         else:
             self._context.exits.unwatch(watch)
+
+    def _expect_first_exec(self, entry: Entry, init: ProcessId) -> None:
+        """Nobody has read its pid file, and it may run without any `start`: for whoever opens runc's
+        exec.fifo. So its first exec is held, until another gate is passed."""
+        if self._marks and not self._context.programs.holds(entry) and self._hold_program(entry, init.pid):
+            entry.spare = True
+            self._context.note(entry)
+            if entry.state is not State.CREATING:
+                self._drop_spare(entry)
+        if self._runs(entry, init):  # somebody was faster
+            self._context.workers.submit(lambda: self.late(entry, init))
+
+    def _drop_spare(self, entry: Entry) -> None:
+        if entry.spare:
+            entry.spare = False
+            self._context.programs.remove(entry)
+
+    def _hold_program(self, entry: Entry, pid: int) -> bool:
+        """Hold the first exec of a container whose init is there."""
+        try:
+            if entry.config is None:
+                raise BundleError("its program is not known")
+            fd = view.open_program_of(self._context.proc, pid, entry.config)
+            try:
+                self._context.programs.add(entry, fd)
+            finally:
+                os.close(fd)
+        except (OSError, BundleError) as error:
+            log.warning("container %s: its first exec is not held: %s", entry.container.id, error)
+            return False
+        return True
 
     def _watch_init(self, entry: Entry, process: ProcessId) -> Watch:
         return self._context.exits.watch(process, lambda status: self.ends.ended(entry, End(status)))
@@ -281,6 +316,7 @@ class Created:
             self._context.exits.unwatch(unneeded)
         if not claimed:
             return None
+        self._drop_spare(entry)
         entry.init_watch = watch  # the runtime's is dropped once the task goes on: `_passed`
         self._context.pid_files.remove(entry)  # not later: who reads it reads on, to its end
         return container

@@ -45,6 +45,7 @@ class Creating:
             if entry := begun_before(self._context, start, path, record):
                 verdict = self._go_on(entry, start, record, hold)
             else:
+                self._created.ends.settle(start.key)
                 entry = begin(self._context, start, path, record)
                 verdict = self._judge(entry, record, hold)
         if verdict:

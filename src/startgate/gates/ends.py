@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import logging
+import threading
+import time
 
 from msgspec.structs import replace
 
 from startgate.events import Exit, Reason
 from startgate.gates.context import Context, event
 from startgate.kernel import pidfd
-from startgate.lifecycle import End, Entry
+from startgate.kernel.process import ProcessId
+from startgate.lifecycle import End, Entry, Key
 
 log = logging.getLogger(__name__)
 
 _SIGKILL = 9
+_SETTLING, _LOOK = 0.25, 0.002
+"""Seconds: how long an end is waited for, and how often it is looked whether there is one."""
 
 
 class Ends:
@@ -21,12 +26,45 @@ class Ends:
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        self._changed = threading.Condition()
+        self._telling: list[Entry] = []
 
     def ended(self, entry: Entry, end: End) -> None:
         """On any thread, never waits: the container's init, or its start, has ended."""
-        if self._context.lifecycle.stopped(entry, end):
+        with self._changed:
+            stopped = self._context.lifecycle.stopped(entry, end)
+            if stopped:
+                self._telling.append(entry)
+        if stopped:
             denied = entry.command and entry.command.denied  # no `stopped` follows a `denied` command
-            self._context.housekeeping.submit(lambda: self._drop(entry) if denied else self._tell(entry, end))
+            self._context.housekeeping.submit(lambda: self._finish(entry, None if denied else end))
+
+    def _finish(self, entry: Entry, end: End | None) -> None:
+        try:
+            if end:
+                self._tell(entry, end)
+            else:
+                self._drop(entry)
+        finally:
+            with self._changed:
+                self._telling.remove(entry)
+                self._changed.notify_all()
+
+    def settle(self, key: Key) -> None:
+        """On a worker: let the end of what has this key be told, if it is over, before another of that id
+        begins. Nobody waits long: how it ended may not be known."""
+        until = time.monotonic() + _SETTLING
+        with self._changed:
+            while self._is_ending(key) and (left := until - time.monotonic()) > 0:
+                self._changed.wait(min(left, _LOOK))
+
+    def _is_ending(self, key: Key) -> bool:
+        if any(entry.key == key for entry in self._telling):
+            return True
+        return any(
+            entry.told and not self._context.proc.is_alive(_last(entry))
+            for entry in self._context.lifecycle.of(key)
+        )
 
     def forget(self, entry: Entry) -> None:
         """On a worker: drop a start that was denied, or whose caller is gone."""
@@ -38,9 +76,8 @@ class Ends:
         self._context.notes.drop(entry)
 
     def _tell(self, entry: Entry, end: End) -> None:
+        message = end.message or self._unstarted(entry)
         self.disarm(entry)
-        unstarted = not entry.passed and entry.command  # of one that was there before, nobody knows
-        message = end.message or ("it ended before its program was started" if unstarted else None)
         stopped = replace(
             event("stopped", "none", entry.container),
             exit=self._exit(entry, end),
@@ -50,6 +87,14 @@ class Ends:
         self._context.notes.drop(entry)
         if self._context.listeners.wants("stopped"):
             self._context.workers.submit(lambda: self._context.listeners.call(stopped))
+
+    def _unstarted(self, entry: Entry) -> str | None:
+        """Return what is said of one that no gate saw starting. Of one that was there before nobody knows."""
+        if entry.passed or not entry.command:
+            return None
+        if self._context.programs.holds(entry):
+            return "it ended before its program was started"
+        return "it ended, and nobody saw its program start"
 
     def disarm(self, entry: Entry) -> None:
         """On a worker: take back what waits for the container."""
@@ -68,3 +113,8 @@ class Ends:
         if signal == _SIGKILL:
             oom = self._context.exits.was_oom_victim(entry.init_watch) if entry.init_watch else None
         return Exit(code, signal, oom, requested)
+
+
+def _last(entry: Entry) -> ProcessId:
+    """Return the process that is there as long as the container, or its start, is."""
+    return entry.init_watch.process if entry.init_watch else entry.runtime

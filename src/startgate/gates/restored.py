@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 
@@ -52,11 +53,12 @@ class Restored:
         """The marks are in the kernel still, unless what they are on is gone."""
         try:
             if note.pid_file:
-                self._context.pid_files.restore(entry, *note.pid_file)
+                inode, path, name = note.pid_file
+                self._context.pid_files.restore(entry, inode, os.fsdecode(path), os.fsdecode(name))
         except OSError as error:
             log.warning("container %s: its pid file is not watched: %s", entry.container.id, error)
         if note.program:
-            self._context.programs.restore(entry, *note.program)
+            self._context.programs.restore(entry, note.program[0], os.fsdecode(note.program[1]))
         workers = self._context.housekeeping
         try:
             entry.runtime_watch = self._context.exits.watch(

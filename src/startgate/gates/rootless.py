@@ -143,6 +143,7 @@ class Rootless:
             if entry:
                 verdict = self._go_on(entry, start, hold)
             else:
+                self._created.ends.settle(start.key)
                 entry = self._begin(start, path, record)
                 verdict = self._judge(entry, hold)
         if verdict:

@@ -299,6 +299,22 @@ def _open_program(root: int, path: str, process: str, host: str) -> int | None:
     return None
 
 
+def open_program_of(proc: Proc, pid: int, config: oci.Config) -> int:
+    """Open (O_PATH) what a created container will execute, as its own init sees it.
+
+    Raises OSError, or BundleError when it is not found.
+    """
+    process = f"{proc.root}/{pid}"
+    root = os.open(f"{process}/root", os.O_PATH | os.O_CLOEXEC)
+    try:
+        for candidate in _candidates(config.process or oci.OciProcess()):
+            if (fd := _open_program(root, candidate, process, proc.host)) is not None:
+                return fd
+    finally:
+        os.close(root)
+    raise BundleError("its program is not found")
+
+
 def _candidates(process: oci.OciProcess) -> list[str]:
     """Return the absolute paths, in the container, that execvp(3) would try."""
     name = (process.args or ("",))[0]

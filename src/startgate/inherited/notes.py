@@ -20,11 +20,13 @@ import msgspec
 
 from startgate.events import Container
 from startgate.gates.marks import Inode, PidFiles, Programs
+from startgate.kernel.pids import PidNamespace
 from startgate.kernel.process import ProcessId
 from startgate.lifecycle import Entry, Key, State
 from startgate.listeners import Deny
 from startgate.runtimes import commandline, state
 from startgate.runtimes.commandline import Command, Invocation
+from startgate.runtimes.log import RuntimeLog
 
 log = logging.getLogger(__name__)
 
@@ -78,10 +80,15 @@ def _open(directory: str) -> int:
 
 
 class Noted(msgspec.Struct, frozen=True):
-    """An `Entry` as far as it can be told in a file; `told`, for it is noted once it is."""
+    """An `Entry` as far as it can be told in a file; `told`, for it is noted once it is.
 
-    root: str
-    id: str
+    Names are bytes: those of files need not be UTF-8, and JSON takes nothing else.
+    """
+
+    root: bytes
+    id: bytes
+    root_seen: bytes
+    """The state directory as the runtime names it."""
     arguments: list[bytes]
     """The runtime's command line; empty where it was not seen."""
     runtime: ProcessId
@@ -90,17 +97,24 @@ class Noted(msgspec.Struct, frozen=True):
     gated: bool
     init: ProcessId | None = None
     requested_signal: int | None = None
+    pids: PidNamespace | None = None
     verdict: tuple[str, str | None] | None = None
     """Message and rule of a `Deny` that is due at the first exec."""
-    pid_file: tuple[Inode, str, str] | None = None
+    pid_file: tuple[Inode, bytes, bytes] | None = None
     """The directory's inode and path, and the file's name."""
-    program: tuple[Inode, str] | None = None
+    program: tuple[Inode, bytes] | None = None
+    spare: bool = False
+    log: tuple[bytes, RuntimeLog] | None = None
+    """Its path, and the rest."""
 
     def entry(self) -> Entry:
         """Return the entry, with nothing armed and nothing watched."""
-        call = Invocation(Command.CREATE, self.id, root=self.root)
+        key = Key(os.fsdecode(self.root), os.fsdecode(self.id))
+        call = Invocation(Command.CREATE, key.id, root=key.root)
         return Entry(
-            key=Key(self.root, self.id),
+            key=key,
+            root=os.fsdecode(self.root_seen),
+            pids=self.pids,
             invocation=commandline.parse(self.arguments) if self.arguments else call,
             arguments=self.arguments,
             runtime=self.runtime,
@@ -113,6 +127,8 @@ class Noted(msgspec.Struct, frozen=True):
             requested_signal=self.requested_signal,
             flavour=state.flavour(self.container.runtime or ""),
             verdict=Deny(*self.verdict) if self.verdict else None,
+            spare=self.spare,
+            log=msgspec.structs.replace(self.log[1], path=os.fsdecode(self.log[0])) if self.log else None,
         )
 
 
@@ -132,9 +148,12 @@ class Notes:
             return
         init = entry.init_watch.process if entry.init_watch else None
         verdict = (entry.verdict.message, entry.verdict.rule) if entry.verdict else None
+        pid_file, program = pid_files.place(entry), programs.place(entry)
         note = Noted(
-            root=entry.key.root,
-            id=entry.key.id,
+            root=os.fsencode(entry.key.root),
+            id=os.fsencode(entry.key.id),
+            root_seen=os.fsencode(entry.root),
+            pids=entry.pids,
             arguments=entry.arguments,
             runtime=entry.runtime,
             container=entry.container,
@@ -143,8 +162,12 @@ class Notes:
             init=init,
             requested_signal=entry.requested_signal,
             verdict=verdict,
-            pid_file=pid_files.place(entry),
-            program=programs.place(entry),
+            pid_file=(pid_file[0], os.fsencode(pid_file[1]), os.fsencode(pid_file[2])) if pid_file else None,
+            program=(program[0], os.fsencode(program[1])) if program else None,
+            spare=entry.spare,
+            log=(os.fsencode(entry.log.path), msgspec.structs.replace(entry.log, path=""))
+            if entry.log
+            else None,
         )
         with self._lock:
             if entry.state is not State.STOPPED:
