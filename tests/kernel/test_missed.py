@@ -22,6 +22,7 @@ from tests.kernel.support import (
     types,
     unavailable,
 )
+from tests.kernel.test_slow_files import fuse
 
 pytestmark = pytest.mark.portable
 
@@ -56,7 +57,7 @@ def shows_late(events: Sequence[Event], runtime: str = "runc") -> None:
     if runtime == "crun" and events[0].gate == "command":
         return  # crun executes itself a second time, and that was held
     assert (events[0].gate, events[0].held_us) == ("none", None)
-    assert "was not watched yet" in reason_of(events[0])
+    assert "was not watched" in reason_of(events[0])
 
 
 def shows_held(events: Sequence[Event]) -> None:
@@ -247,3 +248,18 @@ def test_many_at_once(runc: Runtime, tmp_path: Path, name: str, watching: Watchi
             watched.wait_for("stopped", f"{name}-{number}")
             told = [kind for kind in types(watched.of(f"{name}-{number}")) if kind != "started"]
             assert told == ["creating", "created", "stopped"]
+
+
+def test_one_on_a_file_system_that_may_not_answer(
+    runc: Runtime, tmp_path: Path, name: str, watching: Watching
+) -> None:
+    """It can't be marked: each of its starts is told late, and held at the gates that are ahead."""
+    copy_of(runc, tmp_path / "source/runc")
+    bundle = make_bundle(tmp_path / "bundle", ["/bin/sh", "-c", "sleep 0.5"])
+    with fuse(tmp_path / "source", tmp_path / "mounted"), watching() as watched:
+        there = Runtime("runc", (str(tmp_path / "mounted/runc"),))
+        for number in range(2):
+            there("run", "-b", str(bundle), f"{name}-{number}")
+            watched.wait_for("stopped", f"{name}-{number}")
+            shows_late(watched.of(f"{name}-{number}"))
+        assert there.prefix[-1] not in watched.watcher.binaries

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from startgate.kernel.layers import Mount, overlay_layers, parse_mount
+from startgate.kernel.layers import Mount, may_not_answer, mount_id, overlay_layers, parse_mount
 
 
 def test_a_line_of_mountinfo() -> None:
@@ -32,3 +34,25 @@ def test_junk(line: str) -> None:
 )
 def test_the_layers_of_an_overlay(options: str, layers: list[str]) -> None:
     assert overlay_layers(options) == layers
+
+
+@pytest.mark.parametrize(
+    ("kind", "foreign"),
+    [
+        ("fuse.sshfs", True),
+        ("fuse", True),
+        ("nfs4", True),
+        ("9p", True),
+        ("ext4", False),
+        ("squashfs", False),
+        ("overlay", False),
+    ],
+)
+def test_what_the_mount_table_tells(kind: str, foreign: bool, tmp_path: Path) -> None:
+    with (tmp_path / "file").open("w") as file:
+        number = mount_id(file.fileno())
+        table = f"1 0 8:1 / / rw - ext4 d rw\n{number} 1 0:99 / /mnt rw - {kind} d rw\n"
+        (tmp_path / "mountinfo").write_text(table)
+        assert may_not_answer(file.fileno(), str(tmp_path), "/") is foreign
+        (tmp_path / "mountinfo").write_text("1 0 8:1 / / rw - ext4 d rw\n")
+        assert may_not_answer(file.fileno(), str(tmp_path), "/") is False

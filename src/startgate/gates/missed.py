@@ -7,6 +7,7 @@ the gates that are still ahead of it are armed: most are held before their progr
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import select
@@ -24,7 +25,7 @@ from startgate.gates.begin import entry_of, start_of
 from startgate.gates.command import CommandGate
 from startgate.gates.context import Context
 from startgate.gates.view import View
-from startgate.kernel import files
+from startgate.kernel import files, layers
 from startgate.listeners import lost
 from startgate.records import ExecRecord, ExecRecordSource, Sighting, Sightings
 from startgate.runtimes import oci, sighted
@@ -35,7 +36,7 @@ log = logging.getLogger(__name__)
 
 _PATIENCE = 2.0
 _POLL = 0.02
-_STATE_LIMIT = 5.0
+_STATE_LIMIT = 20.0
 _GATE_LIMIT = 0.3
 
 ONLY_BELOW = "STARTGATE_SIGHTINGS"
@@ -120,9 +121,11 @@ class Missed:
         path = os.fsdecode(seen.path)
         try:
             fd = self._open(seen)
-        except OSError:  # it has ended, or executes something else by now
-            if (found := wanted(path)) and seen.record.namespaces.get("mnt") == self._own:
-                self._binaries.add(os.path.join("/", path))
+        except OSError as error:
+            found = wanted(path)
+            ours = seen.record.namespaces.get("mnt") == self._own
+            if found and ours and error.errno == errno.ENOENT and path.startswith("/"):
+                self._binaries.add(path)
             return path, found
         try:
             path = _path(fd) or path
@@ -136,13 +139,23 @@ class Missed:
             os.close(fd)
 
     def _open(self, seen: Sighting) -> int:
-        """Open (O_PATH) what was executed. Raises OSError: it is gone, or executes something else by now."""
-        fd = os.open(f"{self._context.proc.root}/{seen.record.tgid}/exe", os.O_PATH | os.O_CLOEXEC)
-        # The kernel's number of an overlay's file may differ from the one that stat(2) tells.
-        if os.fstat(fd).st_ino == seen.inode or files.type_of(fd) == files.OVERLAY:
-            return fd
-        os.close(fd)
-        raise FileNotFoundError(f"process {seen.record.tgid} executes something else by now")
+        """Open (O_PATH) what was executed.
+
+        Raises OSError: ENOENT where the process is gone, or executes something else by now; EXDEV
+        where its file system may not answer: then it can't be watched.
+        """
+        process, host = f"{self._context.proc.root}/{seen.record.tgid}", self._context.proc.host
+        fd = os.open(f"{process}/exe", os.O_PATH | os.O_CLOEXEC)
+        try:
+            if layers.may_not_answer(fd, process, host):
+                raise OSError(errno.EXDEV, "on a network or FUSE file system")
+            # The kernel's number of an overlay's file may differ from the one that stat(2) tells.
+            if os.fstat(fd).st_ino != seen.inode and files.type_of(fd) != files.OVERLAY:
+                raise OSError(errno.ENOENT, "it executes something else by now")
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
 
     def _adopt(self, seen: Sighting, path: str, *, named: bool) -> None:
         record, call = seen.record, None
@@ -194,7 +207,7 @@ class Missed:
         return False
 
     def _tell(self, call: Invocation, path: str, record: ExecRecord) -> None:
-        reason = f"{printable(path)} was not watched yet when it was executed: this start was not held"
+        reason = f"{printable(path)} was not watched when it was executed: this start was not held"
         self._gate.missed(call, path, record, Reason(reason))
 
 

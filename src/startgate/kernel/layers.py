@@ -13,6 +13,9 @@ from typing import NamedTuple
 
 from startgate.kernel import files
 
+_FOREIGN_KINDS = ("fuse", "virtiofs", "nfs", "cifs", "smb", "9p", "ceph", "afs", "coda")
+"""What /proc/PID/mountinfo calls the file systems of files.FOREIGN; ``nfs4``, ``fuse.sshfs``, too."""
+
 
 class Mount(NamedTuple):
     """One line of /proc/PID/mountinfo."""
@@ -43,6 +46,19 @@ def is_remote(fd: int, process: str, host: str) -> bool:
     if mount is None or (root and root.device == mount.device):
         return False
     return not are_local(mount, host)
+
+
+def may_not_answer(fd: int, process: str, host: str) -> bool:
+    """As `is_remote`, but by the mount table alone: neither the file nor its file system is asked.
+
+    An overlay's layers are not looked at; a mount that is in no table, as a runtime's clone of itself,
+    is taken for a local one.
+    """
+    mount = find_mount(f"{process}/mountinfo", id=mount_id(fd))
+    if mount is None or not mount.kind.startswith(_FOREIGN_KINDS):
+        return False
+    root = find_mount("/proc/self/mountinfo", point=host)
+    return root is None or root.device != mount.device
 
 
 def are_local(mount: Mount, host: str) -> bool:
