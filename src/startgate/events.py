@@ -39,6 +39,8 @@ NamespaceKind = Annotated[
     str, Meta(extra={"words": ("mnt", "net", "pid", "ipc", "uts", "user", "cgroup", "time")})
 ]
 CapabilityName = Annotated[str, Meta(extra={"words": CAPABILITIES})]
+RealPath = Annotated[str, Meta(extra={"path": True})]
+"""Absolute, without links, ``..`` and needless slashes."""
 ContainerType = Annotated[str, Meta(extra={"words": ("sandbox", "container")})]
 
 
@@ -76,7 +78,7 @@ class Mount(msgspec.Struct, frozen=True):
     destination: str
     type: str
     options: tuple[str, ...] = ()
-    resolved: str | None = None
+    resolved: RealPath | None = None
     read_only: bool = False
 
 

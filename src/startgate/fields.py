@@ -39,6 +39,8 @@ class Field(NamedTuple):
     """What `events.py` says of when it is known."""
     words: tuple[str, ...] = ()
     """All the texts that it can hold; none: any."""
+    path: bool = False
+    """Is it an absolute path in its shortest form?"""
 
 
 @cache
@@ -104,7 +106,7 @@ def _field(name: str, described: inspect.Type) -> Field | None:
 
 def _annotated(field: Field, described: inspect.Metadata) -> Field:
     said = described.extra or {}
-    return field._replace(known=said.get("known", field.known), words=said.get("words", field.words))
+    return field._replace(**{name: said[name] for name in ("known", "words", "path") if name in said})
 
 
 def _but_for_null(types: Sequence[inspect.Type]) -> inspect.Type | None:

@@ -72,7 +72,9 @@ def test_check_warns_of_what_never_matches(tmp_path: Path) -> None:
     )
     result = run("policy", "check", str(path))
     assert result.exit_code == 0
-    assert f"warning: {path}:3:9: rule r can never match: container.capabilities is never" in result.stderr
+    assert (
+        f"warning: {path}:3:9: rule r: it can never match: container.capabilities is never" in result.stderr
+    )
 
 
 def test_check_tells_where_it_is_wrong(tmp_path: Path) -> None:

@@ -26,8 +26,8 @@ def check(file: str) -> None:
 
     compiled = rules.load([file]).rules
     for rule in compiled:
-        if rule.never:
-            sys.stderr.write(one_line(f"warning: {rule.never}") + "\n")
+        if rule.warning:
+            sys.stderr.write(one_line(f"warning: {rule.warning}") + "\n")
         sys.stdout.write(f"{rule.name}: {rule.action} at {', '.join(rule.on)}\n")
     sys.stdout.write(f"{file}: {len(compiled)} rules\n")
 

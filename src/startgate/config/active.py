@@ -109,8 +109,8 @@ class Active:
         given = settings.load(self._path, reader) if self._path else settings.Settings()
         policy = rules.load([*self._policy, *given.policy], reader)
         for rule in policy.rules:
-            if rule.never:
-                log.warning("%s", rule.never)
+            if rule.warning:
+                log.warning("%s", rule.warning)
         hooks = Hooks([*self._hooks, *given.hook], missing=missing)
         registered = [*policy.registrations(), *hooks.registrations()]
         if self._watcher:

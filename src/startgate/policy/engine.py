@@ -88,9 +88,9 @@ class Expression:
         self._programs = {_NOTHING: _program(*self._source, _NOTHING)}
         self._try(_environments().evaluated.Activation({}))  # it is planned once, at its first use
 
-    def why_never(self, on: Collection[str]) -> str | None:
-        """Return why it is true of no event of these types; None: it may well be."""
-        return never.why_never(self.tree.root, on)
+    def warning(self, on: Collection[str]) -> str | None:
+        """Return why it is true of no event of these types, or of all; None: it depends."""
+        return never.warning(self.tree.root, on)
 
     def check_cost(self, event: Event) -> None:
         """Raises EvaluationError: the event is so large that evaluating would keep all others waiting."""

@@ -1,13 +1,14 @@
-"""Rules that can never match, found when they are read: `"SYS_ADMIN" in container.capabilities`.
+"""Rules that never match, or always, found when they are read: `"SYS_ADMIN" in container.capabilities`.
 
 A rule's match is taken apart into its conditions. What a condition can be is known where a field
 holds one of a few words, or where the rule is asked. Then all ways in which the conditions
-can be true and false are tried. Only what certainly never matches is said to.
+can be true and false are tried. Only what is certain is said.
 """
 
 from __future__ import annotations
 
 import itertools
+import posixpath
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -54,14 +55,19 @@ class _Match:
     reasons: list[str] = field(default_factory=list)
 
 
-def why_never(root: Node, on: Collection[str]) -> str | None:
-    """Return why the expression is true of no event of the types `on`; None: it may well be."""
+def warning(root: Node, on: Collection[str]) -> str | None:
+    """Return why the expression is true of no event of the types `on`, or of all; None: it depends."""
     match = _Match(on)
     formula = _formula(root, match, {})
     if len(match.conditions) > _MOST:
         return None
-    if any(map(formula, _ways(match.conditions))):
-        return None
+    values = {formula(way) for way in _ways(match.conditions)}
+    if False not in values and constant(root) is None:
+        return "it always matches, whatever the container is"
+    return None if True in values else f"it can never match: {_why(match)}"
+
+
+def _why(match: _Match) -> str:
     alone = "it is always false" if not match.conditions else "its conditions exclude each other"
     return match.reasons[0] if match.reasons else alone
 
@@ -133,7 +139,10 @@ def _is(node: Node, texts: tuple[object, ...], match: _Match, local: Locals) -> 
     if (value := constant(node)) is not None:
         return _always(value in texts)
     words = _words(node, match, local)
+    found = _field(node, local)
     possible = [text for text in texts if not words or text in words]
+    if found and found.path:
+        possible = [text for text in possible if text == "" or _is_path(text)]
     if texts and not possible:
         match.reasons.append(_never_is(node, repr(texts[0]), words))
     parts = [_condition(match, node, text) for text in possible]
@@ -143,6 +152,8 @@ def _is(node: Node, texts: tuple[object, ...], match: _Match, local: Locals) -> 
 def _test(node: Node, match: _Match, local: Locals) -> Formula | None:
     tested, function, part = node.call_expr.target, node.call_expr.function, constant(node.call_expr.args[-1])
     words = _words(tested, match, local)
+    if (found := _field(tested, local)) and found.path and function == "startsWith":
+        words = () if str(part)[:1] in ("/", "") else ("/",)
     if not words or not isinstance(part, str) or any(_TESTS[function](word, part) for word in words):
         return None
     match.reasons.append(f"{function}({part!r}): {_never_is(tested, 'so', words)}")
@@ -155,6 +166,10 @@ _COMPARISONS: dict[str, Callable[[Node, _Match, Mapping[str, Field | None]], For
     "@in": _in,
     **dict.fromkeys(_TESTS, _test),
 }
+
+
+def _is_path(text: object) -> bool:
+    return isinstance(text, str) and text.startswith("/") and posixpath.normpath(text) == text
 
 
 def _presence(node: Node, match: _Match) -> Formula:
@@ -245,6 +260,15 @@ def _within(node: Node, local: Locals) -> Field | None:
 
 
 def _never_is(node: Node, text: str, words: Collection[str]) -> str:
-    told = ", ".join(itertools.islice(filter(None, words), 8))
+    told = ", ".join(itertools.islice(filter(None, words), 8)) or "an absolute path in its shortest form"
     more = ", ..." if len(words) > 8 else ""
-    return f"{'.'.join(path(node)) or 'what it compares'} is never {text}: it may be {told}{more}"
+    return f"{_name(node)} is never {text}: it may be {told}{more}"
+
+
+def _name(node: Node) -> str:
+    """Return `container.image`, or `m.resolved` where m is a loop's variable."""
+    fields: list[str] = []
+    while node.HasField("select_expr"):
+        fields.append(node.select_expr.field)
+        node = node.select_expr.operand
+    return ".".join([node.ident_expr.name.rpartition(".")[2], *reversed(fields)]).strip(".") or "it"

@@ -133,7 +133,7 @@ def _rule(place: _Place, values: dict[str, Any]) -> Rule:
         deny_on_error=(table.on_error or _on_error(table)) == "deny",
         fail_closed=table.fail_closed,
         patch=_patch(place, table),
-        never=_never(place, table, match, on),
+        warning=_warning(place, table, match, on),
     )
 
 
@@ -147,9 +147,9 @@ def _check(place: _Place, table: RuleTable) -> None:
         raise place.error("fail_closed", f"a rule that can only {table.action} has nothing to close")
 
 
-def _never(place: _Place, table: RuleTable, match: Expression, on: Sequence[str]) -> str | None:
-    why = match.why_never(on)
-    return why and str(place.error("match", f"rule {table.name} can never match: {why}"))
+def _warning(place: _Place, table: RuleTable, match: Expression, on: Sequence[str]) -> str | None:
+    why = match.warning(on)
+    return why and str(place.error("match", f"rule {table.name}: {why}"))
 
 
 def _patch(place: _Place, table: RuleTable) -> Patch | None:

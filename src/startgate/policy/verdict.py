@@ -66,8 +66,8 @@ class Rule:
     deny_on_error: bool
     fail_closed: bool
     patch: Patch | None
-    never: str | None = None
-    """Why it can never match, with its place; None: it may well."""
+    warning: str | None = None
+    """Why it never matches, or always, with its place."""
     exceptions: tuple[Exemption, ...] = ()
 
     @property
