@@ -19,7 +19,7 @@ from startgate.config import settings, tomlfile
 from startgate.errors import BundleError, NotReadable, UsageError
 from startgate.events import Container, Event, Process, timestamp
 from startgate.foreign import SIZE, TEXT, UNDECODABLE
-from startgate.gates import view
+from startgate.gates import program
 from startgate.kernel import cgroups, fanotify, layers
 from startgate.kernel.capabilities import capability_names
 from startgate.kernel.process import Proc
@@ -107,9 +107,8 @@ def config(data: bytes) -> None:
     container = describe.container_of(Container(id="c", bundle="/b"), decoded, everything)
     assert container == describe.container_of(container, decoded, everything)
     check_event(known(container, data))
-    for path in view._candidates(decoded.process or oci.OciProcess()):
+    for path in program.candidates(decoded.process or oci.OciProcess()):
         assert path.startswith("/")
-        oci.bind_source(path, decoded)
 
 
 @target

@@ -223,35 +223,6 @@ def bind(destination: str, source: str, *options: str) -> dict[str, Any]:
     return {"destination": destination, "source": source, "type": "bind", "options": ["ro", *options]}
 
 
-@pytest.mark.parametrize(
-    ("mounts", "path", "source"),
-    [
-        ([bind("/x", "/host/x")], "/x", "/host/x"),
-        ([bind("/x", "/host/x")], "/x/y/z", "/host/x/y/z"),
-        ([bind("/x/", "/host/x/")], "/x/y", "/host/x/y"),
-        ([bind("x", "/host/x")], "/x/y", "/host/x/y"),
-        ([bind("/a/../x", "/host/x")], "/x/y", "/host/x/y"),
-        ([bind("/", "/host")], "/x/y", "/host/x/y"),
-        ([bind("/x", "relative")], "/x/y", "relative/y"),
-        ([bind("/x", "/host/x")], "/xy", None),
-        ([bind("/x", "/host/x")], "/", None),
-        ([bind("/x/y", "/host/y")], "/x", None),
-        ([], "/x", None),
-        (None, "/x", None),
-        ([bind("/x", "/1"), bind("/x", "/2")], "/x/y", "/2/y"),
-        ([bind("/x/y", "/1"), bind("/x", "/2")], "/x/y/z", "/2/y/z"),
-        ([bind("/x", "/1"), bind("/x/y", "/2")], "/x/y/z", "/2/z"),
-        ([bind("/x", "/1"), {"destination": "/x", "type": "tmpfs"}], "/x/y", None),
-        ([{"destination": "/x", "type": "tmpfs"}, bind("/x/y", "/1")], "/x/y", "/1"),
-        ([{"destination": "/x", "source": "/h", "options": ["rbind"]}], "/x/y", "/h/y"),
-        ([{"destination": "/x", "source": "/h", "type": "none", "options": ["bind"]}], "/x/y", "/h/y"),
-        ([{"destination": "/x", "source": "/h", "options": ["ro"]}], "/x/y", None),
-    ],
-)
-def test_what_a_bind_mount_puts_at_a_path(mounts: Any, path: str, source: str | None) -> None:
-    assert oci.bind_source(path, config(mounts=mounts)) == source
-
-
 # exec's process file
 
 
@@ -413,7 +384,6 @@ def check(data: bytes) -> None:
         return
     container = container_of(Container(id="c", bundle="/b"), decoded, ALL)
     assert json.loads(Event(type="creating", gate="command", container=container).to_json())
-    oci.bind_source("/sbin/docker-init", decoded)
 
 
 def test_a_large_one_is_decoded_in_parts() -> None:

@@ -222,7 +222,9 @@ def test_a_directory_that_is_none(view: View, caller: Path, path: str) -> None:
 
 
 def opened(view: View, document: Config) -> tuple[int, int]:
-    fd = view.open_program("/srv/bundle", document)
+    fd, *others = view.open_programs("/srv/bundle", document)
+    for other in others:
+        os.close(other)
     try:
         return inode_of(f"/proc/self/fd/{fd}")
     finally:

@@ -13,7 +13,7 @@ from startgate import running
 from startgate.errors import BundleError, NotReadable
 from startgate.events import Container, Event, Gate, Reason
 from startgate.exits import Watch
-from startgate.gates import failure, inits, view
+from startgate.gates import failure, inits, program
 from startgate.gates.context import Context, event
 from startgate.gates.ends import Ends
 from startgate.hold import Hold
@@ -238,7 +238,7 @@ class Created:
         try:
             if entry.config is None:
                 raise BundleError("its program is not known")
-            fd = view.open_program_of(self._context.proc, pid, entry.config)
+            fd = program.open_of_init(self._context.proc, pid, entry.config)
             try:
                 self._context.programs.add(entry, fd)
             finally:

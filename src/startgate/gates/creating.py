@@ -183,11 +183,11 @@ class Creating:
         if entry.invocation.command is Command.RESTORE or not config:
             return False  # a restored process executes nothing
         try:
-            fd = view.open_program(bundle, config)
-            try:
-                self._context.programs.add(entry, fd)
-            finally:
-                os.close(fd)
+            for fd in view.open_programs(bundle, config):
+                try:
+                    self._context.programs.add(entry, fd)
+                finally:
+                    os.close(fd)
         except (OSError, BundleError) as error:
             self._warn(entry, "its first exec is not held", error)
             return False

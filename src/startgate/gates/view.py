@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from startgate.errors import BundleError, NotReadable
+from startgate.gates.program import Programs
 from startgate.kernel import files, layers, pipe
 from startgate.kernel.process import Proc
 from startgate.kernel.trusted import TrustedFiles
@@ -19,8 +20,6 @@ from startgate.runtimes import oci
 
 _SELF = "/proc/self"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
-_DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
 # Decoding 16 MiB takes 150 MB: large ones take turns, so that many at once cost no more than one.
 _TURN_WAIT = 1.0
 _turn = threading.Semaphore()
@@ -228,26 +227,24 @@ class View:
             raise
         return fd
 
-    def open_program(self, bundle: str, config: oci.Config) -> int:
-        """Open (O_PATH) what the container executes first. Raises OSError or BundleError."""
+    def open_programs(self, bundle: str, config: oci.Config) -> list[int]:
+        """Open (O_PATH) the files of which the container executes one first. Raises OSError or BundleError.
+
+        None is on a file system that may not answer: who executes it would be held there.
+        """
         process = config.process
         if not process or not process.args:
             raise BundleError("no process.args")
-        rootfs = files.open_in_root(self.root, oci.rootfs_path(bundle, config), os.O_PATH | os.O_DIRECTORY)
-        try:
-            for candidate in _candidates(process):
-                fd = self._open_executable(rootfs, candidate, bundle, config)
-                if fd is not None:
-                    return fd
-        finally:
-            os.close(rootfs)
-        raise BundleError(f"{process.args[0]!r} is not found in the root file system")
-
-    def _open_executable(self, rootfs: int, path: str, bundle: str, config: oci.Config) -> int | None:
-        root, inside = rootfs, path
-        if source := oci.bind_source(path, config):
-            root, inside = self.root, posixpath.join(bundle, source)
-        return _open_program(root, inside, self._process, self._proc.host)
+        found = []
+        with Programs(self._walk, bundle, config) as programs:
+            for fd in programs.find():
+                if layers.is_remote(fd, self._process, self._proc.host):
+                    os.close(fd)
+                else:
+                    found.append(fd)
+        if not found:
+            raise BundleError(f"{process.args[0]!r} is not found in the root file system")
+        return found
 
     def close(self) -> None:
         """Close the fds: an open one keeps the caller's root busy."""
@@ -282,43 +279,3 @@ def _inode_of_namespace(fd: int) -> int | None:
     finally:
         os.close(fd)
     return status.st_ino if status.st_dev == os.stat("/proc/self/ns/mnt").st_dev else None
-
-
-def _open_program(root: int, path: str, process: str, host: str) -> int | None:
-    """Open (O_PATH) what may be executed and marked; None for anything else."""
-    try:
-        fd = files.open_in_root(root, path, os.O_PATH)
-    except OSError:
-        return None
-    try:
-        if files.is_program(fd) and not layers.is_remote(fd, process, host):
-            return fd
-    except OSError:  # the process is gone
-        pass
-    os.close(fd)
-    return None
-
-
-def open_program_of(proc: Proc, pid: int, config: oci.Config) -> int:
-    """Open (O_PATH) what a created container will execute, as its own init sees it.
-
-    Raises OSError, or BundleError when it is not found.
-    """
-    process = f"{proc.root}/{pid}"
-    root = os.open(f"{process}/root", os.O_PATH | os.O_CLOEXEC)
-    try:
-        for candidate in _candidates(config.process or oci.OciProcess()):
-            if (fd := _open_program(root, candidate, process, proc.host)) is not None:
-                return fd
-    finally:
-        os.close(root)
-    raise BundleError("its program is not found")
-
-
-def _candidates(process: oci.OciProcess) -> list[str]:
-    """Return the absolute paths, in the container, that execvp(3) would try."""
-    name = (process.args or ("",))[0]
-    if "/" in name:
-        return [posixpath.normpath(posixpath.join("/", process.cwd, name))]
-    given = next((e[5:] for e in reversed(process.env or ()) if e.startswith("PATH=")), _DEFAULT_PATH)
-    return [posixpath.join("/", process.cwd, part, name) for part in given.split(":")]

@@ -56,7 +56,7 @@ class Walk:
         fd = self._open(path)
         try:  # what is cached was taken without asking, but whoever has the fd will ask
             if not files.is_on_block_device(fd):
-                self._expect_answer(fd, path)
+                self.expect_answer(fd, path)
         except BaseException:
             os.close(fd)
             raise
@@ -112,12 +112,12 @@ class Walk:
                 found = os.open(name, _STEP, dir_fd=at)
                 at, above = found, at
                 try:
-                    mount = self._expect_answer(at, path)
+                    mount = self.expect_answer(at, path)
                     if stat.S_ISLNK(os.fstat(at).st_mode):
                         if (links := links + 1) > _LINKS:
                             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
                         at = self._follow(above, name, at, todo, self._kind(mount))
-                        mount = self._expect_answer(at, path)
+                        mount = self.expect_answer(at, path)
                 finally:
                     os.close(above)
         except BaseException:
@@ -162,7 +162,7 @@ class Walk:
                 continue
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "/proc/self")
 
-    def _expect_answer(self, fd: int, path: str) -> int:
+    def expect_answer(self, fd: int, path: str) -> int:
         """Return the mount of an fd. Raises OSError (EXDEV) where what is on it may never answer."""
         mount = mount_id(fd)
         if mount == self._known:
@@ -183,6 +183,10 @@ class Walk:
         if root and root.device == found.device:
             return True  # be it what it may: all depends on it anyway
         return found.kind == "overlay" and layers.are_local(found, self._host)
+
+    def kind_of(self, fd: int) -> str:
+        """Return the kind of file system that an fd is on, as /proc/PID/mountinfo names it."""
+        return self._kind(mount_id(fd))
 
     def _kind(self, mount: int) -> str:
         found = self._find(mount)

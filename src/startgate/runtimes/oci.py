@@ -249,20 +249,6 @@ def rootfs_path(bundle: str, config: Config) -> str:
     return posixpath.normpath(posixpath.join(bundle, path))
 
 
-def bind_source(path: str, config: Config) -> str | None:
-    """Return the host's path of what a bind mount puts at `path` in the container.
-
-    Relative to the bundle; None where no bind mount covers `path`. The last mount wins.
-    """
-    for mount in reversed(config.mounts or ()):
-        at = posixpath.normpath(posixpath.join("/", mount.destination))
-        if path != at and not path.startswith(at.rstrip("/") + "/"):
-            continue
-        inside = path[len(at) :].lstrip("/")
-        return posixpath.join(mount.source or "", inside).rstrip("/") if is_bind(mount) else None
-    return None
-
-
 _NAMESPACES = {"network": "net", "mount": "mnt"}
 """Kinds that the runtime-spec calls otherwise than /proc/PID/ns."""
 
