@@ -231,6 +231,12 @@ def test_ctr_whose_user_writes_the_annotations_of_a_pod() -> None:
     assert told.unknown == (*ALL_OF_IMAGE, "labels")
 
 
+def test_a_pod_that_nothing_tells() -> None:
+    container = Container(id=ID, bundle=f"{TASKS}/k8s.io/{ID}")
+    told = found(container, "/run/containerd/runc/k8s.io")
+    assert (told.kubernetes, told.unknown) == (None, (*ALL_OF_IMAGE, "labels", "kubernetes"))
+
+
 def test_containerd_whose_runtime_has_a_state_directory_of_its_own() -> None:
     container = Container(id="web", bundle=f"{TASKS}/default/web", rootfs=f"{TASKS}/default/web/rootfs")
     assert found(container, "/run/special").engine == "containerd"
@@ -363,7 +369,7 @@ def test_cri_o_with_little() -> None:
     assert told.unknown == ("image_id", "labels")
     conmon = ("conmon", "-c", ID, "--exit-dir", "/var/run/crio/exits")
     told = found(podman_container(annotations={}), "/run/runc", None, *conmon)
-    assert (told.engine, told.unknown) == ("cri-o", ("name", *ALL_OF_IMAGE, "labels"))
+    assert (told.engine, told.unknown) == ("cri-o", ("name", *ALL_OF_IMAGE, "labels", "kubernetes"))
 
 
 # None, or junk

@@ -74,7 +74,11 @@ def _complete(container: Container, known: Known) -> Container:
         kubernetes=known.kubernetes and _clipped(known.kubernetes, fitting),
         hostname=container.hostname or (known.hostname and printable(known.hostname)),
         truncated=container.truncated + fitting.cut,
-        unknown=(*unknown, *(("labels",) if known.labels is None else ())),
+        unknown=(
+            *unknown,
+            *(("labels",) if known.labels is None else ()),
+            *(("kubernetes",) if known.pod_is_unknown else ()),
+        ),
     )
 
 

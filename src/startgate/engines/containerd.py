@@ -20,6 +20,8 @@ from startgate.events import Kubernetes
 
 _CRI = "io.kubernetes.cri."
 _CRI_NAMESPACE = "k8s.io"
+_KIND = "io.cri-containerd.kind"
+"""A label by the CRI plugin."""
 _RUNTIME_ROOT = "/containerd/runc/"  # /run/containerd/runc/NAMESPACE
 
 
@@ -33,29 +35,26 @@ def describe(facts: Facts) -> Known | None:
     found = stored(facts)
     if found and found.cri:
         return _of_cri(facts, found, found.cri)
-    if found is None and namespace == _CRI_NAMESPACE and f"{_CRI}container-type" in _notes(facts):
+    if found is not None:
+        name, of_pod = found.labels.get("nerdctl/name", facts.container.id), _KIND in found.labels
+        return Known("containerd", name, *_of_client(found), pod_is_unknown=of_pod)
+    if namespace == _CRI_NAMESPACE and f"{_CRI}container-type" in _notes(facts):
         return _of_annotations(facts)
-    return _of_client(facts, found)
+    return Known("containerd", facts.container.id, pod_is_unknown=namespace == _CRI_NAMESPACE)
 
 
 def _notes(facts: Facts) -> Mapping[str, str]:
     return facts.container.annotations
 
 
-def _of_client(facts: Facts, found: Stored | None) -> Known:
-    """Of ctr, nerdctl, or another client of containerd."""
-    if found is None:
-        return Known("containerd", facts.container.id)
-    name = found.labels.get("nerdctl/name", facts.container.id)
-    return Known("containerd", name, _client_image(found), found.labels)
-
-
-def _client_image(found: Stored) -> Image:
+def _of_client(found: Stored) -> tuple[Image, Mapping[str, str]]:
+    """Return image and labels of ctr's, nerdctl's, or another client's container."""
     if not found.image:
-        return NO_IMAGE  # `ctr run --rootfs`
+        return NO_IMAGE, found.labels  # `ctr run --rootfs`
     full = reference.full(found.image)
     # A short name is none in Docker's sense.
-    return Image(found.image, full if full == found.image else "", found.image_id, found.image_digest)
+    named = full if full == found.image else ""
+    return Image(found.image, named, found.image_id, found.image_digest), found.labels
 
 
 def _of_cri(facts: Facts, found: Stored, own: Cri) -> Known:
@@ -63,8 +62,8 @@ def _of_cri(facts: Facts, found: Stored, own: Cri) -> Known:
     kubernetes = _pod(facts, own, pod)
     labels = (pod.config.labels or {}) | dict(found.labels) if pod else None
     hostname = _hostname(facts, kubernetes.sandbox_id)
-    image = _cri_image(facts, found, own)
-    return Known("containerd", own.config.metadata.name, image, labels, kubernetes, hostname)
+    image, name = _cri_image(facts, found, own), own.config.metadata.name
+    return Known("containerd", name, image, labels, kubernetes, hostname, pod_is_unknown=pod is None)
 
 
 def _pod(facts: Facts, own: Cri, pod: Cri | None) -> Kubernetes:

@@ -41,7 +41,7 @@ def describe(facts: Facts) -> Known | None:
     notes = facts.container.annotations
     kind = notes.get(f"{_CRIO}ContainerType")
     if kind is None:
-        return Known("cri-o") if _by_conmon(facts) else None
+        return Known("cri-o", pod_is_unknown=True) if _by_conmon(facts) else None
     sandbox = _of_sandbox(facts, kind)
     pod = _pod(notes, kind, sandbox or {})
     name = pod.container or pod.pod or notes.get(f"{_CRIO}Name")

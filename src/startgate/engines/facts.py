@@ -112,9 +112,11 @@ class Known:
     image: Image = UNKNOWN_IMAGE
     labels: Mapping[str, str] | None = None
     kubernetes: Kubernetes | None = None
-    """None: it is of no pod."""
+    """None: it is of no pod, unless `pod_is_unknown`."""
     hostname: str | None = None
     """Where config.json has none: a pod's container has its sandbox's."""
+    pod_is_unknown: bool = False
+    """It is of a pod, or may be, and what was found does not tell which."""
 
 
 def option(words: list[str], name: str) -> str | None:
