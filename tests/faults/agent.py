@@ -36,12 +36,47 @@ def pace() -> float:
     return min(6.0, max(2.0, 8 * (time.monotonic() - began) / 3))
 
 
-class Agent:
+class Teller:
+    """Whoever tells events, as JSON lines of its output."""
+
+    hang_limit: float
+    process: subprocess.Popen[bytes]
+
+    def __init__(self) -> None:
+        self.events: list[dict[str, Any]] = []
+
+    def collect(self) -> None:
+        """Take events until its end."""
+        assert self.process.stdout
+        for line in self.process.stdout:
+            self.events.append(json.loads(line))
+
+    @property
+    def delay_limit(self) -> float:
+        """Seconds: what no start is ever delayed by, whatever happens to whom."""
+        return self.hang_limit + 1
+
+    def of(self, container: str) -> list[dict[str, Any]]:
+        """Return the events of one container."""
+        return [e for e in list(self.events) if (e["container"] or {}).get("id") == container]
+
+    def types(self, container: str) -> list[str]:
+        """Return the types of a container's events."""
+        return [event["type"] for event in self.of(container)]
+
+    @property
+    def lost(self) -> list[str]:
+        """What its `lost` events say."""
+        return [event["reason"]["message"] for event in list(self.events) if event["type"] == "lost"]
+
+
+class Agent(Teller):
     """The daemon's process, the guard, with its children; its events."""
 
     def __init__(
         self, *options: str, env: Mapping[str, str] | None = None, limits: tuple[str, ...] = ()
     ) -> None:
+        super().__init__()
         # It dies with us, whatever happens: a stopped worker must never hold anybody for good.
         # Niceness as in the systemd unit: a start is held by it, and waits for no one else.
         command = ["nice", "-n", "-10", "setpriv", "--pdeathsig", "KILL", *limits, *STARTGATE, "daemon"]
@@ -53,19 +88,13 @@ class Agent:
             stderr=subprocess.PIPE,
             env=os.environ | dict(env or {}),
         )
-        self.events: list[dict[str, Any]] = []
         self.log: list[str] = []
         self._threads = [
-            threading.Thread(target=self._collect, daemon=True),
+            threading.Thread(target=self.collect, daemon=True),
             threading.Thread(target=self._listen, daemon=True),
         ]
         for thread in self._threads:
             thread.start()
-
-    def _collect(self) -> None:
-        assert self.process.stdout
-        for line in self.process.stdout:
-            self.events.append(json.loads(line))
 
     def _listen(self) -> None:
         assert self.process.stderr
@@ -87,6 +116,11 @@ class Agent:
         return child_of(self.process.pid, "worker")
 
     @property
+    def guard(self) -> int:
+        """The pid of the guard."""
+        return self.process.pid
+
+    @property
     def door(self) -> int:
         """The pid of the door."""
         return child_of(self.process.pid, "door")
@@ -96,11 +130,6 @@ class Agent:
         """The pid of the yard."""
         return child_of(self.process.pid, "yard")
 
-    @property
-    def delay_limit(self) -> float:
-        """Seconds: what no start is ever delayed by, whatever happens to whom."""
-        return self.hang_limit + 1
-
     def signal_worker(self, number: signal.Signals) -> None:
         """Send the worker a signal, if there is one."""
         if worker := self.worker:
@@ -108,19 +137,6 @@ class Agent:
                 os.kill(worker, number)
             except ProcessLookupError:
                 return
-
-    def of(self, container: str) -> list[dict[str, Any]]:
-        """Return the events of one container."""
-        return [e for e in list(self.events) if (e["container"] or {}).get("id") == container]
-
-    def types(self, container: str) -> list[str]:
-        """Return the types of a container's events."""
-        return [event["type"] for event in self.of(container)]
-
-    @property
-    def lost(self) -> list[str]:
-        """What its `lost` events say."""
-        return [event["reason"]["message"] for event in list(self.events) if event["type"] == "lost"]
 
     def stop(self) -> int:
         """End it as an init system does; return its exit status."""
@@ -148,7 +164,8 @@ def child_of(guard: int, kind: str) -> int:
         children = Path(f"/proc/{guard}/task/{guard}/children").read_text().split()
     except OSError:
         return 0
-    return next((int(pid) for pid in children if _kind(pid, guard) == kind), 0)
+    newest = reversed(children)  # one that was killed, and can't die, may still be there
+    return next((int(pid) for pid in newest if _kind(pid, guard) == kind), 0)
 
 
 def _kind(pid: str, guard: int) -> str:

@@ -11,7 +11,7 @@ import pytest
 
 from startgate.testing import make_bundle
 from tests.faults import arena
-from tests.faults.agent import Agent
+from tests.faults.agent import Teller
 from tests.faults.load import Load
 from tests.faults.probe import Probe
 from tests.kernel.conftest import _kernel, runc  # noqa: F401
@@ -44,7 +44,7 @@ def tell(record_property: Callable[[str, object], None], capsys: pytest.CaptureF
     def keep(
         fault: str,
         load: Load,
-        agent: Agent,
+        agent: Teller,
         *,
         missed: int | None = None,
         note: str = "",

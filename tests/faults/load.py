@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.faults.agent import Agent
+from tests.faults.agent import Teller
 from tests.kernel.support import PATIENCE, Runtime, eventually, read_as_an_engine
 
 AT_ONCE = 4
@@ -33,7 +33,7 @@ class Load:
     usual: float = 0.0
     """What the slowest of some undisturbed starts took."""
 
-    def warm_up(self, agent: Agent, starts: int = 8) -> None:
+    def warm_up(self, agent: Teller, starts: int = 8) -> None:
         """Start some containers before any fault, to know what is usual."""
         self.start(starts, "usual")
         self.usual = statistics.median(self.took.values())
@@ -85,17 +85,17 @@ class Load:
         assert read_as_an_engine(pid_file)
         self.runtime("start", container)
 
-    def wait_told(self, agent: Agent, timeout: float = PATIENCE) -> list[str]:
+    def wait_told(self, agent: Teller, timeout: float = PATIENCE) -> list[str]:
         """Wait until the end of each container is told; return those of which it is not."""
         eventually(lambda: not self.untold(agent), timeout)
         return self.untold(agent)
 
-    def untold(self, agent: Agent) -> list[str]:
+    def untold(self, agent: Teller) -> list[str]:
         """Return the containers of which not everything is told."""
         wanted = {"creating", "created", "stopped"}
         return [c for c in self.took if c not in self.failed and not wanted <= set(agent.types(c))]
 
-    def held(self, agent: Agent) -> list[str]:
+    def held(self, agent: Teller) -> list[str]:
         """Return the containers that were held before they ran."""
         gates = ("pidfile", "first-exec", "start")
         return [
@@ -110,11 +110,11 @@ class Load:
         return max(0.0, max(self.took.values()) - self.usual)
 
 
-def assert_nothing_missed(load: Load, agent: Agent) -> None:
+def assert_nothing_missed(load: Load, agent: Teller) -> None:
     assert not load.failed, load.failed
     assert not load.wait_told(agent), (
         [agent.of(c) for c in load.untold(agent)][:4],
-        agent.log,
+        getattr(agent, "log", ""),
     )
     not_held = set(load.took) - set(load.held(agent))
     assert not not_held, [(c, agent.of(c)) for c in not_held]

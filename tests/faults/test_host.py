@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from startgate.testing import make_bundle
 from tests.faults.agent import counts, pause, rss, running
 from tests.faults.conftest import SOAK, Tell
 from tests.faults.load import Load, assert_nothing_missed
@@ -219,32 +218,3 @@ def _kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
         return
-
-
-@pytest.mark.parametrize("place", ["bundle", "rootfs"])
-def test_a_file_system_that_never_answers(place: str, load: Load, tell: Tell, tmp_path: Path) -> None:
-    """A FUSE server that is silent: one container hangs in it, by itself; no other waits."""
-    fuse = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
-    bundle = make_bundle(tmp_path / "hanging", ["/bin/sh", "-c", "exit 7"])
-    target = bundle if place == "bundle" else bundle / "rootfs"
-    options = f"fd={fuse},rootmode=40000,user_id=0,group_id=0"
-    subprocess.run(["mount", "-i", "-t", "fuse", "-o", options, "none", target], check=True, pass_fds=[fuse])
-    hanging = []
-    try:
-        with running() as agent:
-            load.warm_up(agent)
-            hanging = [
-                load.runtime.popen("run", "-b", str(bundle), f"{load.prefix}-hang{i}") for i in range(6)
-            ]
-            load.start(20)
-            load.wait_told(agent)
-            tell(f"FUSE that never answers, below the {place} of 6 others", load, agent)
-            assert_nothing_missed(load, agent)
-            assert agent.starts == 1, agent.log
-            assert agent.stop() == 0
-    finally:
-        os.close(fuse)  # every wait for it ends now
-        for process in hanging:
-            process.kill()
-            process.wait(PATIENCE)
-        subprocess.run(["umount", "-l", target], check=True)

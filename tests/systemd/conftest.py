@@ -17,9 +17,9 @@ from tests.kernel.support import SLOWNESS, Runtime
 from tests.systemd import service
 
 HANG_LIMIT = max(2.0, 3 * SLOWNESS)
-"""The next worker is to be ready within 3/4 of it."""
-CONFIG = """
-hold_timeout = 20.0
+"""The next worker is to be ready within it."""
+CONFIG = f"""
+hold_timeout = {2 * HANG_LIMIT}
 policy = ["rules.toml"]
 
 [[hook]]

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.faults.agent import child_of
 from tests.kernel.support import PATIENCE, eventually
 
 NAME = "startgate.service"
@@ -40,23 +41,18 @@ def told(what: str) -> str:
     return systemctl("show", "--value", "-p", what, NAME)
 
 
-def supervisor() -> int:
+def guard() -> int:
     """Return the pid of the unit's main process."""
     return int(told("MainPID"))
 
 
 def worker() -> int:
-    """Return the pid of the supervisor's child; 0 where there is none."""
-    main = supervisor()
-    try:
-        children = Path(f"/proc/{main}/task/{main}/children").read_text().split()
-    except OSError:
-        return 0
-    return int(children[0]) if children else 0
+    """Return the pid of the guard's worker; 0 where there is none."""
+    return child_of(guard(), "worker")
 
 
 def wait_for_another(find: Callable[[], int], before: int) -> None:
-    """Wait until another `worker` or `supervisor` than `before` is there, and holds."""
+    """Wait until another `worker` or `guard` than `before` is there, and holds."""
 
     def there() -> bool:
         return find() not in (0, before) and told("StatusText") == f"worker {worker()}"

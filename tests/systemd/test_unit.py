@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.agent import child_of
 from tests.kernel.support import PATIENCE, eventually
 from tests.systemd import service
 from tests.systemd.conftest import Running, Start
@@ -38,7 +39,7 @@ def test_systemd_is_pid_1() -> None:
 
 def test_start_returns_when_it_holds(start: Start, name: Name) -> None:
     systemctl("stop", service.NAME)
-    assert not service.supervisor()
+    assert not service.guard()
     systemctl("start", service.NAME)
     assert told("StatusText") == f"worker {service.worker()}"
     assert_held(start, name("first"))
@@ -79,38 +80,45 @@ def test_reload_loads_the_rules_again() -> None:
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
 def test_a_worker_that_is_no_more_is_replaced(start: Start, name: Name, how: signal.Signals) -> None:
-    main, before = service.supervisor(), service.worker()
+    main, before = service.guard(), service.worker()
     os.kill(before, how)
     assert_held(start, name("meanwhile"))
     service.wait_for_another(service.worker, before)
-    assert service.supervisor() == main
+    assert service.guard() == main
 
 
-def test_a_worker_that_hangs_idle_is_replaced(start: Start, name: Name) -> None:
-    """systemd hears no more of it, but does not restart the service: that would let everything go."""
-    main, before = service.supervisor(), service.worker()
+@pytest.mark.parametrize("part", ["door", "yard"])
+def test_a_stopped_door_or_yard_goes_on(start: Start, name: Name, part: str) -> None:
+    main, before = service.guard(), child_of(service.guard(), part)
     os.kill(before, signal.SIGSTOP)
-    service.wait_for_another(service.worker, before)
-    assert service.supervisor() == main
+    assert_held(start, name("meanwhile"))
+    assert (service.guard(), child_of(main, part)) == (main, before)
+
+
+def test_a_killed_door_is_started_again(start: Start, name: Name) -> None:
+    """All end with it, and systemd starts them anew."""
+    before = service.guard()
+    os.kill(child_of(before, "door"), signal.SIGKILL)
+    service.wait_for_another(service.guard, before)
     assert_held(start, name("afterwards"))
 
 
-def test_a_killed_supervisor_is_started_again(start: Start, running: Running, name: Name) -> None:
-    before, restarts = service.supervisor(), int(told("NRestarts"))
+def test_a_killed_guard_is_started_again(start: Start, running: Running, name: Name) -> None:
+    before, restarts = service.guard(), int(told("NRestarts"))
     with running(container := name("existing")):
         systemctl("kill", "--kill-whom=main", "-s", "KILL", service.NAME)
-        service.wait_for_another(service.supervisor, before)
+        service.wait_for_another(service.guard, before)
         assert eventually(lambda: "existing" in service.types(container)), service.of(container)
     assert int(told("NRestarts")) == restarts + 1
     assert_held(start, name("afterwards"))
 
 
-def test_a_stopped_supervisor_is_killed_by_the_watchdog(start: Start, name: Name) -> None:
-    before, restarts = service.supervisor(), int(told("NRestarts"))
+def test_a_stopped_guard_is_killed_by_the_watchdog(start: Start, name: Name) -> None:
+    before, restarts = service.guard(), int(told("NRestarts"))
     began = time.monotonic()
     os.kill(before, signal.SIGSTOP)
-    assert_held(start, name("meanwhile"))  # its worker needs it only in trouble
-    service.wait_for_another(service.supervisor, before)
+    assert_held(start, name("meanwhile"))  # the others need it only in trouble
+    service.wait_for_another(service.guard, before)
     assert time.monotonic() - began < int(told("WatchdogUSec").removesuffix("s")) + PATIENCE
     assert _count("Watchdog timeout") and int(told("NRestarts")) == restarts + 1
     assert_held(start, name("afterwards"))
@@ -118,15 +126,15 @@ def test_a_stopped_supervisor_is_killed_by_the_watchdog(start: Start, name: Name
 
 def test_it_is_left_alone_while_it_works(start: Start, name: Name) -> None:
     """Two and a half watchdog times: as long as it says that it lives, systemd believes it."""
-    main, worker = service.supervisor(), service.worker()
+    main, worker = service.guard(), service.worker()
     time.sleep(2.5 * int(told("WatchdogUSec").removesuffix("s")))
-    assert (service.supervisor(), service.worker()) == (main, worker)
+    assert (service.guard(), service.worker()) == (main, worker)
     assert_held(start, name("idle"))
 
 
 def test_an_upgrade_has_no_gap(start: Start, name: Name) -> None:
-    main, before = service.supervisor(), service.worker()
-    began = Path(f"/proc/{main}/cmdline").read_bytes()
+    main, before = service.guard(), service.worker()
+    keeps = [child_of(main, part) for part in ("door", "yard")]
     containers = [name("upgrade") for _ in range(4)]
     threads = [threading.Thread(target=start, args=(container,)) for container in containers]
     threads[0].start()
@@ -137,8 +145,8 @@ def test_an_upgrade_has_no_gap(start: Start, name: Name) -> None:
     for thread in threads:
         thread.join()
     service.wait_for_another(service.worker, before)
-    assert service.supervisor() == main
-    assert Path(f"/proc/{main}/cmdline").read_bytes() != began  # it tells which worker to replace
+    assert service.guard() == main
+    assert [child_of(main, part) for part in ("door", "yard")] == keeps
     for container in containers:
         assert eventually(partial(_is_whole, container)), service.of(container)
     assert_held(start, name("upgraded"))
