@@ -212,7 +212,7 @@ def test_a_file_mounted_over_it(
             subprocess.run([known, "run", "-b", bundle, name], check=False)
             watched.wait_for("stopped", name)
         finally:
-            subprocess.run(["umount", known], check=True)
+            subprocess.run(["umount", "-l", known], check=True)
         shows_held(watched.of(name))
 
 

@@ -61,6 +61,9 @@ class Creating:
         expect_certain(call)
         named = keys.look_up(self._context.proc, call, path, record)
         start = start_of(self._context, call, path, record, None, named=named)
+        known = self._context.lifecycle.find(start.key)
+        if known and known.runtime.start_time >= start.runtime.start_time:
+            return  # it was there already when we came
         if begun_before(self._context, start, path, record):
             return  # it was held as a part of another
         entry = begin(self._context, start, path, record)

@@ -75,9 +75,9 @@ class Missed:
         self._thread = threading.Thread(target=self._live, name="startgate-missed", daemon=True)
 
     def start(self) -> None:
-        """Begin, right after the binaries were marked: what was executed before is for `Existing`."""
+        """Begin, right after the binaries were marked; what was executed since the BPF programs were
+        attached is looked into, too: nobody was there while a worker was replaced."""
         self._binaries.marking = self._sightings.tell_all
-        self._sightings.read()
         self._thread.start()
 
     def close(self) -> None:
@@ -162,6 +162,9 @@ class Missed:
         if seen.watched:  # most likely it was held, and its gate may be at work still
             time.sleep(_GATE_LIMIT)
         try:
+            call = sighted.start(record.arguments)
+            if record.process != self._context.proc.identify(record.tgid):
+                raise NotReadable(f"process {record.tgid} has ended")
             record = self._complete(record)
             call = sighted.start(record.arguments)
             if call and (named or self._is_runtime(call, path, record)):
