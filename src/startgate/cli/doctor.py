@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import msgspec
 
 from startgate.errors import KernelUnsupported, NotReadable
-from startgate.foreign import json_line
+from startgate.foreign import json_line, one_line
 from startgate.hold import Hold
 from startgate.inherited.resources import Opened
 from startgate.keeper.keeper import Keeper
@@ -178,10 +178,11 @@ def show(probes: list[Probe], output: str) -> None:
         sys.stdout.write(json_line(probes).decode() + "\n")
         return
     from rich.console import Console  # noqa: PLC0415  (50 ms that `watch` does not need)
+    from rich.markup import escape  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
 
     table = Table("", "WHAT", "RESULT", "WITHOUT IT", box=None, pad_edge=False)
     for probe in probes:
         sign = "[green]ok[/]" if probe.works else "[red]NO[/]" if probe.required else "[yellow]no[/]"
-        table.add_row(sign, probe.name, probe.result, probe.missing)
+        table.add_row(sign, probe.name, escape(one_line(probe.result)), probe.missing)
     Console(width=None if sys.stdout.isatty() else _ANY_WIDTH, highlight=False).print(table)

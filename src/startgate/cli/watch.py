@@ -17,6 +17,7 @@ from startgate.cli.demo import DemoContainer
 from startgate.cli.table import Table
 from startgate.events import Event
 from startgate.filters import compile_filter
+from startgate.foreign import one_line
 from startgate.keeper.channel import Channel
 from startgate.watcher import Watcher
 
@@ -164,7 +165,7 @@ class Watch:
 
     def _say_ready(self, stream: TextIO) -> None:
         binaries = self._watcher.binaries
-        names = ", ".join(binaries) or "none installed yet"
+        names = one_line(", ".join(binaries)) or "none installed yet"
         records = self._watcher.exec_records
         with suppress(OSError):  # a full disk
             stream.write(f"watching {len(binaries)} runtime binaries ({names}); exec records: {records}\n")
