@@ -325,6 +325,7 @@ static void look(struct guard *g)
 	if (door_hangs(g, at)) {
 		say("keeper", "the door hangs: it is killed");
 		kill(g->door.pid, SIGKILL);
+		g->door.asked = 0; /* frozen by cgroup v1 it does not die: say so now and then */
 	}
 	if (!unread || !g->unread_since)
 		g->unread_since = unread ? at : 0;

@@ -40,6 +40,7 @@ class Teller:
     """Whoever tells events, as JSON lines of its output."""
 
     hang_limit: float
+    hold_timeout: float = 2.0
     process: subprocess.Popen[bytes]
 
     def __init__(self) -> None:
@@ -54,7 +55,7 @@ class Teller:
     @property
     def delay_limit(self) -> float:
         """Seconds: what no start is ever delayed by, whatever happens to whom."""
-        return self.hang_limit + 1
+        return max(self.hang_limit, self.hold_timeout) + 1
 
     def of(self, container: str) -> list[dict[str, Any]]:
         """Return the events of one container."""
@@ -81,7 +82,9 @@ class Agent(Teller):
         # Niceness as in the systemd unit: a start is held by it, and waits for no one else.
         command = ["nice", "-n", "-10", "setpriv", "--pdeathsig", "KILL", *limits, *STARTGATE, "daemon"]
         self.hang_limit = pace()
-        times = ["--hang-limit", str(self.hang_limit), "--hold-timeout", str(self.hang_limit)]
+        # Where programs start slowly, what a hung worker had is held for longer, until the next one is there.
+        self.hold_timeout = self.hang_limit * (1 if self.hang_limit == 2 else 2)
+        times = ["--hang-limit", str(self.hang_limit), "--hold-timeout", str(self.hold_timeout)]
         self.process = subprocess.Popen(
             [*command, "--output", "json", *times, *options],
             stdout=subprocess.PIPE,

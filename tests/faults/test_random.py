@@ -11,7 +11,7 @@ import pytest
 
 from tests.faults.agent import Agent, pause, running
 from tests.faults.conftest import SOAK, Tell
-from tests.faults.load import Load
+from tests.faults.load import GATES, Load
 from tests.faults.probe import probing
 from tests.kernel.support import eventually
 
@@ -68,7 +68,6 @@ def test_random_faults(load: Load, tell: Tell) -> None:
         tell(f"{FAULTS} faults at random, of {len(KINDS)} kinds", load, agent, note=note, probe=probe)
         assert not load.failed, (seed, load.failed)
         assert not untold or agent.lost, (seed, kinds, [agent.of(c) for c in untold])
-        # A start passes three gates, and may meet one fault at each.
-        assert load.longest_delay <= 2 * agent.delay_limit + load.usual, (seed, kinds)
+        assert load.longest_delay <= GATES * agent.delay_limit + load.usual, (seed, kinds)
         assert (agent.guard, agent.door) == keeper, agent.log
         assert agent.stop() == 0

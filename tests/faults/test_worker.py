@@ -15,7 +15,7 @@ import pytest
 
 from tests.faults.agent import pace, pause, running
 from tests.faults.conftest import Tell
-from tests.faults.load import Load, assert_nothing_missed
+from tests.faults.load import GATES, Load, assert_nothing_missed
 from tests.kernel.support import PATIENCE
 
 # Python runs this in each process that starts with its directory on PYTHONPATH.
@@ -75,7 +75,7 @@ def test_stopped(load: Load, tell: Tell) -> None:
             pause(0.5)
         load.wait_told(agent)
         tell("worker stopped (SIGSTOP)", load, agent, note=f"{agent.starts - 1} times")
-        assert_nothing_missed(load, agent)
+        assert_nothing_missed(load, agent, GATES)
 
 
 @pytest.mark.timeout(180)
