@@ -92,15 +92,13 @@ int channel_receive(int channel, void *data, size_t size, int *fd)
 	if (got < 0)
 		return -1;
 	*fd = first_fd(&message);
-	if (got == 0)
-		return 0;
 	if ((size_t)got == size && !(message.msg_flags & MSG_TRUNC))
 		return 1;
 	if (*fd >= 0)
 		close(*fd);
 	*fd = -1;
 	errno = EPROTO;
-	return -1;
+	return got == 0 ? 0 : -1; /* an empty message looks like the end, and is taken for it */
 }
 
 int control_send(int channel, uint32_t what, int32_t value, int fd)

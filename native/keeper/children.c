@@ -20,10 +20,11 @@
 #include "guard.h"
 #include "scribe.h"
 
+#define WORKER_FDS_MAX 64
+
 static const int UNHEARD[] = {SIGINT, SIGTERM, SIGHUP, SIGUSR2, SIGQUIT};
 
-/* Close all fds but stdin, stdout, stderr and these. */
-static void keep_only(const int *kept, size_t count)
+void keep_only(const int *kept, size_t count)
 {
 	unsigned from = 3;
 
@@ -41,7 +42,7 @@ static void keep_only(const int *kept, size_t count)
 	}
 }
 
-static void end_with_parent(pid_t parent)
+void end_with_parent(pid_t parent)
 {
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (getppid() != parent)
@@ -65,6 +66,10 @@ static _Noreturn void be_keep(struct guard *g, struct keep *k, const struct reco
 	end_with_parent(parent);
 	keep_only(kept, sizeof(kept) / sizeof(kept[0]));
 	deaf_to_signals();
+	if (g->door.table)
+		table_unmap(g->door.table); /* each has its own alone */
+	if (g->yard.table)
+		table_unmap(g->yard.table);
 	k->settings = g->settings;
 	if (keep_open(k)) {
 		say(k->name, "can't start: %s", strerror(errno));
@@ -95,7 +100,7 @@ static int start_keep(struct guard *g, struct child *child, struct keep *k, cons
 	close(ends[1]);
 	child->control = ends[0];
 	child->asked = 0;
-	child->heard = now();
+	child->born = now();
 	return child->pid < 0 ? -1 : 0;
 }
 
@@ -158,10 +163,29 @@ void end_scribe(struct guard *g)
 	kill(g->scribe, SIGKILL);
 }
 
-static void inherit(char *numbers)
+/* Its execve may take long, or for ever: until then, too, it has nothing of ours but what is a worker's. */
+static void inherit(char *numbers, int control, int go)
 {
-	for (char *at = strtok(numbers, ","); at; at = strtok(NULL, ","))
-		fcntl(atoi(at), F_SETFD, 0);
+	int kept[WORKER_FDS_MAX + 2] = {control, go};
+	size_t count = 2;
+
+	for (char *at = strtok(numbers, ","); at && count < WORKER_FDS_MAX + 2; at = strtok(NULL, ","))
+		kept[count++] = atoi(at);
+	keep_only(kept, count);
+	for (size_t i = 0; i < count; i++)
+		if (kept[i] != go)
+			fcntl(kept[i], F_SETFD, 0);
+}
+
+static void hear_signals_again(void)
+{
+	sigset_t late;
+
+	for (int number = 1; number < NSIG; number++)
+		signal(number, SIG_DFL);
+	sigemptyset(&late);
+	sigaddset(&late, SIGHUP); /* it would be killed by it before it knows what to do */
+	sigprocmask(SIG_SETMASK, &late, NULL);
 }
 
 static int read_oom_score(void)
@@ -192,17 +216,12 @@ void write_oom_score(int score)
 static _Noreturn void be_worker(struct guard *g, int control, int go, pid_t parent)
 {
 	char text[16], byte;
-	sigset_t late;
 
 	end_with_parent(parent);
-	inherit(g->kept);
-	fcntl(control, F_SETFD, 0);
+	inherit(g->kept, control, go);
 	snprintf(text, sizeof(text), "%d", control);
 	setenv("STARTGATE_CONTROL", text, 1);
-	sigemptyset(&late);
-	sigaddset(&late, SIGHUP); /* it would be killed by it before it knows what to do */
-	sigprocmask(SIG_SETMASK, &late, NULL);
-	signal(SIGPIPE, SIG_DFL);
+	hear_signals_again();
 	write_oom_score(read_oom_score() + 100); /* it can be replaced: rather it than the door */
 	if (read(go, &byte, 1) != 1)
 		_exit(1);

@@ -48,6 +48,7 @@ static void hold(struct door *d, const struct fanotify_event_metadata *event, in
 	struct arrival arrival = {
 		.number = event->fd,
 		.pid = tid,
+		.seen = event->pid,
 		.mask = event->mask,
 		.record = &d->record,
 		.record_size = size,
@@ -67,7 +68,7 @@ static void take(struct door *d, const struct fanotify_event_metadata *event)
 	int32_t tid = records_host_pid(d->records, k->group, event->fd, event->pid);
 	size_t size = records_take(d->records, tid, &d->record);
 
-	if (keep_is_own(k, tid) || (size && records_need_no_hold(&d->record, k->settling != 0)))
+	if (keep_is_own(k, event->pid) || (size && records_need_no_hold(&d->record, k->settling != 0)))
 		keep_answer(k, event->fd, 0);
 	else
 		hold(d, event, tid, size);
@@ -113,7 +114,8 @@ static void obey(struct door *d)
 		if (d->marks >= 0)
 			close(d->marks);
 		d->marks = fd;
-		keep_watch(k, fd, EPOLLIN);
+		if (fd >= 0)
+			keep_watch(k, fd, EPOLLIN);
 	} else if (control.what == UPGRADE && fd >= 0) {
 		upgrade(k, d->records, fd);
 	} else {

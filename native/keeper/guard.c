@@ -24,7 +24,6 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
@@ -42,6 +41,9 @@
 #define TICK (SECOND / 2)     /* between two looks at the yard */
 #define REST_AFTER (10 * SECOND)
 #define YARD_LIMIT SECOND     /* a yard that is silent for so long hangs */
+#define STARVED_LIMIT (4 * SECOND) /* unless it gets no CPU */
+#define MARK_LIMIT (2 * SECOND)	   /* that is how long a worker waits for a mark */
+#define YARD_DEATHS_MAX 8
 #define START_LIMIT (30 * SECOND)
 #define STOP_LIMIT (5 * SECOND)
 #define SETTLED (SECOND / 2)  /* a worker that dies sooner after it was ready: what it met may kill the next one */
@@ -56,8 +58,10 @@ static const int HEARD[] = {SIGCHLD, SIGTERM, SIGINT, SIGHUP, SIGUSR2};
 /* First what may hold somebody. */
 static _Noreturn void leave(struct guard *g, int code)
 {
-	kill(g->door.pid, SIGKILL);
-	kill(g->yard.pid, SIGKILL);
+	if (g->door.pid > 0)
+		kill(g->door.pid, SIGKILL);
+	if (g->yard.pid > 0)
+		kill(g->yard.pid, SIGKILL);
 	end_scribe(g);
 	exit(code);
 }
@@ -77,6 +81,12 @@ static void watch_fd(struct guard *g, int fd)
 	struct epoll_event event = {.events = EPOLLIN, .data.fd = fd};
 
 	epoll_ctl(g->epoll, EPOLL_CTL_ADD, fd, &event);
+}
+
+/* Before it is closed: a child may have a copy, and then closing alone ends nothing. */
+void unwatch_fd(struct guard *g, int fd)
+{
+	epoll_ctl(g->epoll, EPOLL_CTL_DEL, fd, NULL);
 }
 
 /* The worker. */
@@ -147,8 +157,10 @@ static void on_ready(struct guard *g)
 
 void close_worker(struct guard *g)
 {
-	if (g->worker.control >= 0)
+	if (g->worker.control >= 0) {
+		unwatch_fd(g, g->worker.control);
 		close(g->worker.control);
+	}
 	g->worker.control = -1;
 	g->introduced = 0;
 	tell_keeps(g, WORKER_GONE, 0);
@@ -239,7 +251,7 @@ static void on_worker_says(struct guard *g)
 		on_hello(g, message.value);
 	else if (message.what == READY)
 		on_ready(g);
-	else if (message.what == YARD_HANGS)
+	else if (message.what == YARD_HANGS && now() - g->yard.born > MARK_LIMIT) /* else the one before is meant */
 		replace_yard(g, "a mark was not answered");
 }
 
@@ -294,7 +306,6 @@ static void on_keep_says(struct guard *g, struct child *child)
 		close(fd);
 	if (got <= 0)
 		return; /* its death is told by SIGCHLD */
-	child->heard = now();
 	child->asked = 0;
 	if (message.what == SILENT)
 		on_silent(g);
@@ -314,9 +325,23 @@ static int door_hangs(const struct guard *g, uint64_t at)
 	return g->door.asked && at - g->door.asked > DOOR_LIMIT && !is_starved(g->door.pid);
 }
 
+/* For how long does the yard neither answer us, or read what is there? */
+static uint64_t yard_silence(struct guard *g, uint64_t at, int unread)
+{
+	uint64_t unanswered = g->yard.asked ? at - g->yard.asked : 0;
+
+	if (!unread || !g->unread_since || g->yard_taken != g->yard.table->taken) {
+		g->unread_since = unread ? at : 0;
+		g->yard_taken = g->yard.table->taken;
+	}
+	if (!g->unread_since || at - g->unread_since < unanswered)
+		return unanswered;
+	return at - g->unread_since;
+}
+
 static void look(struct guard *g)
 {
-	uint64_t at = now();
+	uint64_t at = now(), silence;
 	int unread = unread_events(g->containers);
 
 	if (at - g->tick > TICK) /* we did not run ourselves: that is no silence of theirs */
@@ -327,10 +352,8 @@ static void look(struct guard *g)
 		kill(g->door.pid, SIGKILL);
 		g->door.asked = 0; /* frozen by cgroup v1 it does not die: say so now and then */
 	}
-	if (!unread || !g->unread_since)
-		g->unread_since = unread ? at : 0;
-	if ((g->yard.asked && at - g->yard.asked > YARD_LIMIT) ||
-	    (g->unread_since && at - g->unread_since > YARD_LIMIT)) {
+	silence = yard_silence(g, at, unread);
+	if (silence > STARVED_LIMIT || (silence > YARD_LIMIT && !is_starved(g->yard.pid))) {
 		replace_yard(g, "it hangs");
 		return;
 	}
@@ -350,6 +373,11 @@ static void on_keep_death(struct guard *g, struct child *child, int status)
 	if (child == &g->door) {
 		say("keeper", "the door died (wait status %d): the kernel let all go", status);
 		exit(1); /* whoever started us starts anew */
+	}
+	g->yard_deaths = now() - g->yard.born < SECOND ? g->yard_deaths + 1 : 0;
+	if (g->yard_deaths == YARD_DEATHS_MAX) {
+		say("keeper", "the yard dies again and again (wait status %d)", status);
+		leave(g, 1);
 	}
 	replace_yard(g, "it died");
 }
@@ -484,6 +512,7 @@ static void listen_for_signals(struct guard *g)
 
 	for (size_t i = 0; i < sizeof(IGNORED) / sizeof(IGNORED[0]); i++)
 		signal(IGNORED[i], SIG_IGN);
+	signal(SIGCHLD, SIG_DFL); /* ignored, it would keep from us who died */
 	sigemptyset(&heard);
 	for (size_t i = 0; i < sizeof(HEARD) / sizeof(HEARD[0]); i++)
 		sigaddset(&heard, HEARD[i]);
@@ -492,7 +521,6 @@ static void listen_for_signals(struct guard *g)
 	watch_fd(g, g->signals);
 }
 
-/* Nobody is to kill us for memory, or page us out: a host waits for us. Each may fail, and we go on. */
 static void be_safe(void)
 {
 	struct rlimit files;

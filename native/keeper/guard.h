@@ -18,7 +18,7 @@ struct child {
 	int memory;    /* memfd of its table */
 	struct table *table;
 	uint64_t asked; /* when a CHECK went out that is not answered, or 0 */
-	uint64_t heard;
+	uint64_t born;
 };
 
 /* The group of a yard that was thrown away, as long as something in it may wait. */
@@ -55,10 +55,13 @@ struct guard {
 	enum guard_state state;
 	int introduced; /* the worker has its sockets */
 	int failures, silences;
+	int yard_deaths;    /* one after the other, soon after each one's start */
+	uint32_t yard_taken; /* events that it had read when `unread_since` was set */
 	/* CLOCK_MONOTONIC, ns; 0: never */
 	uint64_t born, active, tick, restart, start_limit, stopping, watchdog, watchdog_period, unread_since, silent;
 };
 
+void unwatch_fd(struct guard *guard, int fd);
 _Noreturn void guard_run(struct guard *guard);
 void recover(struct guard *guard, const char *why);
 void close_worker(struct guard *guard);
@@ -76,6 +79,9 @@ int start_scribe(struct guard *guard);
 /* Let the scribe write what it has, for a moment. */
 void end_scribe(struct guard *guard);
 pid_t spawn_worker(struct guard *guard, int control);
+void end_with_parent(pid_t parent);
+/* Close all fds but stdin, stdout, stderr and these. */
+void keep_only(const int *kept, size_t count);
 /* Who is to be killed when memory is short: see proc(5). May fail. */
 void write_oom_score(int score);
 int any_thread(pid_t process, int (*is)(pid_t thread));

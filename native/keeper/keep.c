@@ -19,7 +19,8 @@
 #define MS 1000000ull
 #define NEVER UINT64_MAX
 #define EXTENSION_MAX 5000 /* ms */
-#define SPARE_FDS 48	   /* for all that is no event */
+#define SPARE_FDS 48	   /* for all that is no held event: 36 in the yard, those that are being read included */
+#define FEWEST 8
 #define HEARD_AT_ONCE 64   /* messages, until others have a turn */
 
 uint64_t now(void)
@@ -67,14 +68,15 @@ int keep_open(struct keep *k)
 	k->awaited = now() + k->settings.hang;
 	k->most = SLOTS / 2;
 	if (!getrlimit(RLIMIT_NOFILE, &limit) && limit.rlim_cur < k->most + SPARE_FDS)
-		k->most = limit.rlim_cur > 2 * SPARE_FDS ? (uint32_t)limit.rlim_cur - SPARE_FDS : SPARE_FDS;
+		k->most = limit.rlim_cur > SPARE_FDS + FEWEST ? (uint32_t)limit.rlim_cur - SPARE_FDS : FEWEST;
 	return k->table && k->epoll >= 0 ? 0 : -1;
 }
 
 void stay_in_memory(void)
 {
 	/* Not MCL_FUTURE: where RLIMIT_MEMLOCK is short, the next yard's table could not be mapped. May fail. */
-	mlockall(MCL_CURRENT | MCL_ONFAULT);
+	if (mlockall(MCL_CURRENT | MCL_ONFAULT))
+		errno = 0;
 }
 
 int keep_is_own(const struct keep *k, int32_t pid)
@@ -113,7 +115,10 @@ static int send_parts(struct keep *k, struct iovec *parts, size_t count, int fd)
 {
 	if (k->events < 0)
 		return -1;
-	return channel_send(k->events, parts, count, fd);
+	if (!channel_send(k->events, parts, count, fd))
+		return 0;
+	k->full = errno == EAGAIN; /* EPOLLOUT tells of nothing else */
+	return -1;
 }
 
 static int send_short(struct keep *k, uint32_t type, uint32_t id, uint32_t flags)
@@ -152,7 +157,7 @@ static int send_hold(struct keep *k, struct slot *slot)
 static void listen_to_worker(struct keep *k)
 {
 	struct epoll_event event = {.data.fd = k->events};
-	int wants = k->table->unsent > 0;
+	int wants = k->full && (k->table->unsent || k->welcome);
 
 	if (k->events < 0 || wants == k->wants_out)
 		return;
@@ -171,9 +176,12 @@ static void send_unsent(struct keep *k)
 {
 	struct slot *slot = table_first(k->table);
 
+	k->full = 0;
 	for (; k->worker == PRESENT && slot && k->table->unsent; slot = table_next(k->table, slot))
 		if (!slot->sent && send_hold(k, slot))
 			break;
+	if (k->welcome && !k->table->unsent && !send_short(k, WELCOME, 0, 0))
+		k->welcome = 0;
 	listen_to_worker(k);
 }
 
@@ -251,11 +259,11 @@ static void take_worker(struct keep *k, int fd)
 	k->worker = PRESENT;
 	k->asked = 0;
 	k->wants_out = 0;
+	k->welcome = 1;
 	keep_watch(k, fd, EPOLLIN);
 	for (struct slot *slot = table_first(k->table); slot; slot = table_next(k->table, slot))
 		set_due(k, slot, until);
 	send_unsent(k);
-	send_short(k, WELCOME, 0, 0);
 	tell_gap(k);
 }
 
@@ -305,6 +313,8 @@ int keep_due(struct keep *k)
 	if (k->worker == AWAITING && k->awaited <= at)
 		go_on_alone(k);
 	ask_for_life(k, at);
+	if ((k->table->unsent || k->welcome) && !k->wants_out)
+		send_unsent(k);
 	tell_gap(k);
 	until = k->next;
 	if (k->worker == AWAITING && k->awaited < until)
@@ -345,6 +355,7 @@ static void enter(struct keep *k, const struct arrival *a, int denies)
 	keep_wake_guard(k);
 	slot->mask = a->mask;
 	slot->pid = a->pid;
+	slot->seen = a->seen;
 	slot->since = now();
 	slot->latest = slot->since + (hold > hang ? hold : hang) + 900 * MS;
 	slot->denies = denies ? 1 : 0;
@@ -360,14 +371,14 @@ static void enter(struct keep *k, const struct arrival *a, int denies)
 
 void keep_arrived(struct keep *k, const struct arrival *a)
 {
-	int owed = (a->owed & k->owed) != 0;
+	int owed = (a->owed & k->owed) != 0, denies = owed && (k->worker == PRESENT || k->settings.absent_denies);
 
 	if (k->worker == ABSENT || a->number >= SLOTS) {
 		k->missed++;
-		keep_answer(k, a->number, owed && k->settings.absent_denies);
+		keep_answer(k, a->number, denies);
 		return;
 	}
-	enter(k, a, owed && (k->worker == PRESENT || k->settings.absent_denies));
+	enter(k, a, denies);
 }
 
 /* What the worker says. */
@@ -385,7 +396,7 @@ static void own(struct keep *k, int32_t pid)
 	/* It may be held already: by us, for somebody who waits for it. */
 	for (struct slot *slot = table_first(k->table), *following; slot; slot = following) {
 		following = table_next(k->table, slot);
-		if (slot->pid == pid && !slot->sent)
+		if (slot->seen == pid && !slot->sent)
 			settle(k, slot, 0);
 	}
 }

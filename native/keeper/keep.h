@@ -50,13 +50,16 @@ struct keep {
 	uint32_t most; /* holds at once: with more, few fds would be left, and the kernel denies then */
 	int32_t own[OWN_MAX];
 	unsigned own_count;
-	int wants_out; /* the socket is full */
+	int full;      /* the socket: what is unsent is sent when it has room */
+	int wants_out; /* epoll tells us of it */
+	int welcome;   /* the worker is to be told once it has all that was held before it */
 };
 
 /* A read event, and what is known of it. */
 struct arrival {
 	int number; /* of its fd */
 	int32_t pid;
+	int32_t seen;
 	uint64_t mask;
 	const void *record;
 	size_t record_size;
@@ -76,7 +79,7 @@ void keep_wake_guard(struct keep *keep);
 int keep_watch(struct keep *keep, int fd, uint32_t events);
 /* Answer an event that was read, and close its fd. */
 void keep_answer(struct keep *keep, int number, int denied);
-/* Is the process ours, or the worker's? */
+/* Is the process, by its pid in our namespace, ours, or the worker's? */
 int keep_is_own(const struct keep *keep, int32_t pid);
 /* Make room for one more event: what is held longest goes. */
 void keep_make_room(struct keep *keep);

@@ -58,12 +58,15 @@ static void close_on_exec(void)
 		fcntl(fd, F_SETFD, FD_CLOEXEC);
 }
 
+static int layout = LAYOUT;
+
 static void past_words(struct guard *g, int **places)
 {
 	int *const all[PAST_WORDS] = {
 		&g->door.pid, &g->door.control, &g->door.memory, &g->yard.pid, &g->yard.control, &g->yard.memory,
 		&g->worker.pid, &g->worker.control, &g->containers, &g->alert, &g->failures, &g->introduced,
-		&g->records.pending, &g->scribe, &g->lines[0], &g->lines[1], &g->past,
+		&g->records.pending, &g->scribe, &g->lines[0],
+		&g->lines[1], &layout,
 	};
 
 	memcpy(places, all, sizeof(all));
@@ -84,10 +87,14 @@ static int restore(struct guard *g, char *text)
 	g->tick = g->active + 500 * MS;
 	g->commands = -1;
 	g->state = WORKING;
-	g->door.table = table_map(g->door.memory);
-	g->yard.table = table_map(g->yard.memory);
-	if (at != PAST_WORDS || !g->door.table || !g->yard.table)
-		return -1;
+	if (at == PAST_WORDS && layout == LAYOUT) {
+		g->door.table = table_map(g->door.memory);
+		g->yard.table = table_map(g->yard.memory);
+	}
+	if (!g->door.table || !g->yard.table) {
+		say("keeper", "this version can't go on with what another one holds: all is let go");
+		exit(1); /* the door ends with us */
+	}
 	say("keeper", "upgraded: the next worker starts");
 	if (g->worker.pid > 0) { /* its version is old, too. What it has not done is the next one's, as after any death */
 		kill(g->worker.pid, SIGKILL);
@@ -104,7 +111,7 @@ int guard_parse(struct guard *g, int count, char **words)
 	char *past = getenv(PAST);
 
 	g->words = words;
-	g->commands = g->containers = g->alert = g->program = -1;
+	g->commands = g->containers = g->program = -1;
 	g->records.table = g->records.queue = g->records.pending = -1;
 	g->door.control = g->yard.control = g->worker.control = -1;
 	for (int i = 0; i < OLD_MAX; i++)
@@ -155,6 +162,10 @@ static void tell_past(struct guard *g)
  */
 void upgrade_guard(struct guard *g)
 {
+	if (next_drain(g)) {
+		say("keeper", "not upgraded: a yard was thrown away just now; try again in some seconds");
+		return;
+	}
 	tell_past(g);
 	execv(g->words[0], g->words);
 	unsetenv(PAST);

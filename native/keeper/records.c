@@ -62,6 +62,8 @@ size_t records_take(const struct records *records, int32_t tid, struct exec_reco
 {
 	uint32_t key = (uint32_t)tid;
 
+	if (!tid)
+		return 0; /* and leave the queue to others: its next record is theirs, or skipped by them */
 	if (records->queue >= 0) {
 		/* One record for each event, in step. One of another task is of an event that was not read. */
 		do

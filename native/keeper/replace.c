@@ -13,13 +13,11 @@
 #include <string.h>
 #include <sys/fanotify.h>
 #include <sys/ioctl.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include "channel.h"
 #include "guard.h"
 
-#define UNENTERED 1024 /* numbers of events that were read, and are in no table */
 #define LOOK_AFTER 200000000ull
 #define TRIES 32
 
@@ -38,19 +36,29 @@ static void answer(int group, int number, int denied)
 		; /* ENOENT: no event has this number */
 }
 
+/* The list may be torn: nobody holds its lock. So no more is walked than there can be. */
 static void let_go(int group, struct table *table)
 {
+	static uint8_t denies[SLOTS];
+	int number = table->oldest;
+
 	fanotify_mark(group, FAN_MARK_FLUSH, 0, AT_FDCWD, NULL);
-	for (struct slot *slot = table_first(table); slot; slot = table_next(table, slot))
-		answer(group, table_number(table, slot), slot->denies);
-	for (int number = 0; number < UNENTERED; number++)
-		answer(group, number, 0);
+	memset(denies, 0, sizeof(denies));
+	for (int i = 0; i < SLOTS && number >= 0 && number < SLOTS; i++) {
+		denies[number] = table_slot(table, number)->denies;
+		number = table_slot(table, number)->next;
+	}
+	for (number = 0; number < SLOTS; number++) /* all: some may be read, and not in the table */
+		answer(group, number, denies[number]);
 }
 
-static _Noreturn void drain(int group)
+/* It may get stuck, and then stay: it has nothing but the old group. */
+static _Noreturn void drain(int group, pid_t parent)
 {
 	struct fanotify_event_metadata event;
 
+	end_with_parent(parent);
+	keep_only(&group, 1);
 	fcntl(group, F_SETFL, O_NONBLOCK);
 	while (read(group, &event, sizeof(event)) == sizeof(event))
 		if (event.fd >= 0) {
@@ -85,20 +93,23 @@ void on_drained(struct guard *g, pid_t pid)
 
 void drain_old_groups(struct guard *g, uint64_t at)
 {
+	pid_t parent = getpid();
+	int unread;
+
 	for (int i = 0; i < OLD_MAX; i++) {
 		struct old_group *old = &g->old[i];
 
 		if (!old->look || old->look > at)
 			continue;
-		if (!unread_events(old->group) || old->tries == TRIES) {
+		unread = unread_events(old->group);
+		if ((!unread && old->tries) || old->tries == TRIES) { /* at a second look, too */
 			forget(old);
 			continue;
 		}
 		old->tries++;
 		old->look = at + LOOK_AFTER;
-		old->drainer = fork();
-		if (old->drainer == 0)
-			drain(old->group);
+		if (unread && (old->drainer = fork()) == 0)
+			drain(old->group, parent);
 	}
 }
 
@@ -123,10 +134,14 @@ void replace_yard(struct guard *g, const char *why)
 	struct child before = g->yard;
 
 	say("keeper", "a new yard, for %s: marks are made again", why);
-	let_go(g->containers, before.table);
 	if (before.pid > 0)
 		kill(before.pid, SIGKILL); /* not waited for */
+	let_go(g->containers, before.table);
+	table_unmap(before.table);
+	close(before.memory);
+	unwatch_fd(g, before.control);
 	close(before.control);
+	unwatch_fd(g, g->containers);
 	keep_old(g, g->containers);
 	g->yard = (struct child){.control = -1};
 	g->unread_since = 0;
@@ -135,7 +150,5 @@ void replace_yard(struct guard *g, const char *why)
 		say("keeper", "there is no new yard: %s", strerror(errno));
 		exit(1); /* with us the door ends, and the kernel lets all go */
 	}
-	munmap(before.table, (size_t)SLOT_SIZE * (SLOTS + 1));
-	close(before.memory);
 	introduce_new_yard(g);
 }

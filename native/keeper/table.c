@@ -2,17 +2,28 @@
 #define _GNU_SOURCE
 #include "table.h"
 
+#include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 #define NONE (-1)
+#define TABLE_SIZE ((size_t)SLOT_SIZE * (SLOTS + 1))
+
+static uint32_t some_number(void)
+{
+	struct timespec time;
+
+	clock_gettime(CLOCK_MONOTONIC, &time);
+	return (uint32_t)time.tv_nsec >> 8;
+}
 
 int table_create(const char *name)
 {
 	int fd = memfd_create(name, MFD_CLOEXEC);
 
-	if (fd >= 0 && ftruncate(fd, (off_t)SLOT_SIZE * (SLOTS + 1))) { /* sparse: a page costs once it is used */
+	if (fd >= 0 && ftruncate(fd, (off_t)TABLE_SIZE)) { /* sparse: a page costs once it is used */
 		close(fd);
 		return -1;
 	}
@@ -21,17 +32,26 @@ int table_create(const char *name)
 
 struct table *table_map(int fd)
 {
-	void *memory = mmap(NULL, (size_t)SLOT_SIZE * (SLOTS + 1), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	void *memory = mmap(NULL, TABLE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	struct table *table = memory;
 
 	if (memory == MAP_FAILED)
 		return NULL;
-	if (table->version != TABLE_VERSION) {
-		memset(table, 0, sizeof(*table));
+	if (!table->layout) {
 		table->oldest = table->newest = NONE;
-		table->version = TABLE_VERSION;
+		table->first = some_number();
+		table->layout = LAYOUT;
 	}
-	return table;
+	if (table->layout == LAYOUT)
+		return table;
+	table_unmap(table);
+	errno = EPROTO;
+	return NULL;
+}
+
+void table_unmap(struct table *table)
+{
+	munmap(table, TABLE_SIZE);
 }
 
 struct slot *table_slot(struct table *table, int number)
@@ -46,7 +66,7 @@ int table_number(const struct table *table, const struct slot *slot)
 
 uint32_t table_id(struct table *table, int number)
 {
-	return table_slot(table, number)->generation << 16 | (uint32_t)number;
+	return (table->first + table_slot(table, number)->generation) << 16 | (uint32_t)number;
 }
 
 struct slot *table_find(struct table *table, uint32_t id)
@@ -57,7 +77,7 @@ struct slot *table_find(struct table *table, uint32_t id)
 	if (number >= SLOTS)
 		return NULL;
 	slot = table_slot(table, (int)number);
-	return slot->live && (slot->generation & 0xffff) == id >> 16 ? slot : NULL;
+	return slot->live && table_id(table, (int)number) == id ? slot : NULL;
 }
 
 struct slot *table_add(struct table *table, int number)

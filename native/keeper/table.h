@@ -12,7 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define TABLE_VERSION 1
+#define LAYOUT 2 /* of the table, and of what an upgrade hands over: another one can't be gone on with */
 #define SLOTS 16384
 #define SLOT_SIZE 8192
 
@@ -23,6 +23,7 @@ struct slot {
 	uint64_t latest; /* `due` is never put off beyond this, but for one EXTEND */
 	uint32_t generation;
 	int32_t pid;
+	int32_t seen; /* the same in our pid namespace */
 	int32_t next, prev; /* slots in the order of arrival; -1: none */
 	uint16_t record, path; /* bytes of each in `data`, in this order */
 	uint8_t live;
@@ -36,17 +37,20 @@ struct slot {
 #define SLOT_ROOM (SLOT_SIZE - offsetof(struct slot, data))
 
 struct table {
-	uint32_t version;
+	uint32_t layout;
 	uint32_t live;
 	uint32_t unsent;
 	uint32_t resting; /* the guard wants to be woken by the next hold */
+	uint32_t taken;	  /* events that were read, ever: tells a yard that is busy from one that hangs */
+	uint32_t first;	  /* generation; a late answer to a table before this one is none to this one */
 	int32_t oldest, newest;
 };
 
 /* Make a memfd for a table; -1 and errno where there is none to be had. */
 int table_create(const char *name);
-/* Map it. An empty one, or one of another version, is made anew. NULL: errno. */
+/* Map it; an empty one is made ready. NULL: errno (EPROTO: it has another layout). */
 struct table *table_map(int fd);
+void table_unmap(struct table *table);
 struct slot *table_slot(struct table *table, int number);
 uint32_t table_id(struct table *table, int number);
 /* The live slot of an id, NULL where its hold was answered. */

@@ -13,8 +13,7 @@
 
 #include "door.h"
 
-#define STATE_WORDS 18
-#define SWEEP 4096 /* a reader that is executed away may have read an event, and not entered it */
+#define STATE_WORDS 19
 
 extern char **environ;
 
@@ -37,10 +36,10 @@ static void inherit_all(struct keep *k, const struct records *r)
 void upgrade(struct keep *k, const struct records *r, int program)
 {
 	const int64_t state[STATE_WORDS] = {
-		k->kind,	k->group,	     k->guard, k->events,
-		k->memory,	k->alert,	     r->table, r->queue,
-		r->pending,	(int64_t)k->settings.hold, (int64_t)k->settings.hang, k->settings.replaced,
-		k->settings.absent_denies, k->worker, k->settling, k->owed, k->missed, (int64_t)k->own_count};
+		LAYOUT,	    k->kind,	 k->group,	k->guard,     k->events,     k->memory,
+		r->table,   r->queue,	 r->pending,	(int64_t)k->settings.hold, (int64_t)k->settings.hang,
+		k->settings.replaced,	 k->settings.absent_denies,   k->worker,      k->settling,    k->owed,
+		k->missed,  k->welcome,	 k->alert};
 	static char text[STATE_WORDS + OWN_MAX][24];
 	char *words[STATE_WORDS + OWN_MAX + 3] = {"startgate-keeper", AGAIN_OPTION};
 	int at = 0;
@@ -57,12 +56,17 @@ void upgrade(struct keep *k, const struct records *r, int program)
 	close(program);
 }
 
+/* A reader that was executed away may have read an event, and not entered it. Its fd is closed already. */
 static void sweep(struct keep *k)
 {
-	for (int number = 0; number < SWEEP; number++) {
+	static uint8_t entered[SLOTS];
+
+	for (struct slot *slot = table_first(k->table); slot; slot = table_next(k->table, slot))
+		entered[table_number(k->table, slot)] = 1;
+	for (int number = 0; number < SLOTS; number++) {
 		struct fanotify_response response = {.fd = number, .response = FAN_ALLOW};
 
-		if (!table_slot(k->table, number)->live && write(k->group, &response, sizeof(response)) > 0)
+		if (!entered[number] && write(k->group, &response, sizeof(response)) > 0)
 			k->missed++;
 	}
 }
@@ -74,8 +78,8 @@ static void restore_worker(struct keep *k, int events, enum worker_state worker)
 	k->awaited = now() + k->settings.hang;
 	k->events = events;
 	if (events >= 0)
-		keep_watch(k, events, EPOLLIN | (k->table->unsent ? EPOLLOUT : 0u));
-	k->wants_out = k->table->unsent > 0;
+		keep_watch(k, events, EPOLLIN | EPOLLOUT);
+	k->wants_out = 1;
 }
 
 _Noreturn void go_on(int count, char **words)
@@ -84,16 +88,18 @@ _Noreturn void go_on(int count, char **words)
 	static struct records records;
 	int64_t state[STATE_WORDS];
 
-	if (count < STATE_WORDS)
-		_exit(2);
+	if (count < STATE_WORDS || atoi(words[0]) != LAYOUT) {
+		say("keeper", "this version can't go on with what another one holds: all is let go");
+		_exit(1);
+	}
 	for (int i = 0; i < STATE_WORDS; i++)
 		state[i] = strtoll(words[i], NULL, 10);
-	keep.kind = state[0] == COMMANDS ? COMMANDS : CONTAINERS;
+	keep.kind = state[1] == COMMANDS ? COMMANDS : CONTAINERS;
 	keep.name = keep.kind == COMMANDS ? "door" : "yard";
-	keep.group = (int)state[1];
-	keep.guard = (int)state[2];
-	keep.memory = (int)state[4];
-	keep.alert = (int)state[5];
+	keep.group = (int)state[2];
+	keep.guard = (int)state[3];
+	keep.memory = (int)state[5];
+	keep.alert = (int)state[18];
 	records.table = (int)state[6];
 	records.queue = (int)state[7];
 	records.pending = (int)state[8];
@@ -108,9 +114,10 @@ _Noreturn void go_on(int count, char **words)
 	keep.settling = (uint32_t)state[14];
 	keep.owed = (uint32_t)state[15];
 	keep.missed = (uint32_t)state[16];
+	keep.welcome = (int)state[17];
 	for (int i = STATE_WORDS; i < count && keep.own_count < OWN_MAX; i++)
 		keep.own[keep.own_count++] = atoi(words[i]);
-	restore_worker(&keep, (int)state[3], (enum worker_state)state[13]);
+	restore_worker(&keep, (int)state[4], (enum worker_state)state[13]);
 	if (keep.kind == COMMANDS)
 		door(&keep, &records);
 	sweep(&keep);

@@ -14,8 +14,8 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/eventfd.h>
 #include <sys/prctl.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 
 #include "channel.h"
@@ -25,16 +25,18 @@
 #define READERS 8
 #define READY_MAX 8
 #define STACK_SIZE (64 << 10)
+#define SECOND 1000000000ull
 
 struct yard {
 	struct keep *keep;
 	const struct records *records;
-	int wake; /* an eventfd: a reader has set an earlier deadline */
+	int timer;	/* readers set it: the main thread is not woken for each of their holds */
+	uint64_t until; /* it looks at deadlines then, if nothing else wakes it */
 };
 
 static struct yard yard_;
 
-static void start_thread(void *(*run)(void *), void *argument)
+static int start_thread(void *(*run)(void *), void *argument)
 {
 	pthread_attr_t attributes;
 	pthread_t thread;
@@ -47,6 +49,23 @@ static void start_thread(void *(*run)(void *), void *argument)
 	if (error)
 		say(yard_.keep->name, "no thread: %s", strerror(error));
 	pthread_attr_destroy(&attributes);
+	return error;
+}
+
+/* There is a hold: see to it that the main thread looks after it. */
+static void wake_in_time(struct yard *y)
+{
+	uint64_t time = now() + y->keep->settings.hang / 8;
+	struct itimerspec timer = {.it_interval = {0}};
+
+	if (y->keep->next < time)
+		time = y->keep->next;
+	if (!y->keep->table->live || time >= y->until)
+		return;
+	y->until = time;
+	timer.it_value.tv_sec = (time_t)(time / SECOND);
+	timer.it_value.tv_nsec = (long)(time % SECOND);
+	timerfd_settime(y->timer, TFD_TIMER_ABSTIME, &timer, NULL);
 }
 
 static void take(struct yard *y, const struct fanotify_event_metadata *event)
@@ -54,17 +73,15 @@ static void take(struct yard *y, const struct fanotify_event_metadata *event)
 	struct keep *k = y->keep;
 	int32_t pid = records_host_pid(y->records, k->group, event->fd, event->pid);
 	struct arrival arrival = {
-		.number = event->fd, .pid = pid, .mask = event->mask, .record = "", .path = "", .owed = 0};
-	uint64_t before;
+		.number = event->fd, .pid = pid, .seen = event->pid, .mask = event->mask, .record = "", .path = ""};
 
 	pthread_mutex_lock(&k->lock);
-	before = k->next;
+	k->table->taken++;
 	if (keep_is_own(k, event->pid))
 		keep_answer(k, event->fd, 0);
 	else
 		keep_arrived(k, &arrival);
-	if (k->next < before || k->table->unsent)
-		eventfd_write(y->wake, 1);
+	wake_in_time(y);
 	pthread_mutex_unlock(&k->lock);
 }
 
@@ -126,9 +143,12 @@ static void obey(struct yard *y)
 	if (got < 0)
 		return;
 	if (control.what == WORKER_MARKS && fd >= 0) {
-		start_thread(serve_marks, (void *)(intptr_t)fd);
+		if (start_thread(serve_marks, (void *)(intptr_t)fd))
+			close(fd);
 	} else if (control.what == UPGRADE && fd >= 0) {
+		pthread_mutex_lock(&k->lock); /* no reader is to be executed away with the table half changed */
 		upgrade(k, y->records, fd);
+		pthread_mutex_unlock(&k->lock);
 	} else {
 		pthread_mutex_lock(&k->lock);
 		keep_obey(k, &control, fd);
@@ -139,27 +159,30 @@ static void obey(struct yard *y)
 static void go_round(struct yard *y, const struct epoll_event *ready)
 {
 	struct keep *k = y->keep;
-	eventfd_t count;
+	uint64_t count;
 
 	if (ready->data.fd == k->guard) {
 		obey(y);
 		return;
 	}
 	pthread_mutex_lock(&k->lock);
-	if (ready->data.fd == y->wake)
-		eventfd_read(y->wake, &count);
-	else if (ready->data.fd == k->events)
+	if (ready->data.fd == y->timer) {
+		if (read(y->timer, &count, sizeof(count)) < 0)
+			errno = 0; /* set again meanwhile */
+	} else if (ready->data.fd == k->events) {
 		keep_hear(k, ready->events);
+	}
 	pthread_mutex_unlock(&k->lock);
 }
 
-static int due(struct keep *k)
+static int due(struct yard *y)
 {
 	int left;
 
-	pthread_mutex_lock(&k->lock);
-	left = keep_due(k);
-	pthread_mutex_unlock(&k->lock);
+	pthread_mutex_lock(&y->keep->lock);
+	left = keep_due(y->keep);
+	y->until = left < 0 ? UINT64_MAX : now() + (uint64_t)left * (SECOND / 1000);
+	pthread_mutex_unlock(&y->keep->lock);
 	return left;
 }
 
@@ -171,16 +194,17 @@ _Noreturn void yard(struct keep *k, const struct records *records)
 	prctl(PR_SET_NAME, "startgate-yard");
 	y->keep = k;
 	y->records = records;
-	y->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (keep_watch(k, k->guard, EPOLLIN) || keep_watch(k, y->wake, EPOLLIN)) {
+	y->timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+	if (keep_watch(k, k->guard, EPOLLIN) || keep_watch(k, y->timer, EPOLLIN)) {
 		say(k->name, "can't start: %s", strerror(errno));
 		_exit(1);
 	}
 	for (int i = 0; i < READERS; i++)
-		start_thread(read_events, y);
+		if (start_thread(read_events, y) && i == 0)
+			_exit(1);
 	stay_in_memory();
 	for (;;) {
-		int count = epoll_wait(k->epoll, ready, READY_MAX, due(k));
+		int count = epoll_wait(k->epoll, ready, READY_MAX, due(y));
 
 		for (int i = 0; i < count; i++)
 			go_round(y, &ready[i]);

@@ -56,7 +56,10 @@ class KeptGroup:
                 self._marks.put(channel)
             self._changed.notify_all()
         with self._lock:
-            self._holds.clear()  # who made room for this one has answered them
+            gone = list(self._holds.values())
+            self._holds.clear()
+        for hold in gone:  # who made room for this one has answered them: a late answer is not for it
+            hold.expire(hold.fail_closed)
         if before:
             before.shut()
 
@@ -202,7 +205,8 @@ class KeptGroup:
         try:
             channel = marks.get(timeout=MARK_LIMIT)
         except queue.Empty:
-            self._hangs()
+            if marks is self._marks:  # else there is a new yard already
+                self._hangs()
             return errno.ETIMEDOUT
         try:
             channel.send(request, fd)

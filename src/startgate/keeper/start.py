@@ -53,7 +53,7 @@ def for_this_program(
         str(os.getpid()),
     ]
     try:
-        child = spawn.start(command, {}, [null, null, 2, *given.values()])
+        child = spawn.start(command, {}, [null, null, _stderr(null), *given.values()])
         with suppress(ChildProcessError):  # our SIGCHLD is ignored
             os.waitpid(child, 0)  # it has left a process of its own
     except OSError as error:
@@ -68,6 +68,14 @@ def for_this_program(
     for group in (keeper.commands, keeper.containers):
         group.own(os.getpid())
     return keeper
+
+
+def _stderr(null: int) -> int:
+    try:
+        os.fstat(2)
+    except OSError:  # this program has closed its
+        return null
+    return 2
 
 
 def become_daemon(
