@@ -40,7 +40,7 @@ HELD = @mkdir -p build; $(VENV)/bin/startgate doctor >build/doctor.txt; \
 	  *) cat build/doctor.txt; exit 1 ;; \
 	esac
 
-.PHONY: help root run test stages fuzz setup check bpf keeper apt test-apt vm-apt arm64-apt bare-apt engines-apt lint types \
+.PHONY: help root run test stages fuzz setup check bpf keeper keeper-test apt test-apt vm-apt arm64-apt bare-apt engines-apt lint types \
 	unit kernel engines engines-table newest test-newest faults faults-table soak engines-and-vm test-vm test-bare bare-quick \
 	test-systemd kernel-table bench bench-check bench-peer update-tools clean clean-caches
 
@@ -53,7 +53,7 @@ run: root setup ## a live view of this host's containers, with a demo container
 
 test: root setup test-apt vm-apt stages ## everything; it installs engines, and is not for production hosts
 
-check: setup lint types unit ## lint, types and unit tests: seconds; needs no root
+check: setup lint types unit keeper-test ## lint, types and unit tests: seconds; needs no root
 
 setup: apt $(VENV)/.ready bpf keeper ## install what is needed, build what is written in C
 
@@ -116,6 +116,16 @@ $(KEEPER): $(wildcard native/keeper/*.[ch]) bpf/exec_record.h | apt
 	@mkdir -p $(@D)
 	$(CC) $(KEEPER_FLAGS) -o $@.new native/keeper/*.c
 	mv $@.new $@
+
+KEEPER_MODEL := tests/native/keep_model.c $(addprefix native/keeper/,keep.c table.c channel.c)
+keeper-test: build/keep_model ## the keeper's holds against a model, with sanitizers: random operations for KEEPER_SECONDS=3
+	build/keep_model $(KEEPER_SECONDS) $(SEED)
+KEEPER_SECONDS ?= 3
+SEED ?= 1
+build/keep_model: $(KEEPER_MODEL) $(wildcard native/keeper/*.h) | apt
+	@mkdir -p build
+	$(CC) $(filter-out -static -O2,$(KEEPER_FLAGS)) -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all \
+	  -Wl,--wrap=clock_gettime -o $@ $(KEEPER_MODEL)
 
 lint:
 	$(VENV)/bin/ruff check .

@@ -64,6 +64,7 @@ static _Noreturn void be_keep(struct guard *g, struct keep *k, const struct reco
 	const int kept[] = {k->group, k->guard, k->memory, k->alert, records->table, records->queue, records->pending};
 
 	end_with_parent(parent);
+	say_to_guard(g->said[1]);
 	keep_only(kept, sizeof(kept) / sizeof(kept[0]));
 	deaf_to_signals();
 	if (g->door.table)

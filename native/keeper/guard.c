@@ -370,6 +370,7 @@ static void look(struct guard *g)
 
 static void on_keep_death(struct guard *g, struct child *child, int status)
 {
+	say_on(g->said[0]); /* its last words */
 	if (child == &g->door) {
 		say("keeper", "the door died (wait status %d): the kernel let all go", status);
 		exit(1); /* whoever started us starts anew */
@@ -493,6 +494,8 @@ _Noreturn void guard_run(struct guard *g)
 				on_signal(g);
 			else if (fd == g->alert)
 				remember_alert(g);
+			else if (fd == g->said[0])
+				say_on(fd);
 			else if (fd == g->program)
 				exit(0); /* others may have its end of the socket: children that it forked */
 			else if (fd == g->worker.control)
@@ -542,6 +545,9 @@ static int begin(struct guard *g)
 		g->alert = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	watch_fd(g, g->alert);
 	listen_for_signals(g);
+	if (!g->past && channel_pair(g->said))
+		return -1;
+	watch_fd(g, g->said[0]);
 	if (!g->door.pid && (start_door(g) || start_yard(g)))
 		return -1;
 	if (g->command && !g->scribe && start_scribe(g))

@@ -45,6 +45,7 @@ struct guard {
 	struct child door, yard, worker;
 	pid_t scribe;
 	int lines[2];	    /* to the scribe: its end, and the workers' */
+	int said[2];	    /* what the door and the yard say: our end, and theirs */
 	volatile int *torn; /* shared with it: a line is begun */
 	struct old_group old[OLD_MAX];
 	char **words;	/* our command line */

@@ -3,9 +3,6 @@
 #include "keep.h"
 
 #include <errno.h>
-#include <poll.h>
-#include <stdarg.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -29,23 +26,6 @@ uint64_t now(void)
 
 	clock_gettime(CLOCK_MONOTONIC, &time);
 	return (uint64_t)time.tv_sec * 1000000000ull + (uint64_t)time.tv_nsec;
-}
-
-void say(const char *name, const char *format, ...)
-{
-	struct pollfd out = {.fd = 2, .events = POLLOUT};
-	char line[512];
-	va_list values;
-	int size, more;
-
-	size = snprintf(line, sizeof(line), "startgate: %s: ", name);
-	va_start(values, format);
-	more = vsnprintf(line + size, sizeof(line) - (size_t)size - 1, format, values);
-	va_end(values);
-	size += more < (int)sizeof(line) - size - 2 ? more : (int)sizeof(line) - size - 2;
-	line[size++] = '\n';
-	if (poll(&out, 1, 0) == 1 && out.revents == POLLOUT && write(2, line, (size_t)size) < 0)
-		return; /* ENOSPC */
 }
 
 int keep_watch(struct keep *k, int fd, uint32_t events)
@@ -280,7 +260,8 @@ static void ask_for_life(struct keep *k, uint64_t at)
 {
 	struct slot *oldest = table_first(k->table);
 
-	if (k->worker != PRESENT || !oldest || at - oldest->since < k->settings.hang / 8)
+	if (k->worker != PRESENT || !oldest || at - oldest->since < k->settings.hang / 8 ||
+	    (!k->asked && at - k->heard < k->settings.hang / 8))
 		return;
 	if (!k->asked) {
 		k->asked = at;
@@ -431,6 +412,7 @@ static void act(struct keep *k, const struct to_keeper *m)
 /* Any word is a sign of life. */
 static void heard(struct keep *k)
 {
+	k->heard = now();
 	k->asked = 0;
 	k->unheard = 0;
 	if (k->worker == ABSENT) {

@@ -11,6 +11,7 @@
 #include <sys/fanotify.h>
 
 #include "protocol.h"
+#include "say.h"
 #include "table.h"
 
 #define OWN_MAX 64
@@ -43,6 +44,7 @@ struct keep {
 	enum worker_state worker;
 	uint64_t awaited;
 	uint64_t asked; /* when a PING went out that is not answered, or 0 */
+	uint64_t heard; /* when the worker said a word */
 	uint64_t next;	/* no deadline is before this */
 	uint32_t missed; /* events that no worker was told of, since the last GAP */
 	uint32_t unheard; /* EXPIREDs that the worker may not have heard: it has said nothing since */
@@ -69,8 +71,6 @@ struct arrival {
 };
 
 uint64_t now(void);
-/* One line for people, on stderr, unless nobody reads it. */
-void say(const char *name, const char *format, ...) __attribute__((format(printf, 2, 3)));
 int keep_open(struct keep *keep);
 /* Page out nothing that this process has by now. */
 void stay_in_memory(void);

@@ -17,7 +17,7 @@
 
 #define MS 1000000ull
 #define PAST "STARTGATE_PAST"
-#define PAST_WORDS 17
+#define PAST_WORDS 19
 
 struct option {
 	const char *name;
@@ -66,7 +66,7 @@ static void past_words(struct guard *g, int **places)
 		&g->door.pid, &g->door.control, &g->door.memory, &g->yard.pid, &g->yard.control, &g->yard.memory,
 		&g->worker.pid, &g->worker.control, &g->containers, &g->alert, &g->failures, &g->introduced,
 		&g->records.pending, &g->scribe, &g->lines[0],
-		&g->lines[1], &layout,
+		&g->lines[1], &g->said[0], &g->said[1], &layout,
 	};
 
 	memcpy(places, all, sizeof(all));
@@ -140,7 +140,7 @@ static void tell_past(struct guard *g)
 {
 	const int fds[] = {g->door.control, g->door.memory, g->yard.control, g->yard.memory,
 			   g->worker.control, g->containers, g->alert, g->records.pending,
-			   g->lines[0], g->lines[1]};
+			   g->lines[0], g->lines[1], g->said[0], g->said[1]};
 	int *places[PAST_WORDS];
 	char text[PAST_WORDS * 12] = "";
 	size_t size = 0;

@@ -88,6 +88,7 @@ _Noreturn void go_on(int count, char **words)
 	static struct records records;
 	int64_t state[STATE_WORDS];
 
+	say_to_guard_again();
 	if (count < STATE_WORDS || atoi(words[0]) != LAYOUT) {
 		say("keeper", "this version can't go on with what another one holds: all is let go");
 		_exit(1);
