@@ -110,11 +110,13 @@ $(BPF)/exec_record.%.bpf.o: bpf/exec_record.bpf.c bpf/exec_record.h bpf/vmlinux.
 	llvm-strip -g $@
 
 # Linked statically: no container's program can be a library of it, and its execve needs nothing that may be held.
-KEEPER_FLAGS := -std=gnu17 -O2 -Wall -Wextra -Werror -Wconversion -Wno-sign-conversion -pthread -static
+KEEPER_FLAGS := -std=gnu17 -O2 -Wall -Wextra -Werror -Wconversion -Wno-sign-conversion -pthread
+# Nothing of it is both written and executed, and nobody knows where it is.
+KEEPER_SAFE := -static-pie -fPIE -fstack-protector-strong -D_FORTIFY_SOURCE=2 -Wl,-z,relro,-z,now,-z,noexecstack
 keeper: $(KEEPER)
 $(KEEPER): $(wildcard native/keeper/*.[ch]) bpf/exec_record.h | apt
 	@mkdir -p $(@D)
-	$(CC) $(KEEPER_FLAGS) -o $@.new native/keeper/*.c
+	$(CC) $(KEEPER_FLAGS) $(KEEPER_SAFE) -o $@.new native/keeper/*.c
 	mv $@.new $@
 
 KEEPER_MODEL := tests/native/keep_model.c $(addprefix native/keeper/,keep.c table.c channel.c)
@@ -124,7 +126,7 @@ KEEPER_SECONDS ?= 3
 SEED ?= 1
 build/keep_model: $(KEEPER_MODEL) $(wildcard native/keeper/*.h) | apt
 	@mkdir -p build
-	$(CC) $(filter-out -static -O2,$(KEEPER_FLAGS)) -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all \
+	$(CC) $(filter-out -O2,$(KEEPER_FLAGS)) -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all \
 	  -Wl,--wrap=clock_gettime -o $@ $(KEEPER_MODEL)
 
 lint:

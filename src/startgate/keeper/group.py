@@ -56,10 +56,7 @@ class KeptGroup:
                 self._marks.put(channel)
             self._changed.notify_all()
         with self._lock:
-            gone = list(self._holds.values())
-            self._holds.clear()
-        for hold in gone:  # who made room for this one has answered them: a late answer is not for it
-            hold.expire(hold.fail_closed)
+            self._holds.clear()  # who made room for this one has answered them; late answers are not for it
         if before:
             before.shut()
 
