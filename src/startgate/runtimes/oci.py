@@ -14,6 +14,7 @@ import msgspec
 from startgate.errors import BundleError
 from startgate.events import Device, Mount, Rlimit
 from startgate.foreign import UNDECODABLE
+from startgate.runtimes.plain import expect_plain
 
 T = TypeVar("T")
 
@@ -222,7 +223,11 @@ def decode_config(data: bytes) -> Config:
     No other thread runs while msgspec decodes, up to 0.3 s for 16 MiB: so a large one is
     decoded in parts.
     """
-    return decode_parts(data) if len(data) > LARGE else _decode(_config, data, "config.json")
+    if len(data) > LARGE:
+        return decode_parts(data)
+    config = _decode(_config, data, "config.json")
+    expect_plain(data, Config)
+    return config
 
 
 def decode_parts(data: bytes) -> Config:
@@ -233,7 +238,9 @@ def decode_parts(data: bytes) -> Config:
 
 def decode_process(data: bytes) -> OciProcess:
     """Decode a --process file. Raises BundleError."""
-    return _decode(_process, data, "the process file")
+    process = _decode(_process, data, "the process file")
+    expect_plain(data, OciProcess)
+    return process
 
 
 def _decode(decoder: msgspec.json.Decoder[T], data: bytes | msgspec.Raw, what: str) -> T:
