@@ -13,6 +13,11 @@ from msgspec import Meta
 
 from startgate.foreign import clip, json_line
 from startgate.kernel.capabilities import CAPABILITIES
+from startgate.kernel.node import boot_id as this_boot
+from startgate.kernel.node import name as this_node
+
+VERSION = 1
+"""Of the contract: it changes when a field is taken away, or means something else."""
 
 EventType = Literal["creating", "created", "started", "exec", "stopped", "existing", "denied", "lost"]
 NoteAction = Literal["deny", "warn", "audit", "patch", "error"]
@@ -219,6 +224,8 @@ class Container(msgspec.Struct, frozen=True):
     truncated: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
     start_id: Annotated[str | None, OF_COMMAND] = None
+    login_uid: Annotated[int | None, OF_COMMAND] = None
+    audit_session: Annotated[int | None, OF_COMMAND] = None
 
 
 class Process(msgspec.Struct, frozen=True):
@@ -243,12 +250,14 @@ class Process(msgspec.Struct, frozen=True):
 
 
 class Exit(msgspec.Struct, frozen=True):
-    """How a container's init ended: `code` or `signal` (a number), None where unknown."""
+    """How a container's init ended: `code` or `signal` (a number), None where unknown; `duration`: the
+    seconds that it lived."""
 
     code: int | None = None
     signal: int | None = None
     oom_killed: bool | None = None
     requested_signal: int | None = None
+    duration: float | None = None
 
 
 class Reason(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -283,7 +292,8 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
 
     `time` is RFC 3339, UTC, with nanoseconds. `held_us`: microseconds for which the gate
     held the start, None where nothing was held. `container` is None only for `lost`.
-    `policy`: all that rules and callbacks had to say.
+    `policy`: all that rules and callbacks had to say. `version` is that of this contract: docs/events.md.
+    `sequence` numbers the lines of one output; `node` and `boot_id` say whose they are.
     """
 
     type: EventType
@@ -295,6 +305,10 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     exit: Exit | None = None
     reason: Reason | None = None
     policy: tuple[Note, ...] = ()
+    version: int = msgspec.field(default_factory=lambda: VERSION)
+    sequence: int | None = None
+    node: str = msgspec.field(default_factory=this_node)
+    boot_id: str = msgspec.field(default_factory=this_boot)
 
     def to_json(self) -> bytes:
         """Return one line of JSON, without the newline; it is safe to print on a terminal."""

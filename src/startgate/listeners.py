@@ -65,6 +65,9 @@ class Subscription:
     `lost` event that says how many.
     """
 
+    number = 0
+    """How many of its events its consumer has printed: it counts them."""
+
     def __init__(self, backlog: int, forget: Callable[[Subscription], None]) -> None:
         self._backlog = backlog
         self._events: deque[Event] = deque()

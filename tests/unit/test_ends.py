@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import pytest
 
@@ -152,11 +154,19 @@ def test_an_end_is_told_before_another_start_of_that_id(
 
 
 def test_what_was_armed_is_dropped(context: Context, events: Subscription, entry: Entry) -> None:
-    watches: Any = ("runtime", "init")
+    watches = [Watch(ProcessId(pid, 1), -1, print) for pid in (1, 2)]
     entry.runtime_watch, entry.init_watch = watches
     Ends(context).ended(entry, End(0))
     told(events)
-    assert cast(FakeExits, context.exits).forgotten == ["runtime", "init"]
+    assert cast(FakeExits, context.exits).forgotten == watches
+
+
+def test_how_long_it_lived(context: Context, events: Subscription, entry: Entry) -> None:
+    ticks = (time.clock_gettime(time.CLOCK_BOOTTIME) - 5) * os.sysconf("SC_CLK_TCK")
+    entry.init_watch = Watch(ProcessId(4242, int(ticks)), -1, print)
+    Ends(context).ended(entry, End(0))
+    exit = told(events).exit
+    assert exit and exit.duration and 5 <= exit.duration < 5 + PATIENCE
 
 
 def test_callbacks_are_called(context: Context, events: Subscription, entry: Entry) -> None:

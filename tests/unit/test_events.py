@@ -35,13 +35,14 @@ from startgate.events import (
 from startgate.listeners import lost
 from startgate.testing import make_event
 
+ALWAYS = ("version", "node", "boot_id")
 CONTAINER_KEYS = (
     "id name engine runtime runtime_path pid bundle rootfs image image_reference image_id "
     "image_digest labels annotations hostname kubernetes "
     "namespaces host_namespaces cgroup rootless uid args user privileged capabilities "
     "bounding_capabilities no_new_privileges read_only_rootfs seccomp apparmor selinux mounts cwd devices "
     "hooks masked_paths read_only_paths sysctls rlimits resources uid_mappings gid_mappings oom_score_adj "
-    "started_by from_hooks truncated unknown start_id"
+    "started_by from_hooks truncated unknown start_id login_uid audit_session"
 ).split()
 
 
@@ -56,7 +57,7 @@ def test_the_least_event() -> None:
     event = Event(
         type="created", time="2026-11-22T13:01:02.120345678Z", gate="pidfile", container=Container(id="c")
     )
-    assert list(as_json(event)) == ["type", "time", "gate", "container"]
+    assert list(as_json(event)) == ["type", "time", "gate", "container", *ALWAYS]
 
 
 def test_the_whole_event() -> None:
@@ -79,6 +80,7 @@ def test_the_whole_event() -> None:
         "process",
         "exit",
         "reason",
+        *ALWAYS,
     ]
     assert as_json(event)["held_us"] == 0
 

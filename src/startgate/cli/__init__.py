@@ -39,6 +39,7 @@ def app(verbose: bool) -> None:
 @app.command()
 @options.output
 @options.filtering
+@options.full_exec
 @click.option("--count", type=click.IntRange(min=1), metavar="N", help="End after N events.")
 @click.option(
     "--for",
@@ -53,6 +54,7 @@ def watch(
     *,
     output: str,
     keep: str | None,
+    full_exec: bool,
     count: int | None,
     seconds: float | None,
     commands: tuple[str, ...],
@@ -71,14 +73,14 @@ def watch(
 
     path = _configure(watcher, config_path)
     with deciding(lambda: Watcher(**watcher), path, policies, commands) as watched:
-        Watch(watched, output, keep=keep, count=count, seconds=seconds).run(
-            demo=demo, end_with_demo=not sys.stdout.isatty()
-        )
+        watch = Watch(watched, output, keep=keep, count=count, seconds=seconds, full_exec=full_exec)
+        watch.run(demo=demo, end_with_demo=not sys.stdout.isatty())
 
 
 @app.command()
 @options.output
 @options.filtering
+@options.full_exec
 @options.watching
 @click.option(
     "--hang-limit",
@@ -180,6 +182,14 @@ def doctor(output: str, host_root: str) -> None:
     show(probes, output)
     if any(probe.required and not probe.works for probe in probes):
         raise SystemExit(3)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of events: docs/events.md."""
+    from startgate.contract import text  # noqa: PLC0415
+
+    sys.stdout.write(text())
 
 
 app.add_command(policy_group)

@@ -47,6 +47,11 @@ filtering = click.option(
     metavar="CEL",
     help="Show only what matches the expression (docs/events.md).",
 )
+full_exec = click.option(
+    "--full-exec",
+    is_flag=True,
+    help="With JSON: `exec` events have all of their container, not only its names.",
+)
 exec_records = click.option(
     "--exec-records",
     type=click.Choice(["auto", "table", "queue", "procfs"]),

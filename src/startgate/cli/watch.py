@@ -19,6 +19,7 @@ from startgate.events import Event
 from startgate.filters import compile_filter
 from startgate.foreign import one_line
 from startgate.keeper.channel import Channel
+from startgate.lines import line
 from startgate.watcher import Watcher
 
 if TYPE_CHECKING:
@@ -129,8 +130,10 @@ class Watch:
         seconds: float | None = None,
         ready: Callable[[], object] = lambda: None,
         lines: Channel | None = None,
+        full_exec: bool = False,
     ) -> None:
         """`ready` is called once, when it holds. `lines` is where a daemon's worker prints.
+        `full_exec`: `exec` events have all of their container.
 
         Raises UsageError when the filter does not compile.
         """
@@ -143,7 +146,9 @@ class Watch:
         self._ended_by = _ENDS if lines is None else _ENDS_WORKER
         write = _write if lines is None else lines.send_waiting
         if output == "json":
-            self._print: Callable[[Event], object] = lambda event: write(event.to_json() + b"\n")
+            self._print: Callable[[Event], object] = lambda event: write(
+                line(event, watcher.events.number, full_exec=full_exec)
+            )
         else:
             self._print = Table(cast(TextIO, _Lines(write))).row
 
@@ -181,6 +186,7 @@ class Watch:
                 return
 
     def _tell(self, event: Event) -> None:
+        self._watcher.events.number += 1
         try:
             self._print(event)
         except OSError as error:  # EPIPE, ENOSPC

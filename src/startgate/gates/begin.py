@@ -42,7 +42,10 @@ def entry_of(context: Context, start: Start, path: str, record: ExecRecord) -> E
         invocation=start.invocation,
         runtime=start.runtime,
         container=replace(
-            outline(context, start.invocation, path, record), start_id=node.start_id(start.runtime)
+            outline(context, start.invocation, path, record),
+            start_id=node.start_id(start.runtime),
+            login_uid=record.loginuid,
+            audit_session=record.session,
         ),
         command=start.command,
         arguments=start.arguments,

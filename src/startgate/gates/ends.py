@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from startgate.events import Exit, Reason
 from startgate.gates.context import Context, event
 from startgate.kernel import pidfd
-from startgate.kernel.process import ProcessId
+from startgate.kernel.process import ProcessId, boot_seconds
 from startgate.lifecycle import End, Entry, Key
 
 log = logging.getLogger(__name__)
@@ -112,7 +112,14 @@ class Ends:
         oom: bool | None = False  # the OOM killer kills by SIGKILL only: another end was not its work
         if signal == _SIGKILL:
             oom = self._context.exits.was_oom_victim(entry.init_watch) if entry.init_watch else None
-        return Exit(code, signal, oom, requested)
+        return Exit(code, signal, oom, requested, _lived(entry))
+
+
+def _lived(entry: Entry) -> float | None:
+    if not entry.init_watch:
+        return None
+    now = time.clock_gettime(time.CLOCK_BOOTTIME)
+    return round(max(0.0, now - boot_seconds(entry.init_watch.process)), 2)  # clock ticks
 
 
 def _last(entry: Entry) -> ProcessId:

@@ -16,8 +16,8 @@ from startgate.events import Event
 from startgate.listeners import Subscription, lost
 
 SIZE = 8 << 20
-_HEAD, _TAIL = 0, 1
-_FIRST = 16
+_HEAD, _TAIL, _NUMBER = 0, 1, 2
+_FIRST = 24
 _ROOM = SIZE - _FIRST
 _LENGTH = struct.Struct("=I")
 
@@ -35,7 +35,7 @@ class Outbox(Subscription):
     """A ring of events in shared memory, for one consumer. It never makes anyone wait.
 
     An event is gone from it once the one after it is asked for: a consumer that dies on the
-    way gives it to the next one, which may so print it twice.
+    way gives it to the next one, which may so print it twice, with the same number.
     """
 
     def __init__(self, fd: int) -> None:
@@ -46,6 +46,7 @@ class Outbox(Subscription):
         self._at = memoryview(self._memory)[:_FIRST].cast("Q")
         self._at[_HEAD] = max(self._at[_HEAD], self._at[_TAIL])  # who rewound it died on the way
         self._taken = self._at[_TAIL]
+        self.number = self._at[_NUMBER]
 
     def put(self, event: Event) -> None:
         """Add an event, or drop it when the consumer is too far behind. Never waits; wakes nobody."""
@@ -75,7 +76,7 @@ class Outbox(Subscription):
     def get(self, timeout: float | None = None) -> Event | None:
         """Return the next event; None at the end, or after `timeout` seconds."""
         with self._lock:
-            self._at[_TAIL] = self._taken  # the one before is out
+            self._at[_TAIL], self._at[_NUMBER] = self._taken, self.number  # the one before is out
         return super().get(timeout)
 
     def _next(self) -> Event | None:
