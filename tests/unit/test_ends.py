@@ -97,7 +97,8 @@ def test_whether_the_oom_killer_did_it(
     cast(FakeExits, context.exits).oom_victim = victim
     entry.init_watch = Watch(ProcessId(1, 1), -1, lambda status: None)
     Ends(context).ended(entry, End(9))
-    assert told(events).exit == Exit(signal=9, oom_killed=victim)
+    exit = told(events).exit
+    assert exit and (exit.signal, exit.oom_killed) == (9, victim)
 
 
 def test_an_end_is_told_once(context: Context, events: Subscription, entry: Entry) -> None:

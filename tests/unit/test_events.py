@@ -119,7 +119,7 @@ def test_unknown_is_null_or_empty() -> None:
             "argv user cwd tty privileged capabilities bounding_capabilities no_new_privileges apparmor "
             "selinux from_hooks truncated",
         ),
-        (Exit(), "code signal oom_killed requested_signal"),
+        (Exit(), "code signal oom_killed requested_signal duration"),
         (Reason("why", "rule"), "message rule"),
     ],
 )
@@ -134,6 +134,7 @@ def test_an_unknown_exit_is_null() -> None:
         "signal": None,
         "oom_killed": None,
         "requested_signal": None,
+        "duration": None,
     }
 
 

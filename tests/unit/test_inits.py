@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -148,6 +149,16 @@ def test_the_init_descends_from_the_runtime(host: FakeHost, generations: int) ->
         parent = pid
     host.process(INIT, ppid=parent, namespaces={"mnt": 2})
     entry = creating("c1")
+    assert by_exec(host.proc, [entry], INIT) is entry
+
+
+def test_a_runtime_that_is_just_ending(host: FakeHost) -> None:
+    """It has no namespaces any more, and is there still: `run --detach`."""
+    shutil.rmtree(host.process(100, start_time=1000) / "ns")
+    host.process(INIT, ppid=100, namespaces={"mnt": 2}, start_time=1001)
+    entry = creating("c1")
+    assert by_exec(host.proc, [entry], INIT) is None
+    keep_state(host, INIT, 1001)
     assert by_exec(host.proc, [entry], INIT) is entry
 
 

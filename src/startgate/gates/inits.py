@@ -159,11 +159,22 @@ def by_exec(proc: Proc, entries: Sequence[Entry], pid: int, others: Iterable[Pro
     nearest = _nearest(ancestors, [*(entry.runtime for entry in unknown), *others])
     for entry in unknown:
         if entry.runtime == nearest:
-            return entry if _is_apart(proc, entry, pid, ancestors) else None
+            return _if_apart(proc, entry, pid, ancestors)
     if nearest or not ancestors:
         return None
     kinds = {kind for entry in unknown for kind in _own_namespaces(entry)}
-    return _named_by_state(proc, unknown, pid, wait=_differs(proc, pid, ancestors[0], kinds, any))
+    try:
+        wait = _differs(proc, pid, ancestors[0], kinds, any)
+    except NotReadable:
+        wait = True
+    return _named_by_state(proc, unknown, pid, wait=wait)
+
+
+def _if_apart(proc: Proc, entry: Entry, pid: int, ancestors: Sequence[ProcessId]) -> Entry | None:
+    try:
+        return entry if _is_apart(proc, entry, pid, ancestors) else None
+    except NotReadable:  # its runtime is just ending, and has no namespaces any more
+        return _named_by_state(proc, [entry], pid, wait=True)
 
 
 def _named_by_state(proc: Proc, entries: Sequence[Entry], pid: int, *, wait: bool) -> Entry | None:
@@ -205,7 +216,7 @@ def _is_apart(proc: Proc, entry: Entry, pid: int, ancestors: Sequence[ProcessId]
     """Is the process the first in the namespaces that the container has of its own?
 
     The hooks of config.json descend from the runtime too, but they share their parent's namespaces:
-    those of the runtime, or of the init.
+    those of the runtime, or of the init. Raises NotReadable.
     """
     kinds = _own_namespaces(entry)
     if not kinds:  # a container that shares all with its runtime: only its state can tell
@@ -216,11 +227,8 @@ def _is_apart(proc: Proc, entry: Entry, pid: int, ancestors: Sequence[ProcessId]
 def _differs(
     proc: Proc, pid: int, other: ProcessId, kinds: Iterable[str], how: Callable[[Iterable[bool]], bool]
 ) -> bool:
-    """Is the process in other namespaces of these kinds than the other process?"""
-    try:
-        return how(proc.namespace(pid, kind) != proc.namespace(other.pid, kind) for kind in kinds)
-    except NotReadable:
-        return False
+    """Is the process in other namespaces of these kinds than the other process? Raises NotReadable."""
+    return how(proc.namespace(pid, kind) != proc.namespace(other.pid, kind) for kind in kinds)
 
 
 def _own_namespaces(entry: Entry) -> list[str]:
