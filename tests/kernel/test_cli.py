@@ -30,7 +30,9 @@ def test_json_lines(runtime: Runtime, bundle: Path, name: str) -> None:
         events = [json.loads(line) for line in process.stdout]
         assert process.wait(PATIENCE) == 0
     assert [e["type"] for e in events] == ["creating", "created", "started", "stopped"]
+    assert 0 <= events[-1]["exit"].pop("duration") < PATIENCE
     assert events[-1]["exit"] == {"code": 7, "signal": None, "oom_killed": False, "requested_signal": None}
+    assert [e["sequence"] for e in events] == [1, 2, 3, 4]
     assert "exit" not in events[0] and "held_us" not in events[-1] and events[1]["held_us"] > 0
     assert {e["container"]["id"] for e in events} == {name}
 
