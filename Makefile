@@ -80,9 +80,10 @@ arm64-apt:
 	$(call INSTALL,$(ARM64_APT))
 bare-apt:
 	$(call INSTALL,$(BARE_APT))
-engines-apt: # from Debian 13 on Docker's client is a package of its own
+engines-apt: # from Debian 13 on Docker's client is a package of its own, and BuildKit's
 	$(if $(strip $(ENGINES)),$(call INSTALL,$(ENGINES)))
 	@command -v docker >/dev/null || packaging/apt-install.sh docker-cli
+	@! dpkg-query -s docker-cli >/dev/null 2>&1 || packaging/apt-install.sh docker-buildx
 
 # The tools are those of requirements-dev.txt, to the bit; startgate itself is this checkout.
 $(VENV)/.ready: pyproject.toml requirements-dev.txt hatch_build.py | apt

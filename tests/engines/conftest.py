@@ -18,9 +18,9 @@ from tests.engines.ctr import Ctr
 from tests.engines.docker import Docker
 from tests.engines.engine import DockerLike, Stoppable
 from tests.engines.podman import Podman, Rootless
-from tests.kernel.conftest import _kernel, _nothing_left, watching
+from tests.kernel.conftest import _arena, _kernel, _no_process_left, _nothing_left, watching
 
-__all__ = ["_kernel", "_nothing_left", "watching"]
+__all__ = ["_arena", "_kernel", "_no_process_left", "_nothing_left", "watching"]
 
 _numbers = itertools.count()
 E = TypeVar("E", bound=Stoppable)

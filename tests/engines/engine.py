@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -9,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -216,7 +218,16 @@ def remove_cgroups(cgroup: str) -> None:
     for parent in [*top.glob(f"*/{cgroup}"), *top.glob(cgroup)]:
         children = sorted((p for p in parent.rglob("*") if p.is_dir()), reverse=True)
         for path in [*children, parent]:
-            path.rmdir()
+            eventually(partial(_is_removed, path))
+
+
+def _is_removed(cgroup: Path) -> bool:
+    """Remove a cgroup if its last process is gone."""
+    try:
+        cgroup.rmdir()
+    except OSError as error:
+        return error.errno != errno.EBUSY
+    return True
 
 
 def version_of(runtime: str) -> str:

@@ -10,11 +10,10 @@ from pathlib import Path
 import pytest
 
 from startgate.testing import make_bundle
-from tests.faults import arena
 from tests.faults.agent import Teller
 from tests.faults.load import Load
 from tests.faults.probe import Probe
-from tests.kernel.conftest import _kernel, runc  # noqa: F401
+from tests.kernel.conftest import _arena, _kernel, _no_process_left, runc  # noqa: F401
 from tests.kernel.support import Runtime
 
 SOAK = os.environ.get("STARTGATE_SOAK") == "1"
@@ -24,8 +23,7 @@ _numbers = itertools.count()
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _arena(_kernel: None, tmp_path_factory: pytest.TempPathFactory) -> None:  # noqa: F811
-    arena.enter(tmp_path_factory.mktemp("runtimes"))
+def _notes(_arena: None, tmp_path_factory: pytest.TempPathFactory) -> None:  # noqa: F811
     # A daemon that is killed leaves its notes: here, not in /run.
     os.environ["RUNTIME_DIRECTORY"] = str(tmp_path_factory.mktemp("run"))
 

@@ -13,6 +13,7 @@ from startgate import KernelUnsupported
 from startgate.kernel import features, spawn
 from startgate.records import SOURCES
 from startgate.testing import make_bundle
+from tests import arena
 from tests.kernel.support import (
     Runtime,
     Watching,
@@ -29,7 +30,17 @@ _numbers = itertools.count()
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _kernel() -> None:
+def _arena(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Hold no start of this host but our own."""
+    if os.getuid():
+        unavailable("only root can hold a start")
+    arena.enter(tmp_path_factory.mktemp("runtimes"))
+    yield
+    arena.leave()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _kernel(_arena: None) -> None:
     spawn.keep_gil_free()  # tests answer their own children's execs, without a watcher, too
     try:
         group = features.open_group()
@@ -40,7 +51,16 @@ def _kernel() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _nothing_left(_kernel: None) -> Iterator[None]:
+def _no_process_left(_arena: None) -> Iterator[None]:
+    """A test that leaves a process behind fails; and that process holds no later test's starts."""
+    before = arena.processes()
+    yield
+    left = arena.end(before)
+    assert not left, f"left running: {left}"
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left(_kernel: None, _no_process_left: None) -> Iterator[None]:
     """Fail a test that leaves an fd or a thread behind."""
     before = resources()
     yield
