@@ -178,7 +178,7 @@ bare-quick: bare-apt # as a part of `test`
 	python3 vm/bare.py --quick
 test-systemd: setup vm-apt ## the unit of packaging/ under a systemd that is PID 1, in a 6.1 VM
 	$(VM_SYSTEMD)
-kernel-table: ## write README's table from the results of `make test-vm` and a native run
+kernel-table: ## write the table of docs/kernels.md from the results of `make test-vm` and a native run
 	$(PY) vm/matrix.py table
 
 bench: setup ## what startgate costs: build/bench.json, docs/performance.md; QUICK=1 for three minutes

@@ -12,6 +12,7 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
+PACKAGES = "clang llvm gcc libc6-dev libbpf-dev linux-libc-dev"
 ARCHITECTURES = {"x86_64": "x86", "aarch64": "arm64"}
 
 
@@ -40,7 +41,7 @@ def compile_bpf(source: Path, output: Path, target: str) -> None:
     clang = os.environ.get("CLANG", "clang")
     include = f"/usr/include/{platform.machine()}-linux-gnu"
     options = ["-O2", "-g", "-target", "bpf", f"-D__TARGET_ARCH_{target}", f"-I{include}"]
-    subprocess.run([clang, *options, "-c", str(source), "-o", str(output)], check=True)
+    compiled([clang, *options, "-c", str(source), "-o", str(output)])
     if strip := shutil.which("llvm-strip"):
         subprocess.run([strip, "-g", str(output)], check=True)
 
@@ -52,4 +53,13 @@ def compile_keeper(sources: Path, output: Path) -> None:
     safe = ["-static-pie", "-fPIE", "-fstack-protector-strong", "-D_FORTIFY_SOURCE=2"]
     safe += ["-Wl,-z,relro,-z,now,-z,noexecstack"]  # as in the Makefile
     command = [compiler, "-std=gnu17", "-O2", "-pthread", *safe, "-o", output, *sources.glob("*.c")]
-    subprocess.run(list(map(str, command)), check=True)
+    compiled(list(map(str, command)))
+
+
+def compiled(command: list[str]) -> None:
+    """Run a compiler; where it or a header is missing, say which packages have them."""
+    try:
+        subprocess.run(command, check=True)
+    except (FileNotFoundError, subprocess.CalledProcessError) as error:
+        packages = f"On Debian or Ubuntu: apt-get install {PACKAGES}"
+        raise SystemExit(f"startgate's parts in C can't be compiled: {error}. {packages}") from None

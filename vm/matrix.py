@@ -1,7 +1,7 @@
 """Runs the kernel tests on each kernel, and writes the support table from what they saw.
 
 ``python3 vm/matrix.py run 6.1 ...`` tests and keeps the results below build/kernels;
-``python3 vm/matrix.py table`` writes the table of all kept results into README.md.
+``python3 vm/matrix.py table`` writes the table of all kept results into docs/kernels.md.
 """
 
 from __future__ import annotations
@@ -153,14 +153,14 @@ def table(results: dict[str, list[Case]]) -> str:
 
 
 def write_table() -> None:
-    """Put the table of all kept results between the markers in README.md."""
+    """Put the table of all kept results between the markers in docs/kernels.md."""
     results = {
         title(k): read(RESULTS / f"{k}.xml") for k in (*KERNELS, NATIVE) if (RESULTS / f"{k}.xml").exists()
     }
-    readme = ROOT / "README.md"
-    before, rest = readme.read_text().split(MARKERS[0])
+    document = ROOT / "docs/kernels.md"
+    before, rest = document.read_text().split(MARKERS[0])
     after = rest.split(MARKERS[1])[1]
-    readme.write_text(f"{before}{MARKERS[0]}\n{table(results)}\n{MARKERS[1]}{after}")
+    document.write_text(f"{before}{MARKERS[0]}\n{table(results)}\n{MARKERS[1]}{after}")
 
 
 def title(kernel: str) -> str:
