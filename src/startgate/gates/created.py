@@ -88,18 +88,6 @@ class Created:
         except NotReadable:
             self._context.programs.remove(entry)
 
-    def again(self, pid: int, hold: Hold) -> None:
-        """A dead process of ours read this event of process `pid`, and what it was about is gone."""
-        starting = [e for e in self._context.lifecycle.containers() if e.state is not State.RUNNING]
-        if inits.by_exec(self._context.proc, starting, pid, self._context.lifecycle.runtimes()):
-            self.at_first_exec(starting, pid, hold)
-            return
-        with hold:
-            for entry in starting:
-                caller = entry.container.started_by
-                if entry.state is State.CREATING and caller and caller.pid == pid:
-                    self._at_pid_file(entry, self._by_state(self._context.proc, entry, None), hold)
-
     def late(self, entry: Entry, init: ProcessId, reason: Reason | None = None) -> None:
         """No gate held the container, but the runtime says that it is there."""
         if container := self._adopt(entry, init):

@@ -12,6 +12,7 @@ import fcntl
 import os
 import subprocess
 import sys
+import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -55,6 +56,8 @@ def start(command: Sequence[str], environment: Mapping[str, str], files: Sequenc
     """
     spares = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _ABOVE) for fd in files]
     attributes, actions = ctypes.create_string_buffer(1024), ctypes.create_string_buffer(1024)
+    if HOOKS in environment:
+        _in_use.set()
     _attributes_init(attributes)
     _actions_init(actions)
     pid = ctypes.c_int()
@@ -86,6 +89,8 @@ HOOKS = "STARTGATE_HOOKS"
 """An environment variable: the names of the hooks whose work a process does, a line each."""
 
 _started: OrderedDict[int, tuple[ProcessId, str]] = OrderedDict()
+_in_use = threading.Event()
+"""Set before the first hook starts: what it does may come sooner than its pid."""
 _REMEMBERED, _GENERATIONS = 4096, 64
 
 
@@ -102,7 +107,7 @@ def hooks_behind(proc: Proc, pid: int) -> tuple[str, ...]:
 
     An engine's daemon in between hides them.
     """
-    if not _started:
+    if not _in_use.is_set():
         return ()
     try:
         return tuple((_ancestral(proc, pid) or proc.environment(pid).get(HOOKS, "")).split("\n")[:-1])
