@@ -220,15 +220,19 @@ static int is_starved(pid_t pid)
 static void on_silent(struct guard *g)
 {
 	uint64_t at = now();
+	pid_t pid = g->command ? g->worker.pid : g->program_pid;
 
-	if (!g->command || g->worker.pid <= 0)
+	if (pid <= 0)
 		return;
 	if (at - g->silent > SILENCE_ENDS * g->settings.hang)
 		g->silences = 0;
 	g->silent = at;
-	if (++g->silences < SILENCES_MAX && is_starved(g->worker.pid))
+	if (++g->silences < SILENCES_MAX && is_starved(pid))
 		return;
-	replace_worker(g, "the worker was killed: it gave no sign of life");
+	if (g->command)
+		replace_worker(g, "the worker was killed: it gave no sign of life");
+	else
+		tell_keeps(g, ALONE, 0);
 }
 
 static void on_worker_says(struct guard *g)
@@ -559,6 +563,7 @@ static int begin(struct guard *g)
 		watch_fd(g, g->worker.control);
 	else if (!g->past)
 		start_worker(g);
+	g->program_pid = g->program;
 	if (g->program > 0 && (g->program = (int)syscall(__NR_pidfd_open, g->program, 0)) >= 0)
 		watch_fd(g, g->program);
 	g->watchdog_period = watchdog_interval();

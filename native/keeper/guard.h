@@ -37,6 +37,7 @@ enum guard_state {
 
 struct guard {
 	int epoll, signals, alert;
+	pid_t program_pid;
 	int program;	/* pid of the program that we keep for, then its pidfd; -1 */
 	int commands;	/* fanotify groups: the door's, ours only until it runs */
 	int containers; /* the yard's, too: never read, only flushed and answered */

@@ -247,12 +247,11 @@ static void take_worker(struct keep *k, int fd)
 	tell_gap(k);
 }
 
+/* The guard decides whether it hangs, or gets no CPU: that takes looking into /proc. */
 static void silent(struct keep *k)
 {
 	control_send(k->guard, SILENT, 0, -1);
 	k->asked = now();
-	if (!k->settings.replaced) /* else the guard decides whether it hangs, or gets no CPU */
-		go_on_alone(k);	   /* its socket stays: it may speak again */
 }
 
 /* Asked only while it owes something: so an idle host stays idle. */
@@ -453,6 +452,10 @@ void keep_obey(struct keep *k, const struct control *control, int fd)
 	case WORKER_GONE:
 		if (k->events >= 0)
 			lose_worker(k);
+		break;
+	case ALONE: /* its socket stays: it may speak again */
+		if (k->worker == PRESENT && k->asked)
+			go_on_alone(k);
 		break;
 	case OWN_PROCESS:
 		own(k, control->value);

@@ -97,6 +97,7 @@ enum control_what {
 	YARD_MARKS,
 	NEW_YARD, /* guard to worker: the marks of the yard are gone, a new one's sockets follow */
 	OUTPUT,	  /* guard to worker: a socket comes along, each message of it is a line of output */
+	ALONE,	  /* guard to door, yard: the worker hangs; go on without it until it speaks */
 };
 
 struct control {
