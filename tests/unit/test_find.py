@@ -10,8 +10,10 @@ import pytest
 
 from startgate.kernel import layers
 from startgate.kernel.fanotify import FAN_OPEN_EXEC_PERM
+from startgate.kernel.mounts import MountChanges
 from startgate.runtimes import find, places
 from startgate.runtimes.find import RuntimeBinaries
+from startgate.runtimes.places import Places
 from tests.kernel.support import eventually
 from tests.unit.fakes import FakeGroup, inode_of
 
@@ -288,3 +290,34 @@ def test_a_file_that_is_executed_elsewhere(
     assert binaries.paths == ["/snap/strange"]
     assert binaries.names >= {"strange", "runc"}
     assert group.marks == {inode_of(strange): FAN_OPEN_EXEC_PERM}
+
+
+@pytest.mark.parametrize(
+    ("path", "leads"),
+    [
+        ("/", True),
+        ("/usr", True),
+        ("/usr/sbin", True),
+        ("/usr/sbin/runc", True),
+        ("/usr/sbin/a/b", False),
+        ("/var/lib/rancher/rke2/data/v1.2", True),
+        ("/var/lib/rancher/rke2/data/v1.2/bin", True),
+        ("/var/lib/docker/overlay2/abc/merged", False),
+        ("/run/netns/x", False),
+        ("/srv/own", True),
+        ("/srv/own/runtime", True),
+    ],
+)
+def test_what_may_bring_a_binary(path: str, leads: bool) -> None:
+    assert Places("/").leads(path, ["/srv/own/runtime"]) is leads
+
+
+def test_mounts_that_come_are_told_by_their_points(monkeypatch: pytest.MonkeyPatch) -> None:
+    changes = MountChanges()
+    before = changes._known
+    monkeypatch.setattr(changes, "_read", lambda: before | {(b"999999", rb"/a\040b")})
+    assert changes.points() == {"/a b"}
+    assert changes.points() == set()
+    monkeypatch.setattr(changes, "_read", lambda: before)
+    assert changes.points() == {"/a b"}
+    changes.close()

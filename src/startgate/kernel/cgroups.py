@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
+
+from startgate.kernel.layers import unescape
 
 
 def unified_path(text: str) -> str:
@@ -28,7 +29,7 @@ def parse_cgroup_mounts(mountinfo: str, host: str = "/") -> dict[str, str]:
         fields, kind = left.split(), right.split()
         if len(fields) < 5 or len(kind) < 3 or not kind[0].startswith("cgroup"):
             continue
-        point = _unescape(fields[4])
+        point = unescape(fields[4])
         if not point.startswith(host.rstrip("/") + "/"):
             continue
         if kind[0] == "cgroup2":
@@ -37,8 +38,3 @@ def parse_cgroup_mounts(mountinfo: str, host: str = "/") -> dict[str, str]:
         options = [option for option in kind[2].split(",") if option not in ("rw", "ro", "xattr")]
         mounts.setdefault(",".join(o for o in options if not o.startswith("release_agent=")), point)
     return mounts
-
-
-def _unescape(field: str) -> str:
-    """Undo the octal escapes of /proc/PID/mountinfo (proc_pid_mountinfo(5))."""
-    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field)

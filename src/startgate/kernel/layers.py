@@ -99,7 +99,7 @@ def parse_mount(line: str) -> Mount | None:
     fields, right = line.partition(" - ")[0].split(" "), line.partition(" - ")[2].split(" ")
     if len(fields) < 6 or len(right) < 3 or not fields[0].isascii() or not fields[0].isdigit():
         return None
-    return Mount(int(fields[0]), fields[2], _unescape(fields[4]), right[2], right[0], _unescape(fields[3]))
+    return Mount(int(fields[0]), fields[2], unescape(fields[4]), right[2], right[0], unescape(fields[3]))
 
 
 def overlay_layers(options: str) -> list[str]:
@@ -107,14 +107,14 @@ def overlay_layers(options: str) -> list[str]:
     layers: list[str] = []
     for name, _, value in (option.partition("=") for option in options.split(",")):
         if name == "lowerdir":  # a colon in a name is escaped; after two, a layer holds data only
-            layers += re.split(r"(?<!\\):+", _unescape(value))
+            layers += re.split(r"(?<!\\):+", unescape(value))
         elif name in ("upperdir", "lowerdir+", "datadir+"):
-            layers.append(_unescape(value))
+            layers.append(unescape(value))
     return [layer.replace("\\:", ":") for layer in layers]
 
 
-def _unescape(field: str) -> str:
-    """Undo octal escapes (proc_pid_mountinfo(5))."""
+def unescape(field: str) -> str:
+    """Undo the octal escapes of a field of mountinfo (proc_pid_mountinfo(5))."""
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field)
 
 

@@ -60,6 +60,7 @@ class RuntimeBinaries:
         self._marked: dict[tuple[int, int], str] = {}
         self._lock = threading.Lock()
         self._directories: set[str] = set()
+        self._watched: set[str] = set()
         self._found: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._looked = self._look_at = 0.0
         """When all directories were looked through, and when they will be (monotonic); 0: no need."""
@@ -158,7 +159,7 @@ class RuntimeBinaries:
             if self._wake in ready:
                 os.eventfd_read(self._wake)
                 self._take_found()
-            if self._mounts.fileno() in ready:
+            if self._mounts.fileno() in ready and any(map(self._matters, self._mounts.points())):
                 self._look_soon()
             self.update()
 
@@ -174,8 +175,14 @@ class RuntimeBinaries:
         for path in self._inotify.read():
             if self._is_named(path):
                 self._mark(path)
-            if os.path.isdir(path) or os.path.islink(path):
+            if self._matters(path) and (os.path.isdir(path) or os.path.islink(path)):
                 self._look_soon()
+
+    def _matters(self, path: str) -> bool:
+        """May it bring a binary? Engines mount and make things in /run and below their data all the time."""
+        directory, name = os.path.split(path)
+        by_link = directory in self._watched and any(known in name for known in self._names)
+        return by_link or path in self._watched or self._places.leads(path, self._extra)
 
     def _is_named(self, path: str) -> bool:
         """Not all directories that are watched are for binaries: some lead to them only (/, /run)."""
@@ -197,7 +204,8 @@ class RuntimeBinaries:
 
     def _watch(self) -> None:
         self._directories = set(self._places.directories(self._extra))
-        for directory in self._places.to_watch(self._extra):
+        self._watched = set(self._places.to_watch(self._extra))
+        for directory in self._watched:
             try:
                 self._inotify.watch(directory)
             except (FileNotFoundError, NotADirectoryError):

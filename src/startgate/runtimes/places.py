@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Iterable, Iterator
+from fnmatch import fnmatchcase
 
 from startgate.engines import ENGINES
 
@@ -65,6 +66,12 @@ class Places:
             for name in NAMES:
                 yield os.path.join(directory, name)
 
+    def leads(self, path: str, extra: Iterable[str]) -> bool:
+        """Is the path on the way to one of the directories, or a file in one? So that what appears there may
+        be, or bring, a runtime binary."""
+        parts = _parts(path)
+        return any(_is_on_the_way(parts, _parts(pattern)) for pattern in self._patterns(extra))
+
     def _patterns(self, extra: Iterable[str]) -> list[str]:
         return [
             *map(self.on_host, (*DIRECTORIES, *os.get_exec_path())),
@@ -80,6 +87,14 @@ class Places:
                 return
             path = self.on_host(target) if target.startswith("/") else os.path.dirname(path) + "/" + target
             yield os.path.dirname(path)
+
+
+def _parts(path: str) -> list[str]:
+    return [part for part in path.split("/") if part]
+
+
+def _is_on_the_way(path: list[str], pattern: list[str]) -> bool:
+    return len(path) <= len(pattern) + 1 and all(map(fnmatchcase, path, pattern))
 
 
 def _levels(pattern: str) -> Iterator[str]:
