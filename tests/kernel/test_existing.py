@@ -108,6 +108,8 @@ def test_its_record_is_that_of_a_new_one(
     assert process.wait(PATIENCE) == 5
     assert created
     assert existing
+    assert existing.start_id != created.start_id  # made of the runtime's process, which is gone
+    existing = replace(existing, start_id=created.start_id)
     if runtime.name == "crun":  # it executes a clone of itself, which has no path
         existing = replace(existing, runtime_path=created.runtime_path)
     assert existing == created
