@@ -139,13 +139,18 @@ class Lifecycle:
         self._unsettled: set[Entry] = set()
         self._tell_unsettled = unsettled
 
-    def begin(self, entry: Entry) -> None:
-        """A runtime command starts a container: `creating`. Raises Overloaded."""
+    def begin(self, entry: Entry) -> Entry:
+        """A runtime command starts a container: `creating`. Returns the entry that its process has by then:
+        this one, or another's who was faster. Raises Overloaded."""
         with self._lock:
+            other = self._starting.get(entry.runtime)
+            if other and other.key.id == entry.key.id and not (other.command and other.command.denied):
+                return other
             if len(self._starting) >= self._limit and entry.runtime not in self._starting:
                 raise Overloaded(f"{self._limit} containers are being created already")
             self._starting[entry.runtime] = entry
             self._unsettle(entry)
+            return entry
 
     def under_way(self, identity: str, line: Sequence[ProcessId]) -> Entry | None:
         """Return the start of that id which one of these processes has begun, the nearest first."""

@@ -140,11 +140,15 @@ def test_a_refusal_is_carried_out_at_the_first_exec(
     with watching(refuse) as watched:
         pid_file = tmp_path / "pids/pid"
         pid_file.parent.mkdir()
-        unknown("create", "-b", str(bundle), "--pid-file", str(pid_file), name, detached=True)
-        read_as_an_engine(pid_file)
-        unknown("start", name, check=False)
-        watched.wait_for("stopped", name)
-        unknown("delete", "--force", name, check=False)
+        command = ["create", "-b", str(bundle), "--pid-file", str(pid_file), name]
+        made = unknown(*command, detached=True, check=False)
+        if made.returncode == 0:
+            read_as_an_engine(pid_file)
+            unknown("start", name, check=False)
+            watched.wait_for("stopped", name)
+            unknown("delete", "--force", name, check=False)
+        else:  # crun executes itself a second time, and that was held
+            assert unknown.name == "crun"
         denied = watched.wait_for("denied", name)
     assert "no" in reason_of(denied)
     assert not mark.exists()

@@ -298,12 +298,20 @@ def test_the_end_of_an_adopted_container_waits_until_it_is_told() -> None:
     assert lifecycle.stopped(entry, EXIT_3)
 
 
+def test_a_process_begins_one_start(lifecycle: Lifecycle, entry: Entry) -> None:
+    """crun executes itself again, and of an unknown runtime either execution may be looked into first."""
+    assert lifecycle.begin(second(entry.runtime)) is entry
+    assert lifecycle.containers() == [entry]
+
+
 @pytest.mark.parametrize("end", [True, False])
 def test_a_process_that_tries_again_is_not_forgotten_with_its_first_try(
     lifecycle: Lifecycle, entry: Entry, end: bool
 ) -> None:
+    assert entry.command
+    entry.command.denied = True
     again = second(entry.runtime)
-    lifecycle.begin(again)
+    assert lifecycle.begin(again) is again
     if end:
         lifecycle.stopped(entry, EXIT_3)
     else:

@@ -26,11 +26,14 @@ def expect_certain(call: Invocation) -> None:
         raise NotReadable(f"the runtime's option {printable(call.doubt)} is not known")
 
 
-def begin(context: Context, start: Start, path: str, record: ExecRecord) -> Entry:
-    """Return the container that is being created from now on. Raises Overloaded."""
+def begin(context: Context, start: Start, path: str, record: ExecRecord) -> tuple[Entry, bool]:
+    """Return the container that is being created from now on, and whether nobody was faster to begin it.
+
+    Raises Overloaded.
+    """
     entry = entry_of(context, start, path, record)
-    context.lifecycle.begin(entry)
-    return entry
+    there = context.lifecycle.begin(entry)
+    return there, there is entry
 
 
 def entry_of(context: Context, start: Start, path: str, record: ExecRecord) -> Entry:

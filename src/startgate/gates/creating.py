@@ -42,12 +42,12 @@ class Creating:
             expect_certain(call)
             named = keys.look_up(self._context.proc, call, path, record)
             start = start_of(self._context, call, path, record, hold, named=named)
-            if entry := begun_before(self._context, start, path, record):
-                verdict = self._go_on(entry, start, record, hold)
-            else:
+            entry = begun_before(self._context, start, path, record)
+            is_new = False
+            if entry is None:
                 self._created.ends.settle(start.key)
-                entry = begin(self._context, start, path, record)
-                verdict = self._judge(entry, record, hold)
+                entry, is_new = begin(self._context, start, path, record)
+            verdict = self._judge(entry, record, hold) if is_new else self._go_on(entry, start, record, hold)
         if verdict:
             self._created.ends.forget(entry)
         elif not entry.gated:
@@ -66,7 +66,9 @@ class Creating:
             return  # it was there already when we came
         if begun_before(self._context, start, path, record):
             return  # it was held as a part of another
-        entry = begin(self._context, start, path, record)
+        entry, is_new = begin(self._context, start, path, record)
+        if not is_new:
+            return
         try:
             entry.gated = self._arm(entry, record)
             self._context.note(entry)

@@ -139,13 +139,11 @@ class Rootless:
             named = keys.of_user(self._context.proc, call, path, record)
             call = _absolute(call, path, self._context.proc.working_directory(record.tid))
             start = start_of(self._context, call, path, record, hold, named=named)
-            entry = begun_before(self._context, start, path, record)
-            if entry:
-                verdict = self._go_on(entry, start, hold)
-            else:
+            entry, is_new = begun_before(self._context, start, path, record), False
+            if entry is None:
                 self._created.ends.settle(start.key)
-                entry = self._begin(start, path, record)
-                verdict = self._judge(entry, hold)
+                entry, is_new = self._begin(start, path, record)
+            verdict = self._judge(entry, hold) if is_new else self._go_on(entry, start, hold)
         if verdict:
             self._created.ends.forget(entry)
         elif call.command is not Command.CREATE:  # which comes to `start`
@@ -189,7 +187,7 @@ class Rootless:
         if end := self._context.lifecycle.told(entry):
             self._created.ends.ended(entry, end)
 
-    def _begin(self, start: Start, path: str, record: ExecRecord) -> Entry:
+    def _begin(self, start: Start, path: str, record: ExecRecord) -> tuple[Entry, bool]:
         uids = [entry.key.uid for entry in self._context.lifecycle.containers()]
         if len(uids) >= CONTAINERS or uids.count(record.uid) >= CONTAINERS_OF_ONE:
             raise Overloaded(f"{uids.count(record.uid)} containers of uid {record.uid} are followed already")
