@@ -265,7 +265,7 @@ static void ask_for_life(struct keep *k, uint64_t at)
 	if (!k->asked) {
 		k->asked = at;
 		send_short(k, PING, 0, 0);
-	} else if (at - k->asked >= k->settings.hang / 4 * 3) {
+	} else if (at - k->asked >= k->settings.hang / 2) { /* the next one needs time, too */
 		silent(k);
 	}
 }
@@ -450,6 +450,8 @@ void keep_obey(struct keep *k, const struct control *control, int fd)
 			take_worker(k, fd);
 		return; /* it is ours now */
 	case WORKER_GONE:
+		if (k->events >= 0)
+			keep_hear(k, EPOLLIN); /* what it said last counts */
 		if (k->events >= 0)
 			lose_worker(k);
 		break;

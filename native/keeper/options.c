@@ -111,7 +111,7 @@ int guard_parse(struct guard *g, int count, char **words)
 	char *past = getenv(PAST);
 
 	g->words = words;
-	g->commands = g->containers = g->program = -1;
+	g->commands = g->containers = g->program = g->alert = -1;
 	g->records.table = g->records.queue = g->records.pending = -1;
 	g->door.control = g->yard.control = g->worker.control = -1;
 	for (int i = 0; i < OLD_MAX; i++)

@@ -23,6 +23,9 @@ log = logging.getLogger(__name__)
 
 MARK_LIMIT = 2.0
 """Seconds after which a mark that is not answered is given up, with the thread that makes it."""
+_REPLACED_LIMIT = 1.0
+"""Seconds in which the next yard comes, once one is gone."""
+_GONE = (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN)
 _NEXT_LIMIT = 5.0
 """Seconds in which a yard that is gone is replaced, or all is over."""
 
@@ -197,8 +200,18 @@ class KeptGroup:
             raise OSError(number, os.strerror(number), path)
 
     def _ask(self, request: bytes, fd: int) -> int:
-        """Return the errno of a mark. A socket whose mark hangs is not used again."""
+        """Return the errno of a mark. Where the yard is just replaced, the next one is asked."""
         marks = self._marks
+        number = self._ask_of(marks, request, fd)
+        if number not in _GONE:
+            return number
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._closed or self._marks is not marks, _REPLACED_LIMIT):
+                return number
+        return self._ask_of(self._marks, request, fd)
+
+    def _ask_of(self, marks: queue.LifoQueue[Channel], request: bytes, fd: int) -> int:
+        """A socket whose mark hangs is not used again."""
         try:
             channel = marks.get(timeout=MARK_LIMIT)
         except queue.Empty:
@@ -211,5 +224,8 @@ class KeptGroup:
         except OSError as error:
             channel.close()
             return errno.ETIMEDOUT if error.errno == errno.EAGAIN else error.errno or errno.EIO
+        if not data:
+            channel.close()
+            return errno.EPIPE
         marks.put(channel)
-        return int(protocol.MARKED.unpack(data)[0]) if data else errno.ENOTCONN
+        return int(protocol.MARKED.unpack(data)[0])
