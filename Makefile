@@ -162,8 +162,9 @@ NEWEST := /var/cache/startgate/newest
 test-newest: setup ## the containerd and runc tests with the newest releases, built from source: needs Go
 	@mkdir -p build
 	tests/engines/newest build $(NEWEST)
-	PATH=$(NEWEST):$$PATH STARTGATE_REQUIRE_KERNEL=1 $(PY) -m pytest -q -k "not crun" --junitxml=build/newest.xml \
-	  tests/engines/test_ctr.py tests/engines/test_cri.py \
+	PATH=$(NEWEST):$$PATH STARTGATE_REQUIRE_KERNEL=1 $(PY) -m pytest -q --junitxml=build/newest.xml \
+	  tests/engines/test_ctr.py tests/engines/test_cri.py
+	PATH=$(NEWEST):$$PATH STARTGATE_REQUIRE_KERNEL=1 $(PY) -m pytest -q -k "not crun" \
 	  tests/kernel/test_{ways,callbacks,exits,death,binaries,load,trust,bad_input,pid_namespace}.py
 newest: # as a part of `test`: where it can be done
 	$(call HELD,the newest runtimes are not tried,if tests/engines/newest can-build; then $(MAKE) --no-print-directory test-newest; fi)

@@ -18,11 +18,18 @@ from tests.engines.ctr import Ctr
 from tests.engines.docker import Docker
 from tests.engines.engine import DockerLike, Stoppable
 from tests.engines.podman import Podman, Rootless
-from tests.kernel.conftest import _arena, _kernel, _no_process_left, _nothing_left, watching
+from tests.kernel.conftest import _arena, _kernel, _nothing_left, watching
 
-__all__ = ["_arena", "_kernel", "_no_process_left", "_nothing_left", "watching"]
+__all__ = ["_arena", "_kernel", "_nothing_left", "watching"]
 
 _numbers = itertools.count()
+
+
+@pytest.fixture
+def _no_process_left() -> None:
+    """Engines live longer than a test, and so do the shims of their pods: what is left at the end is ended."""
+
+
 E = TypeVar("E", bound=Stoppable)
 
 

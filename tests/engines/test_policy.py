@@ -200,12 +200,12 @@ def test_the_shipped_patch(docker: DockerLike, name: str) -> None:
 
 
 def test_what_is_known_when_created_only(engine: DockerLike, name: str) -> None:
-    """Denied at the first exec: the engine starts the container, and its program never runs."""
+    """Denied where the pid file is read: its init is killed, and its program never runs."""
     text = '[[rule]]\nname = "late"\nmatch = "container.pid > 1"\naction = "deny"\nmessage = "never"\n'
     with judging(Policy(compile_rules(tomlfile.parse(text, "rules.toml")))) as watched:
         done = engine.run(name, "/bin/sh", "-c", "echo ran")
         watched.wait(lambda events: "stopped" in types(events))
     assert done.returncode != 0 and "ran" not in done.stdout
-    assert of(watched, name) == ["creating", "created", "denied", "stopped"]
+    assert of(watched, name) == ["creating", "denied", "stopped"]
     assert eventually(lambda: left_of(engine, name) == []), left_of(engine, name)
     engine("rm", name)
