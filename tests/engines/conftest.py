@@ -27,7 +27,7 @@ _numbers = itertools.count()
 
 @pytest.fixture
 def _no_process_left() -> None:
-    """Engines live longer than a test, and so do the shims of their pods: what is left at the end is ended."""
+    """Engines live longer than a test, and so do the shims of pods: what is left at the end is ended."""
 
 
 E = TypeVar("E", bound=Stoppable)
