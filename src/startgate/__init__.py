@@ -80,7 +80,7 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> object:
-    """Import what is asked for: the supervisor is to stay small, and asyncio doubles the start-up time."""
+    """Import what is asked for: what needs little is to stay small, and asyncio doubles the start-up time."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"startgate.{_MODULES.get(name, 'events')}"), name)
