@@ -55,6 +55,11 @@ _numbers = itertools.count()
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _arena() -> None:
+    """The unit is the whole system's: it watches the runtimes that are installed."""
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _installed(_kernel: None) -> None:  # noqa: F811
     if os.environ.get("STARTGATE_TEST_SYSTEMD") != "1":
         pytest.skip("installs a unit on this machine: make test-systemd does so in a VM")
