@@ -63,6 +63,7 @@ class Hold:
         "expired",
         "id",
         "path",
+        "pid",
         "since",
     )
 
@@ -70,6 +71,8 @@ class Hold:
         """Takes the event's fd over."""
         self._holder = holder
         self.id = held.id
+        self.pid = held.pid
+        """Of who is held, in the initial pid namespace; 0: not known."""
         self.path = held.path
         """Of the file that is executed; empty where it is not known."""
         self.since = held.since

@@ -69,6 +69,9 @@ class Context:
             log.debug("a hold was answered before its work was done")
         except (NotReadable, Overloaded, OSError) as error:
             hold.release()  # often done already: jobs work in `with hold`
+            if self._was_killed(hold):
+                log.info("a held runtime command was killed: %s", error)
+                return  # it starts nothing
             answer = "denied" if hold.denied else "let go"
             self.listeners.publish(lost(f"a runtime command was {answer} unexamined: {error}"))
             log.warning("a runtime command was %s unexamined: %s", answer, error)
@@ -78,6 +81,13 @@ class Context:
                 lost(f"a runtime command was not examined, by an error of ours: {error!r}")
             )
             raise
+
+    def _was_killed(self, hold: Hold) -> bool:
+        """Is the held task dead, or a zombie, whose namespaces can't be read any more?"""
+        try:
+            return bool(hold.pid) and self.proc.stat(hold.pid).state in "ZX"
+        except NotReadable:
+            return True
 
 
 def runtime_path(proc: Proc, record: ExecRecord, hold: Hold) -> str:
