@@ -69,13 +69,7 @@ class Creating:
         entry, is_new = begin(self._context, start, path, record)
         if not is_new:
             return
-        try:
-            entry.gated = self._arm(entry, record)
-            self._context.note(entry)
-        except BaseException:
-            self._context.lifecycle.told(entry)
-            self._created.ends.forget(entry)
-            raise
+        self._gate(entry, record)
         self._judge_late(entry, record, reason)
         self._told(entry)
         self._created.look_for(entry, reason)
@@ -113,13 +107,7 @@ class Creating:
             patching=lambda event, patches: self._patching.patch(entry, record, event, patches),
             keep=entry.keep if again else None,
         )
-        try:
-            entry.gated = self._arm(entry, record)
-            self._context.note(entry)
-        except BaseException:
-            self._context.lifecycle.told(entry)
-            self._created.ends.forget(entry)
-            raise
+        self._gate(entry, record)
         if entry.state is State.STOPPED:  # killed meanwhile, and disarmed before it was armed
             self._created.ends.disarm(entry)
         return passage.run([_creating(entry)])
@@ -133,6 +121,16 @@ class Creating:
     def _told(self, entry: Entry) -> None:
         if end := self._context.lifecycle.told(entry):
             self._created.ends.ended(entry, end)
+
+    def _gate(self, entry: Entry, record: ExecRecord) -> None:
+        """Arm the gates that are ahead. A start that can't be described is forgotten."""
+        try:
+            entry.gated = self._arm(entry, record)
+            self._context.note(entry)
+        except BaseException:
+            self._context.lifecycle.told(entry)
+            self._created.ends.forget(entry)
+            raise
 
     def _arm(self, entry: Entry, record: ExecRecord) -> bool:
         """Complete the record, arm the gates. False: no gate is left that could tell the pid."""
