@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Starting the guard's children. fork(2), never vfork: the execve of a worker may be held by our own yard. */
 #define _GNU_SOURCE
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -282,22 +281,4 @@ pid_t spawn_worker(struct guard *g, int control)
 	}
 	close(go[1]);
 	return pid;
-}
-
-int any_thread(pid_t process, int (*is)(pid_t thread))
-{
-	char path[64];
-	struct dirent *entry;
-	int found = 0;
-	DIR *tasks;
-
-	snprintf(path, sizeof(path), "/proc/%d/task", process);
-	tasks = opendir(path);
-	if (!tasks)
-		return 0;
-	while (!found && (entry = readdir(tasks)))
-		if (entry->d_name[0] != '.')
-			found = is(atoi(entry->d_name));
-	closedir(tasks);
-	return found;
 }

@@ -48,6 +48,7 @@
 #define STOP_LIMIT (5 * SECOND)
 #define SETTLED (SECOND / 2)  /* a worker that dies sooner after it was ready: what it met may kill the next one */
 #define PAUSE_MAX (30 * SECOND)
+#define BETWEEN_LOOKS (SECOND / 20)
 #define SILENCES_MAX 4	      /* a worker that is short of CPU is given time: */
 #define SILENCE_ENDS 3	      /* hang limits after which a silence is none of those before */
 #define DOOR_LIMIT (2 * SECOND) /* a door that is silent for so long is frozen: it holds up a host */
@@ -194,29 +195,6 @@ void recover(struct guard *g, const char *why)
 	notify("STATUS=no worker: %s", why);
 }
 
-static int is_runnable(pid_t pid)
-{
-	char path[64], text[512], *state;
-	int fd;
-	ssize_t size;
-
-	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return 0;
-	size = read(fd, text, sizeof(text) - 1);
-	close(fd);
-	text[size > 0 ? size : 0] = 0;
-	state = strrchr(text, ')');
-	return state && state[1] && state[2] == 'R';
-}
-
-/* Has one of its threads work to do, and no CPU? The threads' states are told by /proc, which waits for nobody. */
-static int is_starved(pid_t pid)
-{
-	return any_thread(pid, is_runnable);
-}
-
 static void on_silent(struct guard *g)
 {
 	uint64_t at = now();
@@ -227,12 +205,20 @@ static void on_silent(struct guard *g)
 	if (at - g->silent > SILENCE_ENDS * g->settings.hang)
 		g->silences = 0;
 	g->silent = at;
-	if (++g->silences < SILENCES_MAX && is_starved(pid))
+	g->silences++;
+	look_at_cpu(&g->worker.look, pid);
+	g->second_look = at + BETWEEN_LOOKS;
+}
+
+static void judge_silence(struct guard *g)
+{
+	g->second_look = 0;
+	if (g->silences < SILENCES_MAX && is_starved(&g->worker.look))
 		return;
-	if (g->command)
-		replace_worker(g, "the worker was killed: it gave no sign of life");
-	else
+	if (!g->command)
 		tell_keeps(g, ALONE, 0);
+	else if (g->worker.pid == g->worker.look.process)
+		replace_worker(g, "the worker was killed: it gave no sign of life");
 }
 
 static void on_worker_says(struct guard *g)
@@ -319,6 +305,7 @@ static void check(struct child *child, uint64_t at)
 {
 	if (!child->asked) {
 		child->asked = at;
+		look_at_cpu(&child->look, child->pid);
 		control_send(child->control, CHECK, 0, -1);
 	}
 }
@@ -326,7 +313,7 @@ static void check(struct child *child, uint64_t at)
 /* It is not starved, and does not answer: somebody froze it. Without it the kernel lets all go. */
 static int door_hangs(const struct guard *g, uint64_t at)
 {
-	return g->door.asked && at - g->door.asked > DOOR_LIMIT && !is_starved(g->door.pid);
+	return g->door.asked && at - g->door.asked > DOOR_LIMIT && !is_starved(&g->door.look);
 }
 
 /* For how long does the yard neither answer us, or read what is there? */
@@ -357,7 +344,7 @@ static void look(struct guard *g)
 		g->door.asked = 0; /* frozen by cgroup v1 it does not die: say so now and then */
 	}
 	silence = yard_silence(g, at, unread);
-	if (silence > STARVED_LIMIT || (silence > YARD_LIMIT && !is_starved(g->yard.pid))) {
+	if (silence > STARVED_LIMIT || (silence > YARD_LIMIT && !is_starved(&g->yard.look))) {
 		replace_yard(g, "it hangs");
 		return;
 	}
@@ -455,6 +442,8 @@ static void on_time(struct guard *g, uint64_t at)
 {
 	if (g->tick && g->tick <= at)
 		look(g);
+	if (g->second_look && g->second_look <= at)
+		judge_silence(g);
 	if (g->restart && g->restart <= at && !g->stopping)
 		start_worker(g);
 	if (g->start_limit && g->start_limit <= at) {
@@ -473,7 +462,7 @@ static void on_time(struct guard *g, uint64_t at)
 
 static int timeout(const struct guard *g)
 {
-	const uint64_t times[] = {g->tick, g->restart, g->start_limit, g->stopping, g->watchdog, next_drain(g)};
+	const uint64_t times[] = {g->tick, g->second_look, g->restart, g->start_limit, g->stopping, g->watchdog, next_drain(g)};
 	uint64_t at = now(), least = 0;
 
 	for (size_t i = 0; i < sizeof(times) / sizeof(times[0]); i++)

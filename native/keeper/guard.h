@@ -7,6 +7,7 @@
 
 #include "keep.h"
 #include "records.h"
+#include "starved.h"
 
 #define MARK_SOCKETS 4
 #define OLD_MAX 8
@@ -18,6 +19,7 @@ struct child {
 	int memory;    /* memfd of its table */
 	struct table *table;
 	uint64_t asked; /* when a CHECK went out that is not answered, or 0 */
+	struct cpu_look look; /* since it was asked */
 	uint64_t born;
 };
 
@@ -60,7 +62,7 @@ struct guard {
 	int yard_deaths;    /* one after the other, soon after each one's start */
 	uint32_t yard_taken; /* events that it had read when `unread_since` was set */
 	/* CLOCK_MONOTONIC, ns; 0: never */
-	uint64_t born, active, tick, restart, start_limit, stopping, watchdog, watchdog_period, unread_since, silent;
+	uint64_t born, active, tick, restart, start_limit, stopping, watchdog, watchdog_period, unread_since, silent, second_look;
 };
 
 void unwatch_fd(struct guard *guard, int fd);
@@ -86,7 +88,6 @@ void end_with_parent(pid_t parent);
 void keep_only(const int *kept, size_t count);
 /* Who is to be killed when memory is short: see proc(5). May fail. */
 void write_oom_score(int score);
-int any_thread(pid_t process, int (*is)(pid_t thread));
 /* replace.c */
 int unread_events(int group);
 void replace_yard(struct guard *guard, const char *why);
