@@ -69,6 +69,7 @@ class Start(NamedTuple):
     command: Hold | None
     """None: it was not held."""
     flavour: Flavour
+    namespaces: dict[str, int]
 
 
 @dataclass(eq=False, slots=True)
@@ -89,6 +90,9 @@ class Entry:
     """Where its runtime counts pids, None: as the host does."""
     arguments: list[bytes] = field(default_factory=list)
     """The runtime's command line."""
+    namespaces: dict[str, int] = field(default_factory=dict)
+    """The runtime's, as it was executed; empty where not known. Later they may be others: what runc 1.2
+    and newer do for a mount's source in the container's mount namespace may be done by its main thread."""
     state: State = State.CREATING
     passed: bool = False
     """The work of the `created` gate is done; until then `start` waits for it."""

@@ -162,6 +162,19 @@ def test_a_runtime_that_is_just_ending(host: FakeHost) -> None:
     assert by_exec(host.proc, [entry], INIT) is entry
 
 
+@pytest.mark.parametrize("own", [["mount"], ["mount", "pid"]])
+def test_a_runtime_whose_main_thread_has_joined_the_container(host: FakeHost, own: list[str]) -> None:
+    """runc 1.5 does what a mount's source needs on any of its threads: see `Entry.namespaces`."""
+    host.process(100, start_time=1000, namespaces={"mnt": 2, "pid": 1})
+    host.process(INIT, ppid=100, namespaces={"mnt": 2, "pid": 2})
+    host.process(201, ppid=100, namespaces={"mnt": 1, "pid": 1})  # a hook: by one of its other threads
+    entry = creating("c1")
+    entry.namespaces = {"mnt": 1, "pid": 1}
+    entry.config = decode_config(json.dumps({"linux": {"namespaces": [{"type": t} for t in own]}}).encode())
+    assert by_exec(host.proc, [entry], INIT) is entry
+    assert by_exec(host.proc, [entry], 201) is None
+
+
 def test_the_nearest_runtime_is_the_inits(host: FakeHost) -> None:
     """A hook of one container runs another."""
     host.process(101, start_time=1000)

@@ -53,6 +53,7 @@ def entry_of(context: Context, start: Start, path: str, record: ExecRecord) -> E
         command=start.command,
         arguments=start.arguments,
         flavour=start.flavour,
+        namespaces=start.namespaces,
     )
 
 
@@ -73,6 +74,7 @@ def start_of(
         arguments=record.arguments,
         command=hold,
         flavour=state.flavour(posixpath.basename(path)),
+        namespaces=record.namespaces or context.proc.namespaces(record.tid),
     )
 
 

@@ -6,7 +6,7 @@ import logging
 import os
 import posixpath
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 
 from startgate.errors import NotReadable
@@ -164,7 +164,7 @@ def by_exec(proc: Proc, entries: Sequence[Entry], pid: int, others: Iterable[Pro
         return None
     kinds = {kind for entry in unknown for kind in _own_namespaces(entry)}
     try:
-        wait = _differs(proc, pid, ancestors[0], kinds, any)
+        wait = _differs(proc, pid, proc.namespaces(ancestors[0].pid), kinds, any)
     except NotReadable:
         wait = True
     return _named_by_state(proc, unknown, pid, wait=wait)
@@ -221,14 +221,16 @@ def _is_apart(proc: Proc, entry: Entry, pid: int, ancestors: Sequence[ProcessId]
     kinds = _own_namespaces(entry)
     if not kinds:  # a container that shares all with its runtime: only its state can tell
         return bool(_named_by_state(proc, [entry], pid, wait=True))
-    return _differs(proc, pid, ancestors[0], kinds, any) and _differs(proc, pid, entry.runtime, kinds, all)
+    runtimes = entry.namespaces or proc.namespaces(entry.runtime.pid)
+    parents = runtimes if ancestors[0] == entry.runtime else proc.namespaces(ancestors[0].pid)
+    return _differs(proc, pid, parents, kinds, any) and _differs(proc, pid, runtimes, kinds, all)
 
 
 def _differs(
-    proc: Proc, pid: int, other: ProcessId, kinds: Iterable[str], how: Callable[[Iterable[bool]], bool]
+    proc: Proc, pid: int, others: Mapping[str, int], kinds: Iterable[str], how: Callable[[Iterable[bool]], bool]
 ) -> bool:
-    """Is the process in other namespaces of these kinds than the other process? Raises NotReadable."""
-    return how(proc.namespace(pid, kind) != proc.namespace(other.pid, kind) for kind in kinds)
+    """Is the process in other namespaces of these kinds than those? Raises NotReadable."""
+    return how(proc.namespace(pid, kind) != others.get(kind) for kind in kinds)
 
 
 def _own_namespaces(entry: Entry) -> list[str]:

@@ -98,6 +98,7 @@ class Noted(msgspec.Struct, frozen=True):
     init: ProcessId | None = None
     requested_signal: int | None = None
     pids: PidNamespace | None = None
+    namespaces: dict[str, int] = {}
     verdict: tuple[str, str | None] | None = None
     """Message and rule of a `Deny` that is due at the first exec."""
     pid_file: tuple[Inode, bytes, bytes] | None = None
@@ -115,6 +116,7 @@ class Noted(msgspec.Struct, frozen=True):
             key=key,
             root=os.fsdecode(self.root_seen),
             pids=self.pids,
+            namespaces=self.namespaces,
             invocation=commandline.parse(self.arguments) if self.arguments else call,
             arguments=self.arguments,
             runtime=self.runtime,
@@ -154,6 +156,7 @@ class Notes:
             id=os.fsencode(entry.key.id),
             root_seen=os.fsencode(entry.root),
             pids=entry.pids,
+            namespaces=entry.namespaces,
             arguments=entry.arguments,
             runtime=entry.runtime,
             container=entry.container,
