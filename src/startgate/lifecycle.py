@@ -91,8 +91,7 @@ class Entry:
     arguments: list[bytes] = field(default_factory=list)
     """The runtime's command line."""
     namespaces: dict[str, int] = field(default_factory=dict)
-    """The runtime's, as it was executed; empty where not known. Later they may be others: what runc 1.2
-    and newer do for a mount's source in the container's mount namespace may be done by its main thread."""
+    """The runtime's at its execve; empty: not known. Later, runc's main thread may be in the container's."""
     state: State = State.CREATING
     passed: bool = False
     """The work of the `created` gate is done; until then `start` waits for it."""
@@ -199,6 +198,14 @@ class Lifecycle:
         """
         with self._lock:
             return self._containers.get(key) or self._being_created(key)
+
+    def doubt(self) -> list[Entry]:
+        """Some gate was passed unseen: none that is armed is relied on. Return whose it may have been."""
+        with self._lock:
+            entries = [entry for entry in self._starting.values() if entry.state is State.CREATING]
+            for entry in entries:
+                entry.gated = False
+            return entries
 
     def to_start(self, key: Key) -> Entry | None:
         """Return the container that a `start` command means, if its created gate is not passed."""

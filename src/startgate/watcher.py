@@ -27,7 +27,7 @@ from startgate.hold import TIMEOUT_LIMIT
 from startgate.inherited.notes import Notes
 from startgate.inherited.resources import Opened, Resources
 from startgate.keeper.channel import Channel
-from startgate.keeper.protocol import Owed
+from startgate.keeper.protocol import Held, Owed
 from startgate.kernel import capabilities, features, spawn
 from startgate.kernel.process import Proc
 from startgate.lifecycle import STARTING_LIMIT, Lifecycle
@@ -260,14 +260,14 @@ class Watcher:
         self._events = resources.outbox or self._listeners.subscribe(self._backlog)
         if resources.outbox:
             self._listeners.attach(resources.outbox)
-        Restored(context, created).restore({held.pid for held in keeper.pending[0]})
+        Restored(context, created).restore({m.pid for m in keeper.pending[0] if isinstance(m, Held)})
         rootless = Rootless(context, keeper.commands.settling())
         parts.callback(rootless.close)
         commands = CommandGate(context, keeper.commands, created, rootless)
         self._tell_owed()
         parts.enter_context(reading(keeper, context, (commands, ContainerGate(context, created))))
         parts.callback(keeper.end)
-        keeper.start(lambda: context.housekeeping.submit(lambda: _mark_again(context)), self._fail)
+        keeper.start(lambda: context.housekeeping.submit(lambda: _mark_again(context, created)), self._fail)
         context.exits.failed = self._binaries.failed = self._fail
         context.exits.start()
         self._mark(self._binaries)
@@ -323,13 +323,14 @@ class Watcher:
             log.warning("no runtime binary is installed yet: waiting for one to appear")
 
 
-def _mark_again(context: Context) -> None:
+def _mark_again(context: Context, created: Created) -> None:
     """All marks of the second group are gone with the yard that had them."""
     context.pid_files.mark_again()
     context.programs.mark_again()
     context.listeners.publish(
         lost("the keeper's yard was replaced: for a moment reads of pid files and first execs were not held")
     )
+    context.workers.submit(created.catch_up)
 
 
 def _starting_limit() -> int:

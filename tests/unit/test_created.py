@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 
 from startgate.events import Event
+from startgate.gates import failure
 from startgate.gates.context import Context
 from startgate.gates.created import Created
 from startgate.hold import Hold
 from startgate.kernel.fanotify import FAN_ALLOW
-from startgate.kernel.process import ProcessId
+from startgate.kernel.process import Proc, ProcessId
 from startgate.lifecycle import Entry, State
+from startgate.runtimes.commandline import Command
 from tests.unit.fakes import FakeGroup, FakeHost, held, inode_of, make_context, make_entry, only_root, running
 
 INIT = ProcessId(200, 1001)
@@ -111,3 +113,25 @@ def test_whose_init_the_state_names(
     assert (entry.container.pid, entry.state) == (
         (INIT.pid, State.CREATING) if told else (None, State.STOPPED)
     )
+
+
+def test_gates_that_were_passed_unseen(
+    context: Context, host: FakeHost, entry: Entry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The keeper answered without a worker: who runs is told late, of others nothing is claimed."""
+    monkeypatch.setattr(Created, "_runs", lambda self, entry, init: True)
+    other = make_entry("other", command=Command.RUN, runtime=ProcessId(300, 1000))
+    context.lifecycle.begin(other)
+    entry.told = other.told = entry.gated = other.gated = True
+    events = context.listeners.subscribe(10)
+
+    def by_state(proc: Proc, about: Entry, tid: int | None) -> ProcessId | None:
+        other.state = other.state if about is entry else State.STOPPED  # enough of that
+        return INIT if about is entry else None
+
+    Created(context, by_state).catch_up()
+    assert (event := events.get(timeout=0)) and (event.type, event.gate) == ("created", "none")
+    assert event.reason and event.reason.message.startswith("its gate was passed unseen: no worker was there")
+    assert entry.state is State.RUNNING
+    assert not other.gated
+    assert failure.describe(host.proc, other, 7 << 8) == "no container was seen: runc ended with exit code 7"

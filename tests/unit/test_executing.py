@@ -9,6 +9,7 @@ import pytest
 
 from startgate.events import Container, Event, Process
 from startgate.gates.context import Context
+from startgate.gates.created import Created
 from startgate.gates.executing import Executing
 from startgate.gates.keys import look_up
 from startgate.kernel.fanotify import FAN_ALLOW, FAN_DENY
@@ -43,7 +44,7 @@ def execute(
     context: Context, group: FakeGroup, line: str, events: Subscription, record: ExecRecord = RECORD
 ) -> Event:
     call = parse(line.encode().split())
-    Executing(context).at_command(call, "/usr/sbin/runc", record, group.hold())
+    Executing(context, Created(context)).at_command(call, "/usr/sbin/runc", record, group.hold())
     event = events.get(timeout=0)
     assert event is not None
     return event
@@ -152,3 +153,24 @@ def test_an_exec_may_be_denied(context: Context, group: FakeGroup, events: Subsc
     context.listeners.on("exec", lambda event: Deny("no shells"))
     assert execute(context, group, "runc exec c1 sh", events).type == "denied"
     assert group.answers == [FAN_DENY]
+
+
+def test_what_is_joined_has_been_created(
+    context: Context, group: FakeGroup, host: FakeHost, events: Subscription
+) -> None:
+    """Though no gate saw its program start: an `exec` proves that it runs."""
+    entry = make_entry()
+    context.lifecycle.begin(entry)
+    entry.told = True
+    init = host.process(200, start_time=1001, executed=True)
+    (init / "cgroup").write_text("0::/\n")
+    host.proc._hierarchies = {}
+    directory = host.root / "run/runc/c1"
+    directory.mkdir(parents=True)
+    (directory / "state.json").write_text('{"init_process_pid": 200, "init_process_start": 1001}')
+    host.process(AT_ROOT.tid, root=host.root)
+    first = execute(context, group, "runc exec c1 ls", events, AT_ROOT)
+    second = events.get(timeout=0)
+    assert (first.type, first.gate) == ("created", "none")
+    assert second and second.type == "exec" and second.container
+    assert second.container.pid == 200

@@ -90,6 +90,22 @@ def test_what_was_held_before_comes_first(group: FakeGroup, context: Context) ->
     assert order == [1, 2, 3]
 
 
+def test_what_nobody_saw_before_is_told(group: FakeGroup, context: Context) -> None:
+    """And whoever looks after what may have passed is called, once for each gap."""
+    calls: list[int] = []
+    events = context.listeners.subscribe(10)
+    reader = Reader(
+        "pid files", group, context, lambda held, hold: None, before=[Gap(2)], missed=lambda: calls.append(1)
+    )
+    group.say(Gap(1))
+    group.close()
+    reader.start()
+    reader.close()
+    told = [event.reason.message for _ in range(2) if (event := events.get(timeout=0)) and event.reason]
+    assert told == [f"pid files: {n} tasks were answered unseen: no worker was there in time" for n in (2, 1)]
+    assert len(calls) == 2
+
+
 def test_a_reader_works_while_another_reads_on(group: FakeGroup, context: Context) -> None:
     """Four readers, whose work gets stuck: one always stays to read, and workers do the rest."""
     crew, stuck, names = Crew(), threading.Event(), queue.SimpleQueue[str]()

@@ -41,7 +41,7 @@ class CommandGate:
         self._created = created
         self._rootless = rootless
         self._creating = Creating(context, created)
-        self._executing = Executing(context)
+        self._executing = Executing(context, created)
         self._held: deque[ProcessId | None] = deque(maxlen=_REMEMBERED)
         """The processes whose starts were held last."""
         self._held_lock = threading.Lock()

@@ -28,6 +28,10 @@ class ContainerGate:
             entry = self._context.pid_files.match(fd)
         return (lambda: self._created.at_pid_file(entry, hold)) if entry else None
 
+    def missed(self) -> None:
+        """Gates were passed unseen. Never waits."""
+        self._context.workers.submit(self._created.catch_up)
+
     def _unmark(self, hold: Hold) -> None:
         with hold, hold.fd() as fd:
             self._context.programs.unmark_unused(fd)

@@ -111,14 +111,27 @@ class Created:
         else:
             self._context.listeners.publish(replace(told, reason=Reason(message)))
 
-    def look_for(self, entry: Entry, reason: Reason | None = None) -> None:
-        """Ask the runtime's state again and again: for a container that no gate will hold."""
+    def look_for(self, *entries: Entry, reason: Reason | None = None) -> None:
+        """Ask the runtime's state again and again: for containers that no gate will hold."""
         until, workers = time.monotonic() + _POLL_LIMIT, self._context.workers
-        while entry.state is State.CREATING and time.monotonic() < until and not workers.closed:
-            init = self._by_state(self._context.proc, entry, None)
-            if init and self._runs(entry, init):
-                self.late(entry, init, reason)
-            time.sleep(_POLL)
+        while time.monotonic() < until and not workers.closed:
+            left = [entry for entry in entries if entry.state is State.CREATING]
+            if not left:
+                return
+            for entry in left:
+                self.late_if_it_runs(entry, reason)
+            time.sleep(_POLL * len(left))
+
+    def late_if_it_runs(self, entry: Entry, reason: Reason | None = None, tid: int | None = None) -> None:
+        """`late`, where its state names an init that executes its program by now."""
+        init = self._by_state(self._context.proc, entry, tid)
+        if init and self._runs(entry, init):
+            self.late(entry, init, reason)
+
+    def catch_up(self) -> None:
+        """Gates were passed that nobody saw: tell of the containers that run by now."""
+        entries = self._context.lifecycle.doubt()
+        self.look_for(*entries, reason=Reason("its gate was passed unseen: no worker was there in time"))
 
     def _runs(self, entry: Entry, init: ProcessId) -> bool:
         """Does its program run? Before that the start may still fail. A restored one executes nothing."""

@@ -72,7 +72,7 @@ class Creating:
         self._gate(entry, record)
         self._judge_late(entry, record, reason)
         self._told(entry)
-        self._created.look_for(entry, reason)
+        self._created.look_for(entry, reason=reason)
 
     def _judge_late(self, entry: Entry, record: ExecRecord, reason: Reason) -> None:
         creating = replace(_creating(entry), gate="none", reason=reason)

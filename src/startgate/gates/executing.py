@@ -13,11 +13,13 @@ from startgate.events import Container, Process, printable
 from startgate.foreign import Fitting
 from startgate.gates import keys
 from startgate.gates.context import Context, event
+from startgate.gates.created import Created
 from startgate.gates.refusal import explain
 from startgate.gates.repeats import Repeats
 from startgate.gates.view import View
 from startgate.hold import Hold
 from startgate.kernel import spawn
+from startgate.lifecycle import State
 from startgate.passage import Passage
 from startgate.records import ExecRecord
 from startgate.runtimes import describe, oci
@@ -33,8 +35,9 @@ _WRITER_LIMIT, _PAUSE = 0.5, 0.002
 class Executing:
     """Handles `exec`. Runs on workers."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, created: Created) -> None:
         self._context = context
+        self._created = created
         self._repeats = Repeats(context.proc)
 
     def at_command(self, call: Invocation, path: str, record: ExecRecord, hold: Hold) -> None:
@@ -43,6 +46,7 @@ class Executing:
             with suppress(NotReadable):
                 runtime = record.process or self._context.proc.identify(record.tgid)
                 self._context.lifecycle.joins(runtime)
+            self._tell_first(call, path, record)
             container = container_of(self._context, call, path, record)
             process = None if call.process else process_of(call, container, self._context.capabilities)
             draft = replace(event("exec", "exec", container), process=process)
@@ -61,6 +65,14 @@ class Executing:
             if draft.process and hooks:
                 draft = replace(draft, process=replace(draft.process, from_hooks=hooks))
             passage.run([draft])
+
+    def _tell_first(self, call: Invocation, path: str, record: ExecRecord) -> None:
+        """What is joined runs, so it has been created, though no gate may have told of that."""
+        if record.uid or not self._context.lifecycle.knows(call.id):
+            return
+        entry = self._context.lifecycle.find(keys.look_up(self._context.proc, call, path, record).key)
+        if entry and entry.state is State.CREATING:
+            self._created.late_if_it_runs(entry, tid=record.tid)
 
     def _read_process(self, call: Invocation, record: ExecRecord, container: Container) -> Process | None:
         """Return what the file says that takes the command line's place; None: it is not known."""

@@ -221,13 +221,19 @@ def _is_apart(proc: Proc, entry: Entry, pid: int, ancestors: Sequence[ProcessId]
     kinds = _own_namespaces(entry)
     if not kinds:  # a container that shares all with its runtime: only its state can tell
         return bool(_named_by_state(proc, [entry], pid, wait=True))
+    # Not as they are now: runc 1.2 and newer prepare a mount's source in the container's mount namespace,
+    # on any of their threads; if that is the main one, /proc shows this namespace as the runtime's.
     runtimes = entry.namespaces or proc.namespaces(entry.runtime.pid)
     parents = runtimes if ancestors[0] == entry.runtime else proc.namespaces(ancestors[0].pid)
     return _differs(proc, pid, parents, kinds, any) and _differs(proc, pid, runtimes, kinds, all)
 
 
 def _differs(
-    proc: Proc, pid: int, others: Mapping[str, int], kinds: Iterable[str], how: Callable[[Iterable[bool]], bool]
+    proc: Proc,
+    pid: int,
+    others: Mapping[str, int],
+    kinds: Iterable[str],
+    how: Callable[[Iterable[bool]], bool],
 ) -> bool:
     """Is the process in other namespaces of these kinds than those? Raises NotReadable."""
     return how(proc.namespace(pid, kind) != others.get(kind) for kind in kinds)

@@ -60,9 +60,11 @@ class Reader:
         decide: Decide,
         *,
         crew: Crew | None = None,
-        before: Sequence[Held] = (),
+        before: Sequence[Message] = (),
+        missed: Callable[[], object] = lambda: None,
     ) -> None:
-        """`before` is what a worker before us left unanswered: the first that is decided on."""
+        """`before` is what was said before: it is heard first. `missed` is called where tasks were
+        answered that nobody saw; it must not wait."""
         self._name = name
         self._group = group
         self._context = context
@@ -71,6 +73,7 @@ class Reader:
         self._crew.join()
         self._working = False
         self._before = before
+        self._missed = missed
         self._thread = threading.Thread(target=self._run, name=f"startgate-{name}", daemon=True)
 
     def start(self) -> None:
@@ -84,8 +87,8 @@ class Reader:
 
     def _run(self) -> None:
         try:
-            for held in self._before:
-                self._take(held)
+            for said in self._before:
+                self._hear(said)
             while (message := self._group.receive()) is not None:
                 self._hear(message)
         except BaseException as error:
@@ -104,6 +107,7 @@ class Reader:
                 self._context.listeners.publish(
                     lost(f"{self._name}: {missed} tasks were answered unseen: no worker was there in time")
                 )
+                self._missed()
 
     def _take(self, held: Held) -> None:
         with self._crew.turn:

@@ -33,7 +33,16 @@ def reading(keeper: Keeper, context: Context, gates: Gates) -> ExitStack:
 def _readers(keeper: Keeper, context: Context, gates: Gates) -> Iterator[Reader]:
     crews = Crew(), Crew()
     groups = keeper.commands, keeper.containers
+    missed = (lambda: None), gates[1].missed
     for number in range(_READERS):
         for which, name in ((1, "pid files"), (0, "commands")):
             before = () if number else keeper.pending[which]
-            yield Reader(name, groups[which], context, gates[which].decide, crew=crews[which], before=before)
+            yield Reader(
+                name,
+                groups[which],
+                context,
+                gates[which].decide,
+                crew=crews[which],
+                before=before,
+                missed=missed[which],
+            )

@@ -66,6 +66,7 @@ class Restored:
                 lambda status: workers.submit(lambda: self._created.runtime_ended(entry, status)),
             )
         except (NotReadable, OSError):
+            entry.gated = False  # a gate may have been passed, and nobody was there
             status = self._context.exits.gone(entry.runtime)
             workers.submit(lambda: self._created.runtime_ended(entry, status))
 

@@ -10,7 +10,7 @@ from startgate.errors import KernelUnsupported
 from startgate.keeper import protocol
 from startgate.keeper.channel import Channel
 from startgate.keeper.group import MARK_LIMIT, KeeperGone, KeptGroup
-from startgate.keeper.protocol import Control, Held, Welcome
+from startgate.keeper.protocol import Control, Message, Welcome
 
 log = logging.getLogger(__name__)
 
@@ -27,8 +27,8 @@ class Keeper:
         self._control = control
         self.commands = KeptGroup(lambda: None)
         self.containers = KeptGroup(self._yard_hangs)
-        self.pending: tuple[list[Held], list[Held]] = ([], [])
-        """For each group, what was held before us."""
+        self.pending: tuple[list[Message], list[Message]] = ([], [])
+        """For each group, what was held before us, and what was answered since anybody was there."""
         self.output: Channel | None = None
         """A daemon's: each message is a line of its output."""
         self._new_yard: Callable[[], object] = lambda: None
@@ -47,7 +47,7 @@ class Keeper:
         sockets = self._sockets({Control.DOOR_EVENTS: 1, Control.DOOR_MARKS: 1, **_of_yard()})
         self.commands.attach(sockets[Control.DOOR_EVENTS][0], sockets[Control.DOOR_MARKS])
         self._attach_yard(sockets)
-        self.pending = _held_before(self.commands), _held_before(self.containers)
+        self.pending = _said_before(self.commands), _said_before(self.containers)
         self._control.limit(0)
 
     def _sockets(self, wanted: dict[Control, int]) -> dict[Control, list[Channel]]:
@@ -134,10 +134,10 @@ def _of_yard() -> dict[Control, int]:
     return {Control.YARD_MARKS: 4, Control.YARD_EVENTS: 1}
 
 
-def _held_before(group: KeptGroup) -> list[Held]:
-    """Return what a worker before us left unanswered."""
-    held: list[Held] = []
+def _said_before(group: KeptGroup) -> list[Message]:
+    """Return what there is to do of the time before us."""
+    said: list[Message] = []
     while not isinstance(message := group.receive(), Welcome):
-        if isinstance(message, Held):
-            held.append(message)
-    return held
+        if message:
+            said.append(message)
+    return said
