@@ -163,8 +163,9 @@ def test_without_bpf_it_reads_proc() -> None:
 
 def test_start_up_idle_and_size() -> None:
     """Quick to start, asleep when nothing happens, small."""
-    times = []
-    for _ in range(5):
+    limit = 0.4 * max(1, SLOWNESS)
+    times: list[float] = []
+    while len(times) < 10 and min(times, default=limit) >= limit:  # more is what else runs here
         began = time.monotonic()
         with watch_process():
             times.append(time.monotonic() - began)
@@ -174,7 +175,7 @@ def test_start_up_idle_and_size() -> None:
             if not (calls := _system_calls(process.pid, 3 if SLOWNESS > 1 else 10)):
                 break
     print(f"start-up {min(times):.3f} s, RSS {rss / 1024:.1f} MB, {len(calls)} system calls while idle")
-    assert min(times) < 0.4 * max(1, SLOWNESS)  # more is what else runs here
+    assert min(times) < limit
     assert rss < 45 * 1024
     assert not calls, "\n".join(calls)
 

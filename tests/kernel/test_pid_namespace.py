@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -110,7 +111,11 @@ def _check(process: subprocess.Popen[str], runc: Runtime, bundle: Path, name: st
     runc("kill", f"{name}-1", "KILL")
     write_config(bundle, ["/bin/sh", "-c", "exit 7"])
     runc("run", "-b", str(bundle), f"{name}-2", check=False)
-    events = [json.loads(process.stdout.readline()) for _ in range(8)]
+    events: list[dict[str, Any]] = []
+    while sum(event["type"] == "stopped" for event in events) < 2:
+        event = json.loads(process.stdout.readline())  # others' runtimes may be sighted meanwhile
+        if (event["container"] or {"id": ""})["id"].startswith(f"{name}-"):
+            events.append(event)
     first = [e for e in events if e["container"]["id"] == f"{name}-1"]
     second = [e for e in events if e["container"]["id"] == f"{name}-2"]
     assert types_of(first) == ["creating", "created", "exec", "stopped"]
