@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import NamedTuple
@@ -155,14 +155,11 @@ class Lifecycle:
             self._unsettle(entry)
             return entry
 
-    def under_way(self, identity: str, line: Sequence[ProcessId]) -> Entry | None:
-        """Return the start of that id which one of these processes has begun, the nearest first."""
+    def under_way(self, identity: str) -> list[Entry]:
+        """Return the starts of that id that are not refused."""
         with self._lock:
-            for process in line:
-                entry = self._starting.get(process)
-                if entry and entry.key.id == identity and not (entry.command and entry.command.denied):
-                    return entry
-        return None
+            named = [entry for entry in self._starting.values() if entry.key.id == identity]
+            return [entry for entry in named if not (entry.command and entry.command.denied)]
 
     def pass_on(self, entry: Entry, start: Start) -> bool:
         """A wrapper has executed the runtime, or another wrapper: its command counts. False: too late."""

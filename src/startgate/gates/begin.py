@@ -84,8 +84,11 @@ def begun_before(context: Context, start: Start, path: str, record: ExecRecord) 
 
     A hook of config.json may start a container of its own, with the runtime's own binary.
     """
+    under_way = {entry.runtime: entry for entry in context.lifecycle.under_way(start.key.id)}
+    if not under_way:
+        return None
     line = [start.runtime, *_ancestors(context, record)]
-    entry = context.lifecycle.under_way(start.key.id, line)
+    entry = next((under_way[process] for process in line if process in under_way), None)
     if entry is None or entry.key.uid != start.key.uid:
         return None
     other = entry.runtime != start.runtime and entry.container.runtime_path == printable(path)

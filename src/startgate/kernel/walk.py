@@ -53,6 +53,8 @@ class Walk:
     def open(self, path: str) -> int:
         """Return an fd (O_PATH) of where the path leads. Raises OSError: EXDEV where the way is on a file
         system that may never answer."""
+        if (fd := self._on_disk(path)) is not None:
+            return fd
         fd = self._open(path)
         try:  # what is cached was taken without asking, but whoever has the fd will ask
             if not files.is_on_block_device(fd):
@@ -61,6 +63,18 @@ class Walk:
             os.close(fd)
             raise
         return fd
+
+    def _on_disk(self, path: str) -> int | None:
+        """Return an fd of what is cached, and on a disk. openat2(2) follows no link of procfs that jumps
+        (RESOLVE_IN_ROOT), so none of ours has led there."""
+        try:
+            fd = files.open_cached(self._root, path)
+        except OSError:
+            return None
+        if files.is_on_block_device(fd):
+            return fd
+        os.close(fd)
+        return None
 
     def _open(self, path: str) -> int:
         if "\0" in path:
