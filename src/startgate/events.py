@@ -74,8 +74,10 @@ class CgroupId(msgspec.Struct, frozen=True):
 class Mount(msgspec.Struct, frozen=True):
     """A mount of config.json.
 
-    `resolved`: where the source of a bind mount leads on the host, links followed; None
-    for other mounts, and where it leads nowhere yet. `read_only`: as its options say together,
+    `resolved`: where the source of a bind mount leads on the host, links followed, by the name of where
+    that is mounted first; of a disk, where its file system is mounted. An overlay is followed by a mount
+    for each directory that it is made of (`source`; `options` tell which). None for other mounts, and
+    where it leads nowhere yet. `read_only`: as its options say together,
     whatever the engine writes (``ro``, ``rro``, ``rw`` after it).
     """
 
@@ -171,7 +173,8 @@ class Container(msgspec.Struct, frozen=True):
     filter, and all devices allowed, as ``docker run --privileged`` produces it.
     `host_namespaces`: kinds of namespaces (``pid``, ``net``, ...) that are the host's own.
     `image` is the engine's text, `image_reference` its full name (``docker.io/library/nginx:latest``).
-    `unknown` names the fields that the engine knows, and that could not be found out here.
+    `unknown` names the fields that the engine knows, and that could not be found out here; ``mounts``:
+    where one of them leads.
     `from_hooks` names the hooks of startgate's that led to it: they are not run for it again.
     `start_id`: the same in all events of one start, and in those of no other; ids are used again.
     """

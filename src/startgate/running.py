@@ -197,7 +197,7 @@ class Scan:
                 log.info("container %s: %s", container.id, printable(str(error)))
                 return container, None
             container = describe.container_of(container, config, self._capabilities)
-            container = replace(container, mounts=host.resolved_mounts(container, view))
+            container = host.resolved(container, view)
             return engines.identify(container, key.root, view.trusted_files(), view.caller_arguments), config
 
     def _started_by(self, container: Container, view: View, manager: Command | None) -> Container:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -147,3 +148,20 @@ def test_a_runtime_binary_that_hangs_delays_no_other_runtime(tmp_path: Path) -> 
         with subprocess.Popen(["sh", "-c", f"exec {stuck} --version"]):
             subprocess.run(["sh", "-c", f"exec {good} --version"], check=True, timeout=PATIENCE)
             server.kill()
+
+
+@pytest.mark.parametrize("below", ["", "bin"])
+def test_a_mount_from_a_file_system_that_may_not_answer(
+    below: str, runc: Runtime, bundle: Path, name: str, tmp_path: Path, watching: Watching
+) -> None:
+    """A mount point is known without asking its server; what lies below may be a link to anywhere."""
+    document = json.loads((bundle / "config.json").read_text())
+    source = str(tmp_path / "fuse" / below).rstrip("/")
+    document["mounts"].append({"destination": "/tmp", "type": "bind", "source": source, "options": ["bind"]})
+    (bundle / "config.json").write_text(json.dumps(document))
+    with fuse(bundle / "rootfs", tmp_path / "fuse"), watching() as watched:
+        runc("run", "-b", str(bundle), name, check=False)
+        container = watched.wait_for("creating", name).container
+    assert container
+    resolved = [mount.resolved for mount in container.mounts if mount.destination == "/tmp"]
+    assert (resolved, container.unknown) == (([None], ("mounts",)) if below else ([source], ()))

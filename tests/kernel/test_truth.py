@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -71,6 +73,79 @@ def test_a_mount_of_the_host_in_other_words(
     assert [m.resolved for m in container.mounts if m.destination == "/tmp"] == [
         WORDS[words].format(tmp=tmp_path)
     ]
+
+
+ELSEWHERE = {
+    "volume": ("/", "/"),
+    "volume/etc": ("/", "/etc"),
+    "volume/../volume/etc/ssl": ("/", "/etc/ssl"),
+    "link": ("/etc", "/etc/ssl"),
+    "own": (None, "{tmp}/own"),
+}
+
+
+@pytest.mark.parametrize("source", ELSEWHERE)
+def test_what_is_mounted_elsewhere_again(
+    runtime: Runtime, bundle: Path, name: str, watching: Watching, tmp_path: Path, source: str
+) -> None:
+    """As a volume of type=none,o=bind,device=/: it has the name of where it was mounted first."""
+    if len(runtime.prefix) > 1:
+        pytest.skip("its runtime has a mount namespace of its own: names there are others")
+    place = tmp_path / ("own" if source == "own" else "volume")
+    place.mkdir()
+    (tmp_path / "link").symlink_to("volume/ssl")
+    what, resolved = ELSEWHERE[source]
+    command = ["mount", "--bind", what] if what else ["mount", "-t", "tmpfs", "own"]
+    subprocess.run([*command, str(place)], check=True)
+    try:
+        document = edit(bundle)
+        mount = {"destination": "/tmp", "type": "none", "source": f"{tmp_path}/{source}", "options": ["bind"]}
+        document["mounts"].append(mount)
+        save(bundle, document)
+        container = told(watching, runtime, bundle, name).container
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+    assert container
+    assert [m.resolved for m in container.mounts if m.destination == "/tmp"] == [
+        resolved.format(tmp=tmp_path)
+    ]
+
+
+def test_what_an_overlay_is_made_of(
+    runtime: Runtime, bundle: Path, name: str, watching: Watching, tmp_path: Path
+) -> None:
+    for part in ("upper", "work"):
+        (tmp_path / part).mkdir()
+    document = edit(bundle)
+    options = ["lowerdir=/etc:/usr/../srv", f"upperdir={tmp_path}/upper", f"workdir={tmp_path}/work"]
+    document["mounts"].append({"destination": "/tmp", "type": "overlay", "source": "x", "options": options})
+    save(bundle, document)
+    with watching() as watched:
+        runtime("run", "-b", str(bundle), name, check=False)
+        container = watched.wait_for("creating", name).container
+    assert container
+    mounts = [(m.resolved, m.read_only) for m in container.mounts if m.destination == "/tmp"]
+    assert mounts == [(None, False), ("/etc", True), ("/srv", True), (f"{tmp_path}/upper", False)]
+
+
+@pytest.mark.parametrize("mounted", [True, False])
+def test_a_disk(
+    runtime: Runtime, bundle: Path, name: str, watching: Watching, tmp_path: Path, mounted: bool
+) -> None:
+    device = os.stat("/").st_dev
+    if mounted and not os.major(device):
+        pytest.skip("the root file system is on no disk")
+    disk = tmp_path / "disk"
+    os.mknod(disk, stat.S_IFBLK | 0o600, device if mounted else os.makedev(7, 255))
+    document = edit(bundle)
+    document["mounts"].append({"destination": "/tmp", "type": "ext4", "source": str(disk), "options": ["ro"]})
+    save(bundle, document)
+    with watching() as watched:
+        runtime("run", "-b", str(bundle), name, check=False)
+        container = watched.wait_for("creating", name).container
+    assert container
+    resolved = [m.resolved for m in container.mounts if m.destination == "/tmp"]
+    assert resolved == ["/" if mounted else "/dev/block/7:255"]
 
 
 @pytest.mark.parametrize(
@@ -157,3 +232,4 @@ def test_our_own_proc_is_not_taken_for_the_runtimes(
     container = watched.wait_for("creating", name).container
     assert container
     assert [m.resolved for m in container.mounts if m.destination == "/tmp"] == [None]
+    assert "mounts" in container.unknown

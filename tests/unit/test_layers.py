@@ -4,7 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from startgate.kernel.layers import Mount, may_not_answer, mount_id, overlay_layers, parse_mount
+from startgate.kernel.layers import (
+    Mount,
+    first_mount,
+    first_name,
+    may_not_answer,
+    mount_id,
+    overlay_layers,
+    parse_mount,
+)
 
 
 def test_a_line_of_mountinfo() -> None:
@@ -56,3 +64,44 @@ def test_what_the_mount_table_tells(kind: str, foreign: bool, tmp_path: Path) ->
         assert may_not_answer(file.fileno(), str(tmp_path), "/") is foreign
         (tmp_path / "mountinfo").write_text("1 0 8:1 / / rw - ext4 d rw\n")
         assert may_not_answer(file.fileno(), str(tmp_path), "/") is False
+
+
+MOUNTS = {
+    each.id: each
+    for each in (
+        Mount(1, "8:1", "/", "", "ext4"),
+        Mount(2, "0:9", "/run", "", "tmpfs"),
+        Mount(3, "8:1", "/srv/volume", "", "ext4"),
+        Mount(4, "8:1", "/srv/data", "", "ext4", "/var/lib/data"),
+        Mount(5, "8:2", "/mnt/part", "", "ext4", "/part"),
+        Mount(6, "8:2", "/mnt/again", "", "ext4", "/part/below"),
+        Mount(7, "8:2", "/mnt/other", "", "ext4", "/partner"),
+    )
+}
+
+
+@pytest.mark.parametrize(
+    ("path", "mount", "name"),
+    [
+        ("/etc", 1, "/etc"),
+        ("/", 1, "/"),
+        ("/run/x", 2, "/run/x"),
+        ("/srv/volume", 3, "/"),
+        ("/srv/volume/etc", 3, "/etc"),
+        ("/srv/data", 4, "/var/lib/data"),
+        ("/srv/data/x", 4, "/var/lib/data/x"),
+        ("/mnt/part/x", 5, "/mnt/part/x"),
+        ("/mnt/again/x", 6, "/mnt/part/below/x"),
+        ("/mnt/other/x", 7, "/mnt/other/x"),
+        ("/elsewhere", 3, "/elsewhere"),
+        ("/etc", 99, "/etc"),
+    ],
+)
+def test_where_it_was_mounted_first(path: str, mount: int, name: str) -> None:
+    assert first_name(path, mount, MOUNTS) == name
+
+
+def test_the_mount_of_a_disk() -> None:
+    assert first_mount("8:1", MOUNTS) == MOUNTS[1]
+    assert first_mount("8:2", MOUNTS) is None  # of that only parts are mounted
+    assert first_mount("7:0", MOUNTS) is None

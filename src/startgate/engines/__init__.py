@@ -75,6 +75,7 @@ def _complete(container: Container, known: Known) -> Container:
         hostname=container.hostname or (known.hostname and printable(known.hostname)),
         truncated=container.truncated + fitting.cut,
         unknown=(
+            *(name for name in container.unknown if name not in unknown),
             *unknown,
             *(("labels",) if known.labels is None else ()),
             *(("kubernetes",) if known.pod_is_unknown else ()),

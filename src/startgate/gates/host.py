@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import posixpath
 from collections.abc import Callable, Mapping
 
@@ -21,18 +22,37 @@ def describe(container: Container, config: oci.Config, view: View, proc: Proc, r
     asked, host = oci.namespace_paths(config), proc.host_namespaces()
     inherited = {kind: proc.namespace(runtime, kind) for kind in host if kind not in asked}
     shared = shared_namespaces(asked, inherited, host, view.namespace)
-    return replace(container, host_namespaces=shared, mounts=resolved_mounts(container, view))
+    return resolved(replace(container, host_namespaces=shared), view)
 
 
-def resolved_mounts(container: Container, view: View) -> tuple[Mount, ...]:
-    """Return the container's mounts with the places that its bind mounts lead to."""
-    bundle = container.bundle or "/"
-    return tuple(
-        [
-            replace(mount, resolved=_resolve(view, mount, bundle)) if oci.is_bind(mount) else mount
-            for mount in container.mounts
-        ]
-    )
+def resolved(container: Container, view: View) -> Container:
+    """Return the container with the places on the host that its mounts lead to."""
+    found: list[Mount] = []
+    unknown = container.unknown
+    for mount in container.mounts:
+        try:
+            found.append(replace(mount, resolved=_resolve(view, mount, container.bundle or "/")))
+        except OSError as error:
+            found.append(mount)
+            if error.errno not in _NOWHERE and "mounts" not in unknown:
+                unknown = (*unknown, "mounts")
+    return replace(container, mounts=tuple(found), unknown=unknown)
+
+
+_NOWHERE = (errno.ENOENT, errno.ENOTDIR)
+"""Nothing is there: a runtime fails, or somebody makes it first."""
+_WITHOUT_DEVICE = frozenset(
+    "bpf cgroup cgroup2 debugfs devpts hugetlbfs mqueue proc ramfs securityfs sysfs tmpfs tracefs".split()
+)
+
+
+def _resolve(view: View, mount: Mount, bundle: str) -> str | None:
+    """Raises OSError where it can't be known."""
+    if oci.is_bind(mount):
+        return view.origin(posixpath.join(bundle, mount.source))
+    if mount.type in _WITHOUT_DEVICE or not mount.source.startswith("/"):
+        return None
+    return view.origin(mount.source) if mount.type == "overlay" else view.file_system_on(mount.source)
 
 
 def shared_namespaces(
@@ -49,7 +69,3 @@ def shared_namespaces(
     for kind, path in asked.items():
         future[kind] = look_up(path) if path else None
     return tuple([kind for kind, inode in host.items() if future.get(kind) == inode])
-
-
-def _resolve(view: View, mount: Mount, bundle: str) -> str | None:
-    return view.real_path(posixpath.join(bundle, mount.source))

@@ -192,6 +192,16 @@ class View:
             return None
         return self._proc.on_host(real) if real else None
 
+    def origin(self, path: str) -> str:
+        """Return where a path leads, as the host names it, and where that is mounted first. Raises OSError:
+        EXDEV where that can't be known."""
+        return self._proc.on_host(self._walk.origin(path))
+
+    def file_system_on(self, path: str) -> str | None:
+        """Return where the file system on a block device is mounted, or the device: see Walk."""
+        found = self._walk.file_system_on(path)
+        return self._proc.on_host(found) if found else None
+
     def stat(self, path: str) -> os.stat_result | None:
         """Return the status of a file, None where there is none. Opens nothing but the path."""
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -68,6 +69,8 @@ def are_local(mount: Mount, host: str) -> bool:
 
 def mount_id(fd: int) -> int:
     """Return the id of the mount that an fd is on, 0 where it is not told."""
+    if id := files.mount_id(fd):
+        return id
     found = re.search(r"^mnt_id:\s*(\d+)$", Path(f"/proc/self/fdinfo/{fd}").read_text(), re.MULTILINE)
     return int(found[1]) if found else 0
 
@@ -92,6 +95,29 @@ def position(fd: int, path: str, rest: str, mounts: str) -> str | None:
         return None
     inside = path[len(mount.point.rstrip("/")) :]
     return f"{mount.device}:{os.path.normpath('/'.join((mount.root, inside, rest)))}"
+
+
+def first_name(path: str, id: int, mounts: Mapping[int, Mount]) -> str:
+    """Return the path by which what is at `path`, on the mount `id`, was mounted first.
+
+    A bind mount of / has the name /, and one of a volume's directory the directory's.
+    """
+    mount = mounts.get(id)
+    if mount is None or not _is_below(path, mount.point):
+        return path
+    inside = os.path.normpath(f"{mount.root}/{path[len(mount.point.rstrip('/')) :]}")
+    first = first_mount(mount.device, mounts, inside) or mount
+    return os.path.normpath(f"{first.point}/{inside[len(first.root.rstrip('/')) :]}")
+
+
+def first_mount(device: str, mounts: Mapping[int, Mount], inside: str = "/") -> Mount | None:
+    """Return the mount that shows the most of a file system, `inside` of it at least: the oldest of these."""
+    found = [mount for mount in mounts.values() if mount.device == device and _is_below(inside, mount.root)]
+    return min(found, key=lambda mount: len(mount.root.rstrip("/")), default=None)
+
+
+def _is_below(path: str, directory: str) -> bool:
+    return f"{path.rstrip('/')}/".startswith(f"{directory.rstrip('/')}/")
 
 
 def parse_mount(line: str) -> Mount | None:

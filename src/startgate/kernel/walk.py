@@ -76,17 +76,17 @@ class Walk:
         os.close(fd)
         return None
 
-    def _open(self, path: str) -> int:
+    def _open(self, path: str, *, ask_last: bool = True) -> int:
         if "\0" in path:
             raise OSError(errno.EINVAL, "a NUL character in a path", path)
         try:
             fd = files.open_cached(self._root, path)
         except OSError:
-            return self._walk(path)
+            return self._walk(path, ask_last=ask_last)
         if f"/{os.getpid()}/" not in os.readlink(f"/proc/self/fd/{fd}") + "/":
             return fd
         os.close(fd)  # by our own /proc/self
-        return self._walk(path)
+        return self._walk(path, ask_last=ask_last)
 
     def open_regular(self, path: str) -> tuple[int, os.stat_result]:
         """Open a regular file for reading. Raises OSError (EINVAL: not regular)."""
@@ -108,15 +108,51 @@ class Walk:
         self._jumped = self._own = self._unsteady = False
         fd = self._open(path)
         try:
-            if self._unsteady:
-                return None
-            if self._jumped and mount_id(fd) not in self._mounts_of(f"{self._process}/mountinfo"):
-                return None
-            return os.readlink(f"/proc/self/fd/{fd}")
+            return self._name(fd)
         finally:
             os.close(fd)
 
-    def _walk(self, path: str) -> int:
+    def origin(self, path: str) -> str:
+        """Return where a path leads, by the name of where that is mounted first: a bind mount of / is /.
+
+        Raises OSError as `open` does, but not
+        for a mount point itself; EXDEV, too, where `name` does not know.
+        """
+        self._jumped = self._own = self._unsteady = False
+        fd = self._open(path, ask_last=False)
+        try:
+            if (name := self._name(fd)) is None:
+                raise OSError(errno.EXDEV, "in another mount namespace, or not there for long", path)
+            if (mount := mount_id(fd)) == mount_id(self._root):
+                return name
+            return layers.first_name(name, mount, self._mounts_of(f"{self._process}/mountinfo"))
+        finally:
+            os.close(fd)
+
+    def file_system_on(self, path: str) -> str | None:
+        """Return where the file system on a block device is mounted; where it is not, /dev/block/MAJOR:MINOR.
+
+        None: the path leads to no block device. Raises OSError as `open` does.
+        """
+        fd = self.open(path)
+        try:
+            status = os.fstat(fd)
+            if not stat.S_ISBLK(status.st_mode):
+                return None
+            device = f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}"
+            mount = layers.first_mount(device, self._mounts_of(f"{self._process}/mountinfo"))
+            return mount.point if mount else f"/dev/block/{device}"
+        finally:
+            os.close(fd)
+
+    def _name(self, fd: int) -> str | None:
+        if self._unsteady:
+            return None
+        if self._jumped and mount_id(fd) not in self._mounts_of(f"{self._process}/mountinfo"):
+            return None
+        return os.readlink(f"/proc/self/fd/{fd}")
+
+    def _walk(self, path: str, *, ask_last: bool = True) -> int:
         at, links, todo = os.dup(self._root), 0, _parts(path)
         try:
             while todo:
@@ -126,6 +162,8 @@ class Walk:
                 found = os.open(name, _STEP, dir_fd=at)
                 at, above = found, at
                 try:
+                    if not (todo or ask_last) and self._is_mount_point(at):
+                        return at
                     mount = self.expect_answer(at, path)
                     if stat.S_ISLNK(os.fstat(at).st_mode):
                         if (links := links + 1) > _LINKS:
@@ -185,6 +223,11 @@ class Walk:
             raise OSError(errno.EXDEV, f"on a file system that may not answer ({self._kind(mount)})", path)
         self._known = mount
         return mount
+
+    def _is_mount_point(self, fd: int) -> bool:
+        """Its name is told by the table: nobody is asked, and it is no link."""
+        found = self._find(mount_id(fd))
+        return found is not None and os.readlink(f"/proc/self/fd/{fd}") == found.point
 
     def _answers(self, mount: int) -> bool:
         if mount == mount_id(self._root):

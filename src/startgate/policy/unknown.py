@@ -10,6 +10,7 @@ from startgate.policy.cel import EvaluationError
 
 _NO_CONFIG = "is not known: its config.json could not be read"
 _NO_RECORD = "is not known: its engine's record was not found"
+_NO_PLACE = "are not known: where one of them leads can't be found out (FUSE, NFS, another mount namespace)"
 _TOO_LARGE = "is too large to be told in full"
 
 
@@ -46,5 +47,5 @@ def _unknown(record: Container | Process | None) -> Iterator[tuple[str, str]]:
         if record.rootfs is None:
             fields = fields_of(Container)
             yield from ((name, _NO_CONFIG) for name in fields if fields[name].known != "command")
-        yield from ((name, _NO_RECORD) for name in record.unknown)
+        yield from ((name, _NO_PLACE if name == "mounts" else _NO_RECORD) for name in record.unknown)
     yield from ((name.partition(".")[0], _TOO_LARGE) for name in record.truncated)

@@ -8,6 +8,7 @@ import msgspec
 
 from startgate.events import Container, Hook, IdMapping, Mount, Process, Resources, printable
 from startgate.foreign import Fitting, size
+from startgate.kernel import layers
 from startgate.runtimes import oci
 
 
@@ -38,7 +39,7 @@ def container_of(container: Container, config: oci.Config, all_capabilities: fro
         seccomp=linux.seccomp is not None,
         apparmor=_text(process.apparmor_profile),
         selinux=_text(process.selinux_label),
-        mounts=fitting.items("mounts", map(_mount, config.mounts or ()), _size_of),
+        mounts=fitting.items("mounts", _mounts(config), _size_of),
         cwd=printable(process.cwd) if config.process else None,
         devices=fitting.items("devices", linux.devices or (), lambda device: size(device.path, device.type)),
         hooks=fitting.items("hooks", _hooks(config), lambda hook: size(hook.stage, hook.path, *hook.args)),
@@ -135,6 +136,23 @@ def _mapping(mapping: oci.OciIdMapping) -> IdMapping:
 
 def _no_text(_: object) -> int:
     return size("", "", "")
+
+
+def _mounts(config: oci.Config) -> Iterator[Mount]:
+    """An overlay is followed by a mount for each directory that it is made of."""
+    for mount in map(_mount, config.mounts or ()):
+        yield mount
+        if mount.type == "overlay" and not oci.is_bind(mount):
+            for option in mount.options:
+                yield from _layers(mount, option)
+
+
+def _layers(mount: Mount, option: str) -> Iterator[Mount]:
+    """What the container writes goes to the upper directory."""
+    name = option.partition("=")[0].rstrip("+")
+    for layer in layers.overlay_layers(option):
+        read_only = mount.read_only or name != "upperdir"
+        yield msgspec.structs.replace(mount, source=layer, options=(name,), read_only=read_only)
 
 
 def _mount(mount: oci.OciMount) -> Mount:
