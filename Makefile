@@ -121,7 +121,8 @@ $(KEEPER): $(wildcard native/keeper/*.[ch]) bpf/exec_record.h | apt
 	mv $@.new $@
 
 KEEPER_MODEL := tests/native/keep_model.c $(addprefix native/keeper/,keep.c table.c channel.c)
-keeper-test: build/keep_model ## the keeper's holds against a model, with sanitizers: random operations for KEEPER_SECONDS=3
+keeper-test: build/keep_model build/sandbox_check ## the keeper's system calls; its holds against a model, with sanitizers: KEEPER_SECONDS=3
+	build/sandbox_check
 	build/keep_model $(KEEPER_SECONDS) $(SEED)
 KEEPER_SECONDS ?= 3
 SEED ?= 1
@@ -129,6 +130,10 @@ build/keep_model: $(KEEPER_MODEL) $(wildcard native/keeper/*.h) | apt
 	@mkdir -p build
 	$(CC) $(filter-out -O2,$(KEEPER_FLAGS)) -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all \
 	  -Wl,--wrap=clock_gettime -o $@ $(KEEPER_MODEL)
+# Linked as the keeper is: a libc's start and end are a part of what is tried.
+build/sandbox_check: tests/native/sandbox_check.c native/keeper/sandbox.c $(wildcard native/keeper/*.h) | apt
+	@mkdir -p build
+	$(CC) $(KEEPER_FLAGS) $(KEEPER_SAFE) -o $@ $(filter %.c,$^)
 
 lint:
 	$(VENV)/bin/ruff check .

@@ -19,6 +19,7 @@
 
 #include "channel.h"
 #include "marks.h"
+#include "sandbox.h"
 #include "upgrade.h"
 
 #define READY_MAX 8
@@ -137,6 +138,7 @@ _Noreturn void door(struct keep *k, const struct records *records)
 	struct epoll_event ready[READY_MAX];
 
 	prctl(PR_SET_NAME, "startgate-door");
+	sandbox(k->name, COMMANDS);
 	door.keep = k;
 	door.records = records;
 	if (keep_watch(k, k->group, EPOLLIN) || keep_watch(k, k->guard, EPOLLIN)) {

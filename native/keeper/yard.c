@@ -20,6 +20,7 @@
 
 #include "channel.h"
 #include "marks.h"
+#include "sandbox.h"
 #include "upgrade.h"
 
 #define READERS 8
@@ -192,6 +193,7 @@ _Noreturn void yard(struct keep *k, const struct records *records)
 	struct epoll_event ready[READY_MAX];
 
 	prctl(PR_SET_NAME, "startgate-yard");
+	sandbox(k->name, CONTAINERS);
 	y->keep = k;
 	y->records = records;
 	y->timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
