@@ -9,7 +9,9 @@ from startgate.kernel.layers import Mount, may_not_answer, mount_id, overlay_lay
 
 def test_a_line_of_mountinfo() -> None:
     line = "36 35 98:0 /mnt1 /mnt\\0402 rw,noatime master:1 - ext3 /dev/root rw,errors=continue"
-    assert parse_mount(line) == Mount(36, "98:0", "/mnt 2", "rw,errors=continue", "ext3", "/mnt1")
+    assert parse_mount(line) == Mount(
+        36, "98:0", "/mnt 2", "rw,errors=continue", "ext3", "/mnt1", "rw,noatime", "master:1"
+    )
 
 
 @pytest.mark.parametrize(
