@@ -13,7 +13,7 @@ import pytest
 from msgspec.structs import replace
 
 from startgate.config import tomlfile
-from startgate.events import Actual, Container, Event, HostMount, Kubernetes, Note, Process
+from startgate.events import Actual, Container, Event, HostMount, Kubernetes, Process
 from startgate.gates.host import shared_namespaces
 from startgate.kernel.capabilities import CAPABILITIES
 from startgate.policy.rules import Policy, compile_rules
