@@ -74,7 +74,8 @@ def complete(container: Container, proc: Proc, pid: int, *, final: bool) -> Cont
     mounts = list(mountinfo.parse(table))
     root = next((mount for mount in reversed(mounts) if mount.point == "/"), None)
     names = _host_names(proc)
-    found = list(_of_host(mounts, root, names, _own_cgroups(proc, pid), _resolver(proc)))
+    cgroups = _own_cgroups(proc, pid) if any(mount.kind in _CGROUPS for mount in mounts) else []
+    found = list(_of_host(mounts, root, names, cgroups, _resolver(proc)))
     fitting = Fitting()
     actual = Actual(
         uid=_number(status, "Uid"),
