@@ -83,7 +83,8 @@ def mount_id(fd: int) -> int:
 
 def find_mount(path: str, *, id: int | None = None, point: str | None = None) -> Mount | None:
     """Return the mount of that id, or the topmost at that mount point."""
-    for line in reversed(Path(path).read_text(errors="surrogateescape").splitlines()):
+    # Only a newline ends a line: a path may hold whatever else ends one for Python.
+    for line in reversed(os.fsdecode(Path(path).read_bytes()).split("\n")):
         if id is not None and not line.startswith(f"{id} "):
             continue
         if (mount := parse_mount(line)) and point in (None, mount.point):
