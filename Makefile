@@ -41,7 +41,7 @@ HELD = @mkdir -p build; $(VENV)/bin/startgate doctor >build/doctor.txt; \
 	esac
 
 .PHONY: help root run test stages fuzz setup check bpf keeper keeper-test apt test-apt vm-apt arm64-apt bare-apt engines-apt lint types \
-	unit kernel engines engines-table newest test-newest faults faults-table soak engines-and-vm test-vm test-bare bare-quick \
+	unit kernel engines engines-table newest test-newest faults faults-table around around-table soak engines-and-vm test-vm test-bare bare-quick \
 	test-systemd kernel-table bench bench-check bench-peer update-tools clean clean-caches
 
 help: ## this list
@@ -149,6 +149,10 @@ faults: setup test-apt ## the worker killed, stopped, hung; the host short of th
 	$(call HELD,faults are not tested,STARTGATE_REQUIRE_KERNEL=1 $(PY) -m pytest -q tests/faults --junitxml=build/faults.xml)
 faults-table: ## write the table of docs/daemon.md from the results of `make faults`
 	$(PY) -m tests.faults.table build/faults.xml
+around: setup test-apt ## ways around rules: what is asked for, what is built, which rule sees it
+	$(call HELD,ways around rules are not tried,STARTGATE_REQUIRE_KERNEL=1 $(PY) -m pytest -q tests/kernel/test_around.py --junitxml=build/around.xml)
+around-table: ## write the table of docs/policy.md from the results of `make around`
+	$(PY) -m tests.kernel.table build/around.xml
 soak: ## the long forms of the fault tests: many minutes
 	STARTGATE_SOAK=1 $(MAKE) --no-print-directory faults
 

@@ -11,8 +11,12 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from startgate.actual import Actual as Actual
+from startgate.actual import ActualMount as ActualMount
+from startgate.actual import CapabilityName, NamespaceKind, RealPath
+from startgate.actual import HostMount as HostMount
+from startgate.actual import IdMapping as IdMapping
 from startgate.foreign import clip, json_line
-from startgate.kernel.capabilities import CAPABILITIES
 from startgate.kernel.node import boot_id as this_boot
 from startgate.kernel.node import name as this_node
 
@@ -39,13 +43,6 @@ OF_COMMAND = Meta(extra={"known": "command"})
 AT_CREATED = Meta(extra={"known": "created"})
 """A field that is not known before `created`. A rule that asks for it is asked there."""
 
-# What a text may be: `startgate policy check` tells of a rule that waits for anything else.
-NamespaceKind = Annotated[
-    str, Meta(extra={"words": ("mnt", "net", "pid", "ipc", "uts", "user", "cgroup", "time")})
-]
-CapabilityName = Annotated[str, Meta(extra={"words": CAPABILITIES})]
-RealPath = Annotated[str, Meta(extra={"path": True})]
-"""Absolute, without links, ``..`` and needless slashes."""
 ContainerType = Annotated[str, Meta(extra={"words": ("sandbox", "container")})]
 
 
@@ -132,14 +129,6 @@ class Resources(msgspec.Struct, frozen=True):
     cpus: str | None = None
 
 
-class IdMapping(msgspec.Struct, frozen=True):
-    """Ids of the container's user namespace, and which of the host they are (user_namespaces(7))."""
-
-    container: int
-    host: int
-    size: int
-
-
 class Caller(msgspec.Struct, frozen=True):
     """The process that executed the runtime: a shim, conmon, a shell. Host pid."""
 
@@ -177,6 +166,7 @@ class Container(msgspec.Struct, frozen=True):
     where one of them leads.
     `from_hooks` names the hooks of startgate's that led to it: they are not run for it again.
     `start_id`: the same in all events of one start, and in those of no other; ids are used again.
+    `actual`: what the kernel says of its init; read only where somebody asks for it.
     """
 
     id: Annotated[str, OF_COMMAND]
@@ -229,6 +219,7 @@ class Container(msgspec.Struct, frozen=True):
     start_id: Annotated[str | None, OF_COMMAND] = None
     login_uid: Annotated[int | None, OF_COMMAND] = None
     audit_session: Annotated[int | None, OF_COMMAND] = None
+    actual: Annotated[Actual | None, AT_CREATED] = None
 
 
 class Process(msgspec.Struct, frozen=True):

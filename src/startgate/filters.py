@@ -3,38 +3,51 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from startgate.errors import UsageError
 from startgate.events import Event
 from startgate.policy.cel import EvaluationError, ExpressionError, asked_by, compile_expression
 
+if TYPE_CHECKING:
+    from startgate.policy.engine import Expression
+
 log = logging.getLogger(__name__)
 
 
-def compile_filter(expression: str) -> Callable[[Event], bool]:
-    """Compile a CEL expression over `type`, `gate`, `container`, `process`, `exit`, ...
+class Filter:
+    """An expression that an event matches or not. Any thread may ask it."""
 
-    The result tells whether an event matches; one that lacks what the expression asks for
-    does not. Raises UsageError when it does not compile, or the CEL library is missing.
-    """
-    try:
-        compiled = compile_expression(expression, Event.__struct_encode_fields__)
-    except ExpressionError as error:
-        place = f"{error.line}:{error.column}"
-        raise UsageError(f"the filter does not compile, at {place}: {error}") from error
-    asked = asked_by([compiled])
+    def __init__(self, compiled: Expression) -> None:
+        self._compiled = compiled
+        self._asked = asked_by([compiled])
 
-    def matches(event: Event) -> bool:
+    @property
+    def asks_for_actual(self) -> bool:
+        """Does it ask for what the kernel says of the container?"""
+        return self._compiled.references.ask_for("container", "actual")
+
+    def __call__(self, event: Event) -> bool:
+        """Does the event match? One that lacks what the expression asks for does not."""
         try:
-            compiled.check_cost(event)
+            self._compiled.check_cost(event)
         except EvaluationError as error:
             log.warning("the filter can't be asked: %s", error)
             return False
         try:
-            return bool(compiled.evaluate(asked.context(event)))
+            return bool(self._compiled.evaluate(self._asked.context(event)))
         except EvaluationError as error:
             log.debug("the filter fails on %s: %s", event.type, error)
             return False
 
-    return matches
+
+def compile_filter(expression: str) -> Filter:
+    """Compile a CEL expression over `type`, `gate`, `container`, `process`, `exit`, ...
+
+    Raises UsageError when it does not compile, or the CEL library is missing.
+    """
+    try:
+        return Filter(compile_expression(expression, Event.__struct_encode_fields__))
+    except ExpressionError as error:
+        place = f"{error.line}:{error.column}"
+        raise UsageError(f"the filter does not compile, at {place}: {error}") from error

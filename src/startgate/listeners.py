@@ -44,6 +44,8 @@ class Registration(NamedTuple):
     callback: Callback
     fail_closed: bool = False
     """Refuse the start if the callback raises, or has not returned by the deadline."""
+    actual: bool = False
+    """Does it ask for `container.actual`, which is read for those who do?"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +152,13 @@ class Listeners:
         self._callbacks: dict[EventType, tuple[Registration, ...]] = {}
         self._subscriptions: tuple[Subscription, ...] = ()
         self._lock = threading.Lock()
+        self.actual = False
+        """Is `container.actual` to be read, whoever asks?"""
+
+    @property
+    def want_actual(self) -> bool:
+        """Does anybody ask for `container.actual`?"""
+        return self.actual or any(each.actual for found in self._callbacks.values() for each in found)
 
     def on(self, event_type: EventType, callback: Callback, *, fail_closed: bool = False) -> None:
         """Register a callback. Raises ValueError for a type that has none."""

@@ -9,7 +9,7 @@ import itertools
 import logging
 import os
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from startgate import engines
 from startgate.errors import BundleError, NotReadable
 from startgate.events import Caller, CgroupId, Container, Namespaces, printable
-from startgate.gates import host
+from startgate.gates import actual, host
 from startgate.gates.view import View
 from startgate.kernel import node
 from startgate.kernel.process import Proc, ProcessId
@@ -82,10 +82,14 @@ def executable(proc: Proc, command: Command) -> str:
 class Scan:
     """One look at all containers of the host. Use it on a worker: it reads files."""
 
-    def __init__(self, proc: Proc, capabilities: frozenset[str]) -> None:
-        """`capabilities` are those that the host can give: see `oci.describe`."""
+    def __init__(
+        self, proc: Proc, capabilities: frozenset[str], want_actual: Callable[[], bool] = bool
+    ) -> None:
+        """`capabilities` are those that the host can give: see `oci.describe`. `want_actual`: is
+        `Container.actual` to be read?"""
         self._proc = proc
         self._capabilities = capabilities
+        self._want_actual = want_actual
 
     def __iter__(self) -> Iterator[Running]:
         root = os.open(self._proc.host, os.O_PATH | os.O_CLOEXEC)
@@ -153,10 +157,12 @@ class Scan:
         )
         container, config = self._from_bundle(container, found.bundle, key, manager)
         container = of_process(container, self._proc, process)
+        container = replace(container, host_namespaces=self._shared_namespaces(container))
+        if self._want_actual():
+            container = actual.complete(container, self._proc, process.pid, final=started)
         if self._proc.identify(process.pid) != process:
             raise NotReadable(f"process {process.pid} is gone")
-        shared = self._shared_namespaces(container)
-        return Running(key, process, replace(container, host_namespaces=shared), config, started)
+        return Running(key, process, container, config, started)
 
     def _shared_namespaces(self, container: Container) -> tuple[str, ...]:
         theirs = self._host_namespaces.items()

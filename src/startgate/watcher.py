@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import resource
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
@@ -13,6 +12,7 @@ from typing import TypedDict, TypeVar, overload
 from startgate.errors import KernelUnsupported, StartgateError
 from startgate.events import Event, EventType
 from startgate.exits import exits_for
+from startgate.fdlimit import raise_fd_limit, starting_limit
 from startgate.gates import missed
 from startgate.gates.command import CommandGate
 from startgate.gates.container import ContainerGate
@@ -30,7 +30,7 @@ from startgate.keeper.channel import Channel
 from startgate.keeper.protocol import Held, Owed
 from startgate.kernel import capabilities, features, spawn
 from startgate.kernel.process import Proc
-from startgate.lifecycle import STARTING_LIMIT, Lifecycle
+from startgate.lifecycle import Lifecycle
 from startgate.listeners import Callback, Listeners, Registration, Subscription, lost
 from startgate.runtimes.find import RuntimeBinaries
 from startgate.workers import Workers
@@ -56,6 +56,7 @@ class WatcherOptions(TypedDict, total=False):
     backlog: int
     host_root: str
     existing: bool
+    actual: bool
 
 
 _OF_START: tuple[EventType, ...] = ("creating", "created", "started")
@@ -94,6 +95,7 @@ class Watcher:
         backlog: int = 10_000,
         host_root: str = "/",
         existing: bool = True,
+        actual: bool = False,
         inherited: Resources | None = None,
         notes: str = "",
     ) -> None:
@@ -105,6 +107,7 @@ class Watcher:
         behind misses some, and is told so by a `lost` event. `host_root` is where the host's
         root directory is mounted, its /proc included, for a watcher in a container.
         `existing`: tell of the containers that run already, and follow them.
+        `actual`: read what the kernel says of each container (`Container.actual`), asked for or not.
         `inherited` is what a daemon's keeper has; the watcher leaves it at its end. `notes` is the
         directory where the watchers of that keeper, one after the other, note what they know.
         """
@@ -118,6 +121,7 @@ class Watcher:
         self._inherited = inherited
         self._notes = notes
         self._listeners = Listeners()
+        self._listeners.actual = actual
         self._events: Subscription | None = None
         self._parts = ExitStack()
         self._resources: Resources | None = None
@@ -166,6 +170,10 @@ class Watcher:
         """Drop callbacks and register others in one step, as when a configuration is reloaded."""
         self._listeners.replace(old, new)
         self._tell_owed()
+
+    def read_actual(self) -> None:
+        """Read `Container.actual` of containers that are created from now on, whoever asks for it."""
+        self._listeners.actual = True
 
     def subscribe(self) -> Subscription:
         """Return a further, independent iterator over the events from now on."""
@@ -281,7 +289,7 @@ class Watcher:
         housekeeping = Workers(limit=32, spare=2)
         context = Context(
             proc=proc,
-            lifecycle=Lifecycle(resources.keeper.commands.settling(), _starting_limit()),
+            lifecycle=Lifecycle(resources.keeper.commands.settling(), starting_limit()),
             listeners=self._listeners,
             exits=exits_for(proc, resources.source.exits()),
             workers=Workers(),
@@ -331,15 +339,3 @@ def _mark_again(context: Context, created: Created) -> None:
         lost("the keeper's yard was replaced: for a moment reads of pid files and first execs were not held")
     )
     context.workers.submit(created.catch_up)
-
-
-def _starting_limit() -> int:
-    """A container that is being created costs up to three fds; most are for the holds."""
-    return min(STARTING_LIMIT, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)
-
-
-def raise_fd_limit() -> None:
-    """Each held task costs an fd, and when none is left the kernel denies accesses."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

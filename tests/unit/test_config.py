@@ -16,6 +16,7 @@ GOOD = """
 hold_timeout = 5
 exec_records = "procfs"
 runtimes = ["/opt/runc", "bin/crun"]
+actual = true
 policy = ["rules.toml", "/etc/other.toml"]
 
 [[hook]]
@@ -43,6 +44,7 @@ def test_a_good_file(tmp_path: Path) -> None:
         hold_timeout=5.0,
         exec_records="procfs",
         runtimes=("/opt/runc", f"{tmp_path}/bin/crun"),
+        actual=True,
         policy=(f"{tmp_path}/rules.toml", "/etc/other.toml"),
         hook=(HookConfig(on=("created", "stopped"), command="logger hello", timeout=0.5),),
     )

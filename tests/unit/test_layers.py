@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from startgate.kernel import walk
 from startgate.kernel.layers import (
     Mount,
+    find_mount,
     first_mount,
     first_name,
     may_not_answer,
@@ -17,7 +19,9 @@ from startgate.kernel.layers import (
 
 def test_a_line_of_mountinfo() -> None:
     line = "36 35 98:0 /mnt1 /mnt\\0402 rw,noatime master:1 - ext3 /dev/root rw,errors=continue"
-    assert parse_mount(line) == Mount(36, "98:0", "/mnt 2", "rw,errors=continue", "ext3", "/mnt1")
+    assert parse_mount(line) == Mount(
+        36, "98:0", "/mnt 2", "rw,errors=continue", "ext3", "/mnt1", "rw,noatime", "master:1"
+    )
 
 
 @pytest.mark.parametrize(
@@ -25,6 +29,15 @@ def test_a_line_of_mountinfo() -> None:
 )
 def test_junk(line: str) -> None:
     assert parse_mount(line) is None
+
+
+@pytest.mark.parametrize("end", ["\r", "\x0b", "\x0c", "\x1c", "\u2028"])
+def test_a_path_forges_no_line(tmp_path: Path, end: str) -> None:
+    """The kernel escapes newlines, and nothing else that ends a line for Python."""
+    line = f"27 1 8:1 / /a{end}9 1 8:2 / / rw - ext4 forged rw rw - ext4 d rw\n"
+    (tmp_path / "mountinfo").write_bytes(line.encode())
+    assert find_mount(str(tmp_path / "mountinfo"), id=9) is None
+    assert list(walk._read(str(tmp_path / "mountinfo"))) == [27]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 from msgspec.structs import replace
 
 from startgate.config import tomlfile
-from startgate.events import Container, Event, Kubernetes, Process
+from startgate.events import Actual, Container, Event, HostMount, Kubernetes, Process
 from startgate.gates.host import shared_namespaces
 from startgate.kernel.capabilities import CAPABILITIES
 from startgate.policy.rules import Policy, compile_rules
@@ -373,3 +373,19 @@ def test_messages_tell_what_it_is() -> None:
     assert (
         messages["no-writable-host-path"] == "directories of the host are mounted writable: /run/docker.sock"
     )
+
+
+def test_the_rules_that_are_comments() -> None:
+    """By what the kernel says, which costs each start more: they are there to be taken."""
+    text = files("startgate.policy").joinpath("rules.toml").read_text()
+    assert not any(registration.actual for registration in policy().registrations())
+    taken = text[text.index("#[[rule]]") :].partition("\n\n")[0].replace("\n#", "\n").removeprefix("#")
+    rules = Policy(compile_rules(tomlfile.parse(taken, "rules.toml")))
+    assert [rule.name for rule in rules.rules] == ["no-host-root-as-built", "as-it-was-asked-for"]
+    built = Actual(host_mounts=(HostMount("/x", "/etc"), HostMount("/y", "/etc")), differs=("mounts",))
+    event = Event(type="created", gate="pidfile", container=Container(id="c", rootfs="/r", actual=built))
+    said = rules.decide(event)
+    assert [word.message for word in said] == [
+        "directories of the host: /etc",
+        "more than config.json says: mounts",
+    ]

@@ -127,6 +127,7 @@ def _unless_given(settings: Settings) -> dict[str, Any]:
         "exec_records": settings.exec_records,
         "host_root": settings.host_root,
         "runtimes": settings.runtimes or None,
+        "actual": settings.actual,
     }
     return {
         name: value
@@ -155,7 +156,7 @@ def inspect(container: str, output: str, oci: bool, host_root: str) -> None:
     """Tell everything about one container. CONTAINER is its id, a unique beginning of it, or its name."""
     from startgate.cli.containers import choose, scan, tell  # noqa: PLC0415
 
-    looked = scan(host_root)
+    looked = scan(host_root, actual=True)
     found = choose(looked, container)
     tell(found, output, looked.config_json(found) if oci else None)
 

@@ -23,15 +23,16 @@ from startgate.running import Running, Scan
 _HEAD = f"{'CONTAINER':<20} {'ENGINE':<10} {'PID':>7} {'UP':>7}  {'IMAGE':<22} COMMAND"
 
 
-def scan(host_root: str) -> Scan:
-    """Return what looks at this host. Raises KernelUnsupported where we may not look."""
+def scan(host_root: str, *, actual: bool = False) -> Scan:
+    """Return what looks at this host. `actual`: also at what the kernel says of each container. Raises
+    KernelUnsupported where we may not look."""
     features.check_host_root(host_root)
     if os.geteuid() != 0:
         raise KernelUnsupported("the state directories of the runtimes are root's: run as root")
     if host_root != "/":
         features.join_host_cgroup_namespace(host_root)
     proc = Proc(host_root)
-    return Scan(proc, capabilities.of_host(proc))
+    return Scan(proc, capabilities.of_host(proc), lambda: actual)
 
 
 def show(containers: Iterable[Running], output: str, keep: str | None) -> None:

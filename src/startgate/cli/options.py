@@ -115,6 +115,11 @@ _WATCHING = (
         show_default=True,
         help="Show the containers that run already, too.",
     ),
+    click.option(
+        "--actual",
+        is_flag=True,
+        help="Tell what the kernel says of each container, too (docs/events.md).",
+    ),
 )
 
 

@@ -70,7 +70,7 @@ class Trial:
     @classmethod
     def of_container(cls, name: str) -> Trial:
         """Take a container that is there now. Raises StartgateError: there is none of that name."""
-        looked = scan("/")
+        looked = scan("/", actual=True)
         found = choose(looked, name)
         return cls(found.container, _decode(looked.config_json(found), name))
 

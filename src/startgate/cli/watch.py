@@ -138,7 +138,9 @@ class Watch:
         Raises UsageError when the filter does not compile.
         """
         self._watcher = watcher
-        self._keep = compile_filter(keep) if keep else lambda event: True
+        self._keep = compile_filter(keep) if keep else None
+        if self._keep and self._keep.asks_for_actual:
+            watcher.read_actual()
         self._count = count
         self._seconds = seconds
         self._ready = ready
@@ -179,7 +181,7 @@ class Watch:
     def _show(self, until: float | None, last: str | None) -> None:
         shown = 0
         for event in self._events(until):
-            if self._keep(event):
+            if self._keep is None or self._keep(event):
                 self._tell(event)
                 shown += 1
             if shown == self._count or _ends(event, last):

@@ -23,6 +23,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     exec_records: Literal["auto", "table", "queue", "procfs"] | None = None
     runtimes: tuple[str, ...] = ()
     host_root: str | None = None
+    actual: bool | None = None
     policy: tuple[str, ...] = ()
     hook: tuple[HookConfig, ...] = ()
 

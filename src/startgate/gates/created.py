@@ -13,7 +13,7 @@ from startgate import running
 from startgate.errors import BundleError, NotReadable
 from startgate.events import Container, Event, Gate, Reason
 from startgate.exits import Watch
-from startgate.gates import failure, inits, program
+from startgate.gates import actual, failure, inits, program
 from startgate.gates.context import Context, event
 from startgate.gates.ends import Ends
 from startgate.hold import Hold
@@ -74,9 +74,12 @@ class Created:
             if entry is None:
                 return
             self._forget_program(entry, hold)
-            container = self._adopt(entry, self._identify(pid))
+            init = self._identify(pid)
+            container = self._adopt(entry, init, final=True)
             if not self._context.lifecycle.started(entry):
                 return
+            if init and not container:
+                actual.refresh(self._context, entry, init, final=True)
             events = [_created(entry, "first-exec", container)] if container else []
             events.append(event("started", "first-exec", entry.container))
             self._pass(entry, hold, events)
@@ -90,7 +93,7 @@ class Created:
 
     def late(self, entry: Entry, init: ProcessId, reason: Reason | None = None) -> None:
         """No gate held the container, but the runtime says that it is there."""
-        if container := self._adopt(entry, init):
+        if container := self._adopt(entry, init, final=True):
             why = reason.message if reason else "no gate held it"
             self._tell_late(entry, _created(entry, "none", container), init, why)
             self._context.lifecycle.started(entry)
@@ -301,12 +304,14 @@ class Created:
         except NotReadable:
             return None
 
-    def _adopt(self, entry: Entry, init: ProcessId | None) -> Container | None:
-        """CREATING -> CREATED: complete the record, watch the end. None: another gate did."""
+    def _adopt(self, entry: Entry, init: ProcessId | None, *, final: bool = False) -> Container | None:
+        """CREATING -> CREATED: complete the record, watch the end. None: another gate did. `final`: it
+        executes its program, or is held there."""
         if init is None or entry.state is not State.CREATING:
             return None
         try:
             container = running.of_process(entry.container, self._context.proc, init)
+            container = actual.wanted(self._context, container, init, final=final)
             watch = self._watch_init(entry, init)  # proves that all of it was this process's
         except (NotReadable, OSError) as error:
             log.warning("container %s: its init %d is gone: %s", entry.container.id, init.pid, error)

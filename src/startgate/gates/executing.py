@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from startgate.errors import BundleError, NotReadable
 from startgate.events import Container, Process, printable
 from startgate.foreign import Fitting
-from startgate.gates import keys
+from startgate.gates import actual, keys
 from startgate.gates.context import Context, event
 from startgate.gates.created import Created
 from startgate.gates.refusal import explain
@@ -112,7 +112,7 @@ def container_of(context: Context, call: Invocation, path: str, record: ExecReco
     meant = {find(context.proc, replace(call, id=name), path, record).key for name in names}
     known = [entry for key in meant if (entry := context.lifecycle.find(key))]
     if len(known) == 1:
-        return known[0].container
+        return actual.of_running(context, known[0])
     unknown = ("id",) if call.doubt else ()
     return Container(id=printable(call.id), runtime_path=printable(path), unknown=unknown)
 

@@ -49,7 +49,7 @@ class Existing:
         self._context = context
         self._runtime = runtime
         self._ends = ends
-        self._scan = Scan(context.proc, context.capabilities)
+        self._scan = Scan(context.proc, context.capabilities, lambda: context.listeners.want_actual)
         self._inits: set[ProcessId] = set()
         """Of containers that are known: a link to a state directory is another name for all that is in it."""
         self._closed = threading.Event()

@@ -68,7 +68,8 @@ class Hooks:
             last = max((n for n, hook in enumerate(hooks, 1) if hook.config.fail_closed), default=0)
             for part, fail_closed in ((hooks[:last], True), (hooks[last:], False)):
                 if part:
-                    found.append(Registration(kind, partial(self._run, part), fail_closed))
+                    actual = any(hook.asks_for_actual for hook in part)
+                    found.append(Registration(kind, partial(self._run, part), fail_closed, actual))
         return found
 
     def close(self) -> None:
@@ -137,8 +138,13 @@ class _Hook:
         """Raises UsageError."""
         self.config = config
         self.command = resolve(config, missing=missing)
-        self.matches = compile_filter(config.match) if config.match else lambda event: True
+        self._filter = compile_filter(config.match) if config.match else None
+        self.asks_for_actual = self._filter is not None and self._filter.asks_for_actual
         self.denies = config.on_failure == "deny" or config.fail_closed
+
+    def matches(self, event: Event) -> bool:
+        """Is it to be run at an event?"""
+        return self._filter is None or self._filter(event)
 
     def run(self, event: Event, running: process.Running) -> process.Outcome:
         """Raises OSError when it can't be started."""

@@ -31,6 +31,15 @@ class Mount(NamedTuple):
     """Of the file system: ``ext4``, ``fuse.sshfs``."""
     root: str = "/"
     """The directory of the file system that is mounted."""
+    flags: str = ""
+    """Options of this mount alone."""
+    tags: str = ""
+    """Its propagation, in the kernel's words: ``shared:1 master:2``."""
+
+    @property
+    def read_only(self) -> bool:
+        """May nobody write through this mount?"""
+        return "ro" in (self.flags.partition(",")[0], self.options.partition(",")[0])
 
 
 def is_remote(fd: int, process: str, host: str) -> bool:
@@ -77,7 +86,8 @@ def mount_id(fd: int) -> int:
 
 def find_mount(path: str, *, id: int | None = None, point: str | None = None) -> Mount | None:
     """Return the mount of that id, or the topmost at that mount point."""
-    for line in reversed(Path(path).read_text(errors="surrogateescape").splitlines()):
+    # Only a newline ends a line: a path may hold whatever else ends one for Python.
+    for line in reversed(os.fsdecode(Path(path).read_bytes()).split("\n")):
         if id is not None and not line.startswith(f"{id} "):
             continue
         if (mount := parse_mount(line)) and point in (None, mount.point):
@@ -125,7 +135,16 @@ def parse_mount(line: str) -> Mount | None:
     fields, right = line.partition(" - ")[0].split(" "), line.partition(" - ")[2].split(" ")
     if len(fields) < 6 or len(right) < 3 or not fields[0].isascii() or not fields[0].isdigit():
         return None
-    return Mount(int(fields[0]), fields[2], unescape(fields[4]), right[2], right[0], unescape(fields[3]))
+    return Mount(
+        id=int(fields[0]),
+        device=fields[2],
+        point=unescape(fields[4]),
+        options=right[2],
+        kind=right[0],
+        root=unescape(fields[3]),
+        flags=fields[5],
+        tags=" ".join(fields[6:]),
+    )
 
 
 def overlay_layers(options: str) -> list[str]:
@@ -141,6 +160,8 @@ def overlay_layers(options: str) -> list[str]:
 
 def unescape(field: str) -> str:
     """Undo the octal escapes of a field of mountinfo (proc_pid_mountinfo(5))."""
+    if "\\" not in field:
+        return field
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field)
 
 

@@ -104,7 +104,7 @@ class Proc:
 
     def stat(self, pid: int) -> Stat:
         """Raises NotReadable when the process is gone."""
-        return parse_stat(self._read(pid, "stat"))
+        return parse_stat(self.read(pid, "stat"))
 
     def identify(self, pid: int) -> ProcessId:
         """Return the process that has this pid now. Raises NotReadable."""
@@ -112,7 +112,7 @@ class Proc:
 
     def environment(self, pid: int) -> dict[str, str]:
         """Return the beginning of the environment that a process was executed with. Raises NotReadable."""
-        pairs = (word.partition("=") for word in os.fsdecode(self._read(pid, "environ")).split("\0"))
+        pairs = (word.partition("=") for word in os.fsdecode(self.read(pid, "environ")).split("\0"))
         return {name: value for name, _, value in pairs if name}
 
     def is_alive(self, process: ProcessId) -> bool:
@@ -132,7 +132,7 @@ class Proc:
 
     def status(self, pid: int) -> dict[str, str]:
         """Return /proc/PID/status as a mapping. Raises NotReadable."""
-        text = self._read(pid, "status").decode(errors="replace")
+        text = self.read(pid, "status").decode(errors="replace")
         pairs = (line.partition(":") for line in text.splitlines())
         return {name: value.strip() for name, _, value in pairs}
 
@@ -213,7 +213,7 @@ class Proc:
         The unified hierarchy (v2) is preferred; a process in its root is looked for in
         the v1 hierarchies, as crun and older engines leave it on a hybrid host.
         """
-        text = self._read(pid, "cgroup").decode(errors="surrogateescape")
+        text = self.read(pid, "cgroup").decode(errors="surrogateescape")
         kind, path = "", unified_path(text)
         if path == "/":
             kind, path = next((own for own in parse_cgroup(text) if own[1] != "/"), ("", "/"))
@@ -267,7 +267,7 @@ class Proc:
         It is in the process's memory, which may be slow to fault in: not on a reading thread.
         """
         try:
-            data = self._read(pid, "cmdline")
+            data = self.read(pid, "cmdline")
         except NotReadable:
             return []
         return [os.fsdecode(word) for word in data.split(b"\0")[:-1]]
@@ -277,7 +277,7 @@ class Proc:
 
         Raises NotReadable when the thread is not (yet) seen in execve, or is gone.
         """
-        fields = self._read(tid, "syscall").split()
+        fields = self.read(tid, "syscall").split()
         at = execve_argv_index(fields)
         if at is None:
             raise NotReadable(f"thread {tid} is not blocked in execve")
@@ -296,7 +296,8 @@ class Proc:
         finally:
             os.close(fd)
 
-    def _read(self, pid: int, name: str) -> bytes:
+    def read(self, pid: int, name: str) -> bytes:
+        """Return the first 64 KiB of a file of /proc/PID. Raises NotReadable."""
         try:
             fd = os.open(f"{self.root}/{pid}/{name}", os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:

@@ -267,7 +267,7 @@ def _read(table: str, directory: int | None = None) -> dict[int, Mount]:
         fd = os.open(table, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
     except OSError:
         return {}
-    with open(fd, errors="surrogateescape") as file:
+    with open(fd, errors="surrogateescape", newline="\n") as file:  # nothing else ends a line
         found = (parse_mount(line.rstrip("\n")) for line in file)
         return {mount.id: mount for mount in found if mount}
 

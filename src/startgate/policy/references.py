@@ -44,6 +44,11 @@ class References:
     slow: int = 0
     """How many loops, each over the whole of a collection, are around a slow step; 0: there is none."""
 
+    def ask_for(self, name: str, within: str) -> bool:
+        """Does it ask for this field of a field of the event's?"""
+        fields = self.fields.get(name, ())
+        return fields is None or within in fields
+
 
 def references(root: Node, names: Sequence[str]) -> References:
     """Return what an expression asks for; `names` are those of the event that it may. Raises Misuse."""

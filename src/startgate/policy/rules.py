@@ -32,7 +32,12 @@ class Policy:
     def registrations(self) -> list[Registration]:
         """Return the callbacks by which the rules are asked."""
         return [
-            Registration(kind, self.decide, any(rule.fail_closed for rule in rules))
+            Registration(
+                kind,
+                self.decide,
+                any(rule.fail_closed for rule in rules),
+                any(rule.asks_for_actual for rule in rules),
+            )
             for kind, rules in self._by_event.items()
         ]
 

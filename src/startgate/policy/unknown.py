@@ -11,6 +11,7 @@ from startgate.policy.cel import EvaluationError
 _NO_CONFIG = "is not known: its config.json could not be read"
 _NO_RECORD = "is not known: its engine's record was not found"
 _NO_PLACE = "are not known: where one of them leads can't be found out (FUSE, NFS, another mount namespace)"
+_NOT_READ = "was not read"
 _TOO_LARGE = "is too large to be told in full"
 
 
@@ -48,4 +49,6 @@ def _unknown(record: Container | Process | None) -> Iterator[tuple[str, str]]:
             fields = fields_of(Container)
             yield from ((name, _NO_CONFIG) for name in fields if fields[name].known != "command")
         yield from ((name, _NO_PLACE if name == "mounts" else _NO_RECORD) for name in record.unknown)
+        if record.actual is None:
+            yield "actual", _NOT_READ
     yield from ((name.partition(".")[0], _TOO_LARGE) for name in record.truncated)

@@ -76,6 +76,11 @@ class Rule:
         messages = [] if isinstance(self.message, str) else [self.message]
         return [self.match, *messages, *(each.match for each in self.exceptions)]
 
+    @property
+    def asks_for_actual(self) -> bool:
+        """Does it ask for what the kernel says of the container?"""
+        return any(each.references.ask_for("container", "actual") for each in self.expressions)
+
     def judge(self, asked: Question) -> list[Said]:
         """Return what the rule says of an event; nothing where it does not match."""
         said = self._judge(asked)
