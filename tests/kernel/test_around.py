@@ -156,9 +156,9 @@ WAYS = [
     Way("a bind of `/proc/self/root/etc`", "`/etc`", by_proc, True),
     Way("a bind of a link to `/proc/thread-self/root/etc`", "`/etc`", by_link, True),
     Way("a bind of a link, which is changed after our look", "`/etc`", by_link_changed, False, ("mounts",)),
-    Way("a volume of `type=none,o=bind,device=/etc`", "`/etc`", by_volume, False),
-    Way("a volume that is an overlay, whose `lowerdir` leads to `/etc`", "`/etc`", by_overlay, False),
-    Way("a mount of the disk that `/` is on", "`/`", by_disk, False),
+    Way("a volume of `type=none,o=bind,device=/etc`", "`/etc`", by_volume, True),
+    Way("a volume that is an overlay, whose `lowerdir` leads to `/etc`", "`/etc`", by_overlay, True),
+    Way("a mount of the disk that `/` is on", "`/`", by_disk, True),
     Way("a `createContainer` hook that mounts `/etc`", "`/etc`", by_hook, False, ("mounts",)),
     Way("a network namespace by a link to the host's", "`net`", network_by_link, True),
     Way(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import errno
 import posixpath
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 
 from msgspec.structs import replace
 
-from startgate.events import Container, Mount
+from startgate.events import Container, Mount, printable
 from startgate.gates.view import View
 from startgate.kernel.process import Proc
 from startgate.runtimes import oci
@@ -29,7 +30,7 @@ def resolved(container: Container, view: View) -> Container:
     """Return the container with the places on the host that its mounts lead to."""
     found: list[Mount] = []
     unknown = container.unknown
-    for mount in container.mounts:
+    for mount in _mounts(container, view):
         try:
             found.append(replace(mount, resolved=_resolve(view, mount, container.bundle or "/")))
         except OSError as error:
@@ -39,6 +40,18 @@ def resolved(container: Container, view: View) -> Container:
     return replace(container, mounts=tuple(found), unknown=unknown)
 
 
+def _mounts(container: Container, view: View) -> Iterator[Mount]:
+    """A bind mount of what is on an overlay is followed by the directories that this is made of."""
+    for mount in container.mounts:
+        yield mount
+        if oci.is_bind(mount):
+            with suppress(OSError):
+                for layer in view.layers_of(posixpath.join(container.bundle or "/", mount.source))[:_LAYERS]:
+                    yield replace(mount, type="overlay", source=printable(layer), options=("layer",))
+
+
+_LAYERS = 16
+"""Of one overlay, that are told."""
 _NOWHERE = (errno.ENOENT, errno.ENOTDIR)
 """Nothing is there: a runtime fails, or somebody makes it first."""
 _WITHOUT_DEVICE = frozenset(

@@ -197,6 +197,10 @@ class View:
         EXDEV where that can't be known."""
         return self._proc.on_host(self._walk.origin(path))
 
+    def layers_of(self, path: str) -> list[str]:
+        """Return the directories that show at a path because it is on an overlay: see Walk."""
+        return self._walk.layers_of(path)
+
     def file_system_on(self, path: str) -> str | None:
         """Return where the file system on a block device is mounted, or the device: see Walk."""
         found = self._walk.file_system_on(path)

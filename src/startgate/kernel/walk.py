@@ -129,6 +129,23 @@ class Walk:
         finally:
             os.close(fd)
 
+    def layers_of(self, path: str) -> list[str]:
+        """Return the directories that show at a path because it is on an overlay, as their names were written
+        when that was mounted; relative ones are left out. Raises OSError as `origin` does."""
+        fd = self._open(path, ask_last=False)
+        try:
+            mount = mount_id(fd)
+            found = None if mount == mount_id(self._root) else self._find(mount)
+            root = self._find(mount_id(self._root))
+            if not found or found.kind != "overlay" or (root and root.device == found.device):
+                return []
+            inside = os.readlink(f"/proc/self/fd/{fd}")[len(found.point.rstrip("/")) :]
+            below = f"{found.root}/{inside}"
+            written = layers.overlay_layers(found.options)
+            return [os.path.normpath(f"{layer}/{below}") for layer in written if layer.startswith("/")]
+        finally:
+            os.close(fd)
+
     def file_system_on(self, path: str) -> str | None:
         """Return where the file system on a block device is mounted; where it is not, /dev/block/MAJOR:MINOR.
 
