@@ -6,7 +6,7 @@ Unknown is None or an empty collection, never a guess. All are immutable.
 from __future__ import annotations
 
 import time
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 from msgspec import Meta
@@ -19,20 +19,22 @@ from startgate.kernel.node import name as this_node
 VERSION = 1
 """Of the contract: it changes when a field is taken away, or means something else."""
 
-EventType = Literal["creating", "created", "started", "exec", "stopped", "existing", "denied", "lost"]
-NoteAction = Literal["deny", "warn", "audit", "patch", "error"]
-Gate = Literal["command", "pidfile", "start", "first-exec", "exec", "none"]
-
-EVENT_TYPES: tuple[EventType, ...] = (
+EventType = Literal[
     "creating",
     "created",
     "started",
     "exec",
+    "paused",
+    "resumed",
     "stopped",
     "existing",
     "denied",
     "lost",
-)
+]
+NoteAction = Literal["deny", "warn", "audit", "patch", "error"]
+Gate = Literal["command", "pidfile", "start", "first-exec", "exec", "none"]
+
+EVENT_TYPES: tuple[EventType, ...] = get_args(EventType)
 
 OF_COMMAND = Meta(extra={"known": "command"})
 """A field that the runtime's command tells, whether or not its config.json can be read."""

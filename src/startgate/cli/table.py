@@ -18,6 +18,8 @@ _COLOURS = {
     "created": "36",
     "started": "32",
     "exec": "34",
+    "paused": "2",
+    "resumed": "2",
     "stopped": "33",
     "existing": "2",
     "denied": "1;31",
@@ -83,7 +85,7 @@ def _what(event: Event, container: Container) -> str:
         case "creating":
             caller = f" by {container.started_by.comm}" if container.started_by else ""
             return f"{container.runtime}{caller}: {command(container.args)}{said}"
-        case "existing":
+        case "existing" | "paused" | "resumed":
             return f"{container.engine or container.runtime}: {command(container.args)}{said}"
         case _:
             return f"{event.gate} gate: {command(container.args)}{said}"

@@ -84,7 +84,7 @@ def begun_before(context: Context, start: Start, path: str, record: ExecRecord) 
 
     A hook of config.json may start a container of its own, with the runtime's own binary.
     """
-    line = [start.runtime, *_ancestors(context, record)]
+    line = [start.runtime, *ancestors(context, record)]
     entry = context.lifecycle.under_way(start.key.id, line)
     if entry is None or entry.key.uid != start.key.uid:
         return None
@@ -96,7 +96,8 @@ _GENERATIONS = 3
 """Between a wrapper and the runtime: a shell, a script's interpreter."""
 
 
-def _ancestors(context: Context, record: ExecRecord) -> list[ProcessId]:
+def ancestors(context: Context, record: ExecRecord) -> list[ProcessId]:
+    """Return the nearest, among which a wrapper of this runtime command is."""
     found: list[ProcessId] = []
     pid = record.ppid
     try:

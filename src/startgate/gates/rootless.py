@@ -25,18 +25,19 @@ from startgate.gates.context import Context, Job, event, runtime_path
 from startgate.gates.created import Created
 from startgate.gates.executing import container_of, process_of
 from startgate.gates.failure import find_users_log, path_of_log
+from startgate.gates.freezing import TOLD, Freezing
 from startgate.gates.repeats import Repeats
 from startgate.gates.turns import Turns
 from startgate.gates.view import digest_of
 from startgate.hold import Hold
 from startgate.inherited.notes import Notes
 from startgate.kernel.local import LocalFiles
-from startgate.lifecycle import Entry, Lifecycle, Start, State
+from startgate.lifecycle import Entry, Key, Lifecycle, Start, State
 from startgate.passage import Passage, failed
 from startgate.policy.patch import Patch
 from startgate.records import ExecRecord
 from startgate.runtimes import commandline, describe, oci, state
-from startgate.runtimes.commandline import Command, Invocation
+from startgate.runtimes.commandline import OF_CONTAINERS, Command, Invocation
 from startgate.runtimes.signals import signal_number
 from startgate.workers import Workers
 
@@ -63,6 +64,7 @@ class Rootless:
         )
         self._seekers = Workers(limit=_THREADS, spare=1)
         self._created = Created(self._context, inits.by_users_files, marks=False)
+        self._freezing = Freezing(self._context)
         self._repeats = Repeats(context.proc)
         self._turns = Turns(context.listeners)
         for workers in self._pools():
@@ -84,10 +86,8 @@ class Rootless:
         if call.command is Command.OTHER:
             return None
         path = runtime_path(self._context.proc, record, hold)
-        if call.command in (Command.KILL, Command.DELETE):
-            return self._on_end(call, path, record, hold)
-        if call.command is Command.START:
-            return self._on_start(call, path, record, hold)
+        if call.command in OF_CONTAINERS:
+            return self._on_container(call, path, record, hold)
         if os.path.basename(path) == "conmon":
             return None
         executing = call.command is Command.EXEC
@@ -95,9 +95,18 @@ class Rootless:
         owed = self._context.listeners.fails_closed("exec" if executing else "creating")
         return self._turn(record.uid, hold, lambda: work(call, path, record, hold), owed=owed)
 
-    def _on_end(self, call: Invocation, path: str, record: ExecRecord, hold: Hold) -> Job | None:
+    def _on_container(self, call: Invocation, path: str, record: ExecRecord, hold: Hold) -> Job | None:
         """As `CommandGate` does it."""
         key = keys.of_user(self._context.proc, call, path, record).key
+        if call.command is Command.START:
+            return self._on_start(key, record, hold)
+        if call.command in TOLD:
+            work = self._freezing.decide(call.command, key, record, hold)
+            return self._turn(record.uid, hold, work) if work else None
+        return self._on_end(call, key, record, hold)
+
+    def _on_end(self, call: Invocation, key: Key, record: ExecRecord, hold: Hold) -> Job | None:
+        """As `CommandGate` does it."""
 
         def note() -> None:
             if call.command is Command.KILL:
@@ -115,8 +124,7 @@ class Rootless:
         note()
         return None
 
-    def _on_start(self, call: Invocation, path: str, record: ExecRecord, hold: Hold) -> Job | None:
-        key = keys.of_user(self._context.proc, call, path, record).key
+    def _on_start(self, key: Key, record: ExecRecord, hold: Hold) -> Job | None:
         if (entry := self._context.lifecycle.find(key)) and entry.verdict:
             hold.deny()  # it was before: there is no later gate at which it could be
             return None
