@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         Note,
         Process,
         Reason,
+        Victim,
     )
     from startgate.listeners import Deny, Subscription
     from startgate.policy.patch import Patch
@@ -62,6 +63,7 @@ __all__ = [
     "StartgateError",
     "Subscription",
     "UsageError",
+    "Victim",
     "Watcher",
 ]
 

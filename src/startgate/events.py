@@ -26,6 +26,7 @@ EventType = Literal[
     "exec",
     "paused",
     "resumed",
+    "oom",
     "stopped",
     "existing",
     "denied",
@@ -262,6 +263,14 @@ class Exit(msgspec.Struct, frozen=True):
     duration: float | None = None
 
 
+class Victim(msgspec.Struct, frozen=True):
+    """A process of the container that the kernel's OOM killer ended. Host pid."""
+
+    pid: int
+    comm: str
+    cgroup: CgroupId
+
+
 class Reason(msgspec.Struct, frozen=True, omit_defaults=True):
     """Why: a sentence, and the rule's name where a rule decided."""
 
@@ -311,6 +320,7 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     sequence: int | None = None
     node: str = msgspec.field(default_factory=this_node)
     boot_id: str = msgspec.field(default_factory=this_boot)
+    victim: Victim | None = None
 
     def to_json(self) -> bytes:
         """Return one line of JSON, without the newline; it is safe to print on a terminal."""

@@ -16,7 +16,7 @@ LIMIT = 48 << 10
 
 REFERENCE = ("id", "name", "engine", "pid", "kubernetes", "start_id")
 """What events of these types tell of their container: probes are executed again and again."""
-_SHORT = ("exec", "paused", "resumed")
+_SHORT = ("exec", "paused", "resumed", "oom")
 
 _MAPS = ("labels", "annotations", "sysctls")
 

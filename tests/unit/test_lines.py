@@ -43,7 +43,7 @@ def test_an_exec_names_its_container_only() -> None:
     assert told(an_event("started"))["container"]["privileged"] is True
 
 
-@pytest.mark.parametrize("kind", ["paused", "resumed"])
+@pytest.mark.parametrize("kind", ["paused", "resumed", "oom"])
 def test_so_does_what_may_come_often(kind: str) -> None:
     assert set(told(an_event(kind))["container"]) == set(REFERENCE)
     assert told(an_event(kind), full_exec=True)["container"]["privileged"] is True

@@ -212,6 +212,10 @@ def on_terminal(monkeypatch: pytest.MonkeyPatch, width: int, *events: Event) -> 
     return stream.getvalue().splitlines()
 
 
+def test_a_victim_of_the_oom_killer() -> None:
+    assert row(make_event("oom")).endswith("out of memory: killed worker, pid 4243")
+
+
 def test_colours_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
     lines = on_terminal(monkeypatch, 100, *(event(event_type) for event_type in EVENT_TYPES))

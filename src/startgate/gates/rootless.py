@@ -73,6 +73,11 @@ class Rootless:
     def _pools(self) -> tuple[Workers, ...]:
         return self._context.workers, self._context.housekeeping, self._seekers
 
+    @property
+    def lifecycle(self) -> Lifecycle:
+        """Users' containers."""
+        return self._context.lifecycle
+
     def close(self) -> None:
         """Let the threads end."""
         for workers in self._pools():
