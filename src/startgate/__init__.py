@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from startgate.asyncwatcher import AsyncWatcher
     from startgate.errors import BundleError, KernelUnsupported, StartgateError, UsageError
     from startgate.events import (
+        Ancestor,
         Caller,
         CgroupId,
         Container,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Ancestor",
     "AsyncWatcher",
     "BundleError",
     "Caller",

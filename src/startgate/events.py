@@ -148,6 +148,14 @@ class Caller(msgspec.Struct, frozen=True):
     comm: str
 
 
+class Ancestor(msgspec.Struct, frozen=True):
+    """A process behind the runtime's: its parent, or one above. Host pid; `exe`: the file it executes."""
+
+    pid: int
+    comm: str
+    exe: str | None = None
+
+
 class Kubernetes(msgspec.Struct, frozen=True):
     """The pod, as the kubelet gave it to containerd or CRI-O.
 
@@ -229,6 +237,7 @@ class Container(msgspec.Struct, frozen=True):
     start_id: Annotated[str | None, OF_COMMAND] = None
     login_uid: Annotated[int | None, OF_COMMAND] = None
     audit_session: Annotated[int | None, OF_COMMAND] = None
+    started_by_chain: Annotated[tuple[Ancestor, ...], OF_COMMAND] = ()
 
 
 class Process(msgspec.Struct, frozen=True):

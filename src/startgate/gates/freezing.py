@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from startgate.errors import Overloaded
 from startgate.events import EventType
 from startgate.gates.begin import ancestors
+from startgate.gates.callers import line_of
 from startgate.gates.context import Context, Job, event
 from startgate.hold import Hold
 from startgate.kernel.process import ProcessId
@@ -46,7 +47,7 @@ class Freezing:
         """Wait for the command's end, elsewhere. Raises NotReadable where it is over, Overloaded, OSError."""
         runtime = record.process or self._context.proc.identify(record.tgid)
         if self._followed and self._is_followed(
-            [runtime, *ancestors(self._context, record)], (command, entry)
+            [runtime, *ancestors(line_of(self._context.proc, record))], (command, entry)
         ):
             return  # crun executes itself again; and what a wrapper executes is told at the wrapper's end
         with self._lock:

@@ -21,6 +21,7 @@ from startgate.errors import BundleError, NotReadable, Overloaded
 from startgate.events import Container, Deny, Event, Process, printable
 from startgate.gates import host, inits, keys
 from startgate.gates.begin import begin, begun_before, expect_certain, is_the_same, outline, start_of
+from startgate.gates.callers import Line, line_of
 from startgate.gates.context import Context, Job, event, runtime_path
 from startgate.gates.created import Created
 from startgate.gates.executing import container_of, process_of
@@ -152,10 +153,11 @@ class Rootless:
             named = keys.of_user(self._context.proc, call, path, record)
             call = _absolute(call, path, self._context.proc.working_directory(record.tid))
             start = start_of(self._context, call, path, record, hold, named=named)
-            entry, is_new = begun_before(self._context, start, path, record), False
+            behind = line_of(self._context.proc, record)
+            entry, is_new = begun_before(self._context, start, path, behind), False
             if entry is None:
                 self._created.ends.settle(start.key)
-                entry, is_new = self._begin(start, path, record)
+                entry, is_new = self._begin(start, path, record, behind)
             verdict = self._judge(entry, hold) if is_new else self._go_on(entry, start, hold)
         if verdict:
             self._created.ends.forget(entry)
@@ -200,11 +202,11 @@ class Rootless:
         if end := self._context.lifecycle.told(entry):
             self._created.ends.ended(entry, end)
 
-    def _begin(self, start: Start, path: str, record: ExecRecord) -> tuple[Entry, bool]:
+    def _begin(self, start: Start, path: str, record: ExecRecord, behind: Line) -> tuple[Entry, bool]:
         uids = [entry.key.uid for entry in self._context.lifecycle.containers()]
         if len(uids) >= CONTAINERS or uids.count(record.uid) >= CONTAINERS_OF_ONE:
             raise Overloaded(f"{uids.count(record.uid)} containers of uid {record.uid} are followed already")
-        return begin(self._context, start, path, record)
+        return begin(self._context, start, path, record, behind)
 
     def _describe(self, entry: Entry) -> None:
         call, container = entry.invocation, entry.container
