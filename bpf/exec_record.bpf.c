@@ -24,6 +24,7 @@
 #define MARKS_MAX 32	/* of one file, of all groups */
 #define WORDS_MAX 32	/* of a command line, until its command */
 #define CGROUP_DEPTH 32
+#define OOM_VICTIMS 1024 /* that have not ended yet */
 #define SIGNAL_GROUP_EXIT 4 /* include/linux/sched/signal.h */
 #define FS_OPEN_EXEC_PERM 0x00040000 /* include/linux/fsnotify_backend.h */
 #define PID_FS_MAGIC 0x50494446 /* include/uapi/linux/magic.h */
@@ -98,6 +99,20 @@ struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 256 * 1024);
 } ends SEC(".maps");
+
+/* Threads that the OOM killer chose, until they end. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, OOM_VICTIMS);
+	__type(key, __u32); /* thread id */
+	__type(value, __u8);
+} oom_victims SEC(".maps");
+
+/* What ended so: struct oom_kill. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 256 * 1024);
+} oom_kills SEC(".maps");
 
 /* Executions of what may be a runtime that nobody watches: struct exec_sighting. */
 struct {
@@ -502,6 +517,94 @@ static __always_inline void process_end(struct task_struct *task, __u32 tid, __u
 	bpf_ringbuf_submit(end, 0);
 }
 
+static __always_inline struct kernfs_node *parent_of(struct kernfs_node *node)
+{
+	struct kernfs_node___rcu *newer = (void *)node;
+
+	if (bpf_core_field_exists(newer->__parent))
+		return BPF_CORE_READ(newer, __parent);
+	return BPF_CORE_READ(node, parent);
+}
+
+static __always_inline void read_cgroup(struct kernfs_node *node, struct process_facts *facts)
+{
+	struct kernfs_node *parent;
+
+	facts->cgroup_id = BPF_CORE_READ(node, id);
+	for (int i = 0; i < CGROUP_DEPTH; i++) {
+		__u32 at = facts->cgroup_size;
+		long size;
+
+		parent = parent_of(node);
+		if (!parent)
+			return; /* the root has no name */
+		if (at >= EXEC_CGROUP_SIZE)
+			break;
+		at &= EXEC_CGROUP_SIZE - 1;
+		size = bpf_probe_read_kernel_str(&facts->cgroup[at], EXEC_CGROUP_NAME_SIZE,
+						 BPF_CORE_READ(node, name));
+		if (size <= 0)
+			break;
+		facts->cgroup_size = at + size;
+		node = parent;
+	}
+	facts->cgroup_size = 0; /* not to be told as a whole */
+	facts->cgroup_id = 0;
+}
+
+static __always_inline struct kernfs_node *memory_cgroup(struct css_set *set)
+{
+	struct cgroup_subsys_state *css = NULL;
+	void *at;
+
+	if (!bpf_core_enum_value_exists(enum cgroup_subsys_id, memory_cgrp_id))
+		return NULL; /* a kernel without CONFIG_MEMCG */
+	at = (void *)set + bpf_core_field_offset(struct css_set, subsys) +
+	     bpf_core_enum_value(enum cgroup_subsys_id, memory_cgrp_id) * sizeof(void *);
+	bpf_probe_read_kernel(&css, sizeof(css), at);
+	return BPF_CORE_READ(css, cgroup, kn);
+}
+
+static __always_inline void read_pid_namespaces(struct task_struct *task, __u32 *found)
+{
+	struct pid *pid = BPF_CORE_READ(task, thread_pid);
+	int level = BPF_CORE_READ(pid, level);
+
+	for (int i = 0; i < EXEC_PID_LEVELS; i++) {
+		struct pid_namespace *ns = NULL;
+		void *at = (void *)pid + bpf_core_field_offset(struct pid, numbers) +
+			   (level - i) * bpf_core_type_size(struct upid) +
+			   bpf_core_field_offset(struct upid, ns);
+
+		found[i] = 0;
+		if (i > level)
+			continue;
+		bpf_probe_read_kernel(&ns, sizeof(ns), at);
+		found[i] = BPF_CORE_READ(ns, ns.inum);
+	}
+}
+
+/* In the exit of a thread that was chosen: its namespaces and cgroups are still its own. */
+static __always_inline void tell_oom_kill(struct task_struct *task, __u32 tgid)
+{
+	struct oom_kill *kill = bpf_ringbuf_reserve(&oom_kills, sizeof(*kill), 0);
+	struct process_facts *victim;
+
+	if (!kill)
+		return;
+	victim = &kill->victim;
+	victim->tgid = tgid;
+	victim->start_time = BPF_CORE_READ(task, group_leader, start_boottime);
+	read_namespaces(task, victim->namespaces);
+	victim->cgroup_size = 0;
+	read_cgroup(BPF_CORE_READ(task, cgroups, dfl_cgrp, kn), victim);
+	if (!victim->cgroup_size && victim->cgroup_id)
+		read_cgroup(memory_cgroup(BPF_CORE_READ(task, cgroups)), victim);
+	read_pid_namespaces(task, kill->pid_namespaces);
+	BPF_CORE_READ_INTO(&kill->comm, task, group_leader, comm);
+	bpf_ringbuf_submit(kill, 0);
+}
+
 /* A task killed in its execve may never come to sys_exit. */
 SEC("raw_tp/sched_process_exit")
 int task_exit(void *ctx)
@@ -511,20 +614,28 @@ int task_exit(void *ctx)
 	__u32 tid = (__u32)pid_tgid, tgid = pid_tgid >> 32;
 	struct exit_record *known = bpf_map_lookup_elem(&exit_status, &tgid);
 
+	if (bpf_map_lookup_elem(&oom_victims, &tid)) {
+		bpf_map_delete_elem(&oom_victims, &tid);
+		if (known)
+			known->oom_victim = 1;
+		tell_oom_kill(task, tgid);
+	}
 	if (known)
 		process_end(task, tid, tgid, known);
 	return forget_exec(tid);
 }
 
-/* The victim is another process than the current one, which ran out of memory. */
+/*
+ * The victim is another task than the current one, which ran out of memory; and not always its
+ * process's first thread (find_lock_task_mm()). It is looked at in its own exit, which comes now.
+ */
 SEC("tracepoint/oom/mark_victim")
 int oom_victim(struct trace_event_raw_mark_victim *ctx)
 {
-	__u32 pid = ctx->pid;
-	struct exit_record *known = bpf_map_lookup_elem(&exit_status, &pid);
+	__u32 tid = ctx->pid;
+	__u8 chosen = 1;
 
-	if (known)
-		known->oom_victim = 1;
+	bpf_map_update_elem(&oom_victims, &tid, &chosen, BPF_ANY);
 	return 0;
 }
 
@@ -657,41 +768,6 @@ static __always_inline struct task_struct *leader_of(__u32 pidfd)
 	return (void *)first - bpf_core_field_offset(struct task_struct, pid_links[1]);
 }
 
-static __always_inline struct kernfs_node *parent_of(struct kernfs_node *node)
-{
-	struct kernfs_node___rcu *newer = (void *)node;
-
-	if (bpf_core_field_exists(newer->__parent))
-		return BPF_CORE_READ(newer, __parent);
-	return BPF_CORE_READ(node, parent);
-}
-
-static __always_inline void read_cgroup(struct task_struct *task, struct process_facts *facts)
-{
-	struct kernfs_node *node = BPF_CORE_READ(task, cgroups, dfl_cgrp, kn), *parent;
-
-	facts->cgroup_id = BPF_CORE_READ(node, id);
-	for (int i = 0; i < CGROUP_DEPTH; i++) {
-		__u32 at = facts->cgroup_size;
-		long size;
-
-		parent = parent_of(node);
-		if (!parent)
-			return; /* the root has no name */
-		if (at >= EXEC_CGROUP_SIZE)
-			break;
-		at &= EXEC_CGROUP_SIZE - 1;
-		size = bpf_probe_read_kernel_str(&facts->cgroup[at], EXEC_CGROUP_NAME_SIZE,
-						 BPF_CORE_READ(node, name));
-		if (size <= 0)
-			break;
-		facts->cgroup_size = at + size;
-		node = parent;
-	}
-	facts->cgroup_size = 0; /* not to be told as a whole */
-	facts->cgroup_id = 0;
-}
-
 /*
  * Looks at the process of a pidfd: args[0]. What is found is in looks[args[1]]. With args[2] its
  * wait status is remembered from now on, in exit_status. Returns its pid; 0: it is gone.
@@ -714,7 +790,7 @@ int look_at(struct bpf_raw_tracepoint_args *ctx)
 		bpf_map_update_elem(&exit_status, &tgid, &unknown, BPF_NOEXIST);
 	facts->start_time = BPF_CORE_READ(task, start_boottime);
 	read_namespaces(task, facts->namespaces);
-	read_cgroup(task, facts);
+	read_cgroup(BPF_CORE_READ(task, cgroups, dfl_cgrp, kn), facts);
 	if (leader_of((__u32)ctx->args[0]) != task) /* it executed something on another thread */
 		return 0;
 	facts->tgid = tgid;

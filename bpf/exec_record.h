@@ -20,6 +20,7 @@
 #define EXEC_PATH_SIZE 256  /* bytes of a path that are looked at, NUL included; a power of two */
 #define EXEC_CGROUP_SIZE 2048 /* bytes of a cgroup's path; a power of two */
 #define EXEC_CGROUP_NAME_SIZE 256 /* NAME_MAX and the NUL */
+#define EXEC_PID_LEVELS 8 /* pid namespaces of a process that are told, from its own upwards */
 #define EXEC_LOOKS 64	    /* threads that look at processes at the same time */
 
 /* The namespaces of a process, by their place in `namespaces`; each is its inode number, 0: none. */
@@ -84,6 +85,14 @@ struct process_facts {
 	__u32 namespaces[EXEC_NAMESPACES];
 	/* The names of its path, from the leaf up, each NUL-terminated: "leaf", "parent". */
 	char cgroup[EXEC_CGROUP_SIZE + EXEC_CGROUP_NAME_SIZE];
+};
+
+/* The end of a process that the OOM killer chose. */
+struct oom_kill {
+	/* Its cgroup: of the unified hierarchy; where that is the root, of the memory controller's. */
+	struct process_facts victim;
+	__u32 pid_namespaces[EXEC_PID_LEVELS]; /* its own first; 0: there are no more */
+	char comm[EXEC_COMM_SIZE];
 };
 
 /* What is remembered of a process that user space asked for. */

@@ -12,7 +12,7 @@
 #define ATTEMPTS 3
 
 static const char *const STARTING[] = {"create", "run", "restore", NULL};
-static const char *const OTHERS[] = {"exec", "kill", NULL};
+static const char *const OTHERS[] = {"exec", "kill", "pause", "resume", NULL};
 static const char *const EXECUTING[] = {"exec", NULL};
 /* They concern a container whose init is not known yet, or that waits for `start`. */
 static const char *const SETTLING_WORDS[] = {"start", "delete", NULL};

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from startgate.asyncwatcher import AsyncWatcher
     from startgate.errors import BundleError, KernelUnsupported, StartgateError, UsageError
     from startgate.events import (
+        Ancestor,
         Caller,
         CgroupId,
         Container,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
         Note,
         Process,
         Reason,
+        Victim,
     )
     from startgate.listeners import Deny, Subscription
     from startgate.policy.patch import Patch
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Ancestor",
     "AsyncWatcher",
     "BundleError",
     "Caller",
@@ -62,6 +65,7 @@ __all__ = [
     "StartgateError",
     "Subscription",
     "UsageError",
+    "Victim",
     "Watcher",
 ]
 

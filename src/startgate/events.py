@@ -6,7 +6,7 @@ Unknown is None or an empty collection, never a guess. All are immutable.
 from __future__ import annotations
 
 import time
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 from msgspec import Meta
@@ -23,20 +23,23 @@ from startgate.kernel.node import name as this_node
 VERSION = 1
 """Of the contract: it changes when a field is taken away, or means something else."""
 
-EventType = Literal["creating", "created", "started", "exec", "stopped", "existing", "denied", "lost"]
-NoteAction = Literal["deny", "warn", "audit", "patch", "error"]
-Gate = Literal["command", "pidfile", "start", "first-exec", "exec", "none"]
-
-EVENT_TYPES: tuple[EventType, ...] = (
+EventType = Literal[
     "creating",
     "created",
     "started",
     "exec",
+    "paused",
+    "resumed",
+    "oom",
     "stopped",
     "existing",
     "denied",
     "lost",
-)
+]
+NoteAction = Literal["deny", "warn", "audit", "patch", "error"]
+Gate = Literal["command", "pidfile", "start", "first-exec", "exec", "none"]
+
+EVENT_TYPES: tuple[EventType, ...] = get_args(EventType)
 
 OF_COMMAND = Meta(extra={"known": "command"})
 """A field that the runtime's command tells, whether or not its config.json can be read."""
@@ -136,6 +139,14 @@ class Caller(msgspec.Struct, frozen=True):
     comm: str
 
 
+class Ancestor(msgspec.Struct, frozen=True):
+    """A process behind the runtime's: its parent, or one above. Host pid; `exe`: the file it executes."""
+
+    pid: int
+    comm: str
+    exe: str | None = None
+
+
 class Kubernetes(msgspec.Struct, frozen=True):
     """The pod, as the kubelet gave it to containerd or CRI-O.
 
@@ -219,6 +230,7 @@ class Container(msgspec.Struct, frozen=True):
     start_id: Annotated[str | None, OF_COMMAND] = None
     login_uid: Annotated[int | None, OF_COMMAND] = None
     audit_session: Annotated[int | None, OF_COMMAND] = None
+    started_by_chain: Annotated[tuple[Ancestor, ...], OF_COMMAND] = ()
     actual: Annotated[Actual | None, AT_CREATED] = None
 
 
@@ -252,6 +264,14 @@ class Exit(msgspec.Struct, frozen=True):
     oom_killed: bool | None = None
     requested_signal: int | None = None
     duration: float | None = None
+
+
+class Victim(msgspec.Struct, frozen=True):
+    """A process of the container that the kernel's OOM killer ended. Host pid."""
+
+    pid: int
+    comm: str
+    cgroup: CgroupId
 
 
 class Reason(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -303,6 +323,7 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     sequence: int | None = None
     node: str = msgspec.field(default_factory=this_node)
     boot_id: str = msgspec.field(default_factory=this_boot)
+    victim: Victim | None = None
 
     def to_json(self) -> bytes:
         """Return one line of JSON, without the newline; it is safe to print on a terminal."""

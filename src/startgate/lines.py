@@ -15,7 +15,8 @@ LIMIT = 48 << 10
 """Bytes: what journald takes as one line (journald.conf(5), LineMax=)."""
 
 REFERENCE = ("id", "name", "engine", "pid", "kubernetes", "start_id")
-"""What an `exec` tells of its container: probes are executed again and again."""
+"""What events of these types tell of their container: probes are executed again and again."""
+_SHORT = ("exec", "paused", "resumed", "oom")
 
 _MAPS = ("labels", "annotations", "sysctls")
 
@@ -23,7 +24,7 @@ _MAPS = ("labels", "annotations", "sysctls")
 def line(event: Event, number: int, *, full_exec: bool = False) -> bytes:
     """Return the event as one line of JSON, shorter than LIMIT."""
     event = replace(event, sequence=number)
-    if event.type == "exec" and not full_exec:
+    if event.type in _SHORT and not full_exec:
         document = msgspec.to_builtins(event)
         document["container"] = {name: document["container"][name] for name in REFERENCE}
         data = json_line(document)

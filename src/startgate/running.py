@@ -20,6 +20,7 @@ from startgate import engines
 from startgate.errors import BundleError, NotReadable
 from startgate.events import Caller, CgroupId, Container, Namespaces, printable
 from startgate.gates import actual, host
+from startgate.gates.callers import Line
 from startgate.gates.view import View
 from startgate.kernel import node
 from startgate.kernel.process import Proc, ProcessId
@@ -226,6 +227,7 @@ class Scan:
             runtime=printable(posixpath.basename(path)) if path else container.runtime,
             runtime_path=printable(path) if path and path.startswith("/") else None,
             started_by=self._caller(pid),
+            started_by_chain=Line(self._proc, pid, None).told(),
         )
 
     def _caller(self, pid: int) -> Caller | None:

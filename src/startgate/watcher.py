@@ -20,6 +20,7 @@ from startgate.gates.context import Context
 from startgate.gates.created import Created
 from startgate.gates.existing import Existing
 from startgate.gates.marks import PidFiles, Programs
+from startgate.gates.memory import OutOfMemory
 from startgate.gates.readers import reading
 from startgate.gates.restored import Restored
 from startgate.gates.rootless import Rootless
@@ -263,6 +264,7 @@ class Watcher:
         proc.look = resources.source.look()
         context = self._context(parts, resources, proc)
         created = Created(context)
+        victims = OutOfMemory(context, resources.source.exits())
         self._binaries = RuntimeBinaries(keeper.commands, self._runtimes, self._host_root)
         parts.callback(self._binaries.close)
         self._events = resources.outbox or self._listeners.subscribe(self._backlog)
@@ -271,6 +273,7 @@ class Watcher:
         Restored(context, created).restore({m.pid for m in keeper.pending[0] if isinstance(m, Held)})
         rootless = Rootless(context, keeper.commands.settling())
         parts.callback(rootless.close)
+        victims.lifecycles.append(rootless.lifecycle)
         commands = CommandGate(context, keeper.commands, created, rootless)
         self._tell_owed()
         parts.enter_context(reading(keeper, context, (commands, ContainerGate(context, created))))

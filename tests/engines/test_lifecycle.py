@@ -59,6 +59,24 @@ def test_an_end_that_was_asked_for(
         assert listed.exit_code == code
 
 
+def test_pause(engine: DockerLike, name: str) -> None:
+    """Told once the runtime has done it: in that order, and each once."""
+    with observing(engine) as observed:
+        container = start(engine, name, WAITS)
+        engine("pause", name)
+        engine("unpause", name)
+        engine("stop", "-t", "10", name)
+        assert ends(observed, container) == [(9, None, 15)]
+    kinds = types(observed.events(container))
+    assert [kind for kind in kinds if kind not in ("started", "exec")] == [
+        "creating",
+        "created",
+        "paused",
+        "resumed",
+        "stopped",
+    ]
+
+
 def test_rm_force(engine: DockerLike, name: str) -> None:
     """Docker kills at once, Podman asks for the end first."""
     with observing(engine) as observed:

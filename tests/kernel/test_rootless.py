@@ -137,6 +137,19 @@ def test_a_kill_is_remembered(user: User, name: str, watching: Watching) -> None
     assert stopped.exit and stopped.exit.requested_signal == signal.SIGKILL
 
 
+def test_a_pause_that_a_user_may_not_do(user: User, name: str, watching: Watching) -> None:
+    """Its container has no cgroup: the runtime says so, and nothing was paused."""
+    with watching() as watched:
+        user("create", "-b", str(user.bundle), name)
+        user("start", name)
+        watched.wait_for("created", name)
+        assert user("pause", name)
+        user("delete", "-f", name)
+        watched.wait_for("stopped", name)
+    assert sorted(types(watched.of(name))) == ["created", "creating", "stopped"]
+    assert "lost" not in types(watched.events)
+
+
 def test_a_start_that_fails(user: User, name: str, watching: Watching) -> None:
     with watching() as watched:
         assert user("create", "-b", "/nonexistent", name) != 0

@@ -204,6 +204,17 @@ def test_an_end_waits_until_the_init_is_known(scene: Scene, line: str) -> None:
     assert scene.run(line) == []
 
 
+@pytest.mark.parametrize("word", ["pause", "resume"])
+def test_a_container_that_is_known_is_paused_and_resumed(scene: Scene, word: str) -> None:
+    assert scene.decide(record(f"runc {word} c1")) is None
+    entry = make_entry("c1")
+    scene.lifecycle.begin(entry)
+    scene.lifecycle.claim(entry, Container(id="c1"))
+    assert scene.decide(record(f"runc {word} c1")) is not None
+    assert scene.decide(record(f"runc --root /elsewhere {word} c1")) is None
+    assert scene.decide(record(f"runc {word} --help c1")) is None
+
+
 # What the source does not know
 
 

@@ -74,7 +74,7 @@ def test_every_spelling_of_the_pid_file(command: Command, spelling: str) -> None
         "--future /x --other /y --root /r",
     ],
 )
-@pytest.mark.parametrize("command", ["create", "run", "restore", "start", "kill"])
+@pytest.mark.parametrize("command", ["create", "run", "restore", "start", "kill", "pause", "resume"])
 def test_options_before_the_command(command: str, spelling: str) -> None:
     called = call(f"runc {spelling} {command} ID")
     assert (called.command.value, called.id, called.root) == (command, "ID", "/r")

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from startgate.events import (
     EVENT_TYPES,
+    Ancestor,
     Caller,
     CgroupId,
     Container,
@@ -29,6 +30,7 @@ from startgate.events import (
     Reason,
     Resources,
     Rlimit,
+    Victim,
     printable,
     timestamp,
 )
@@ -42,7 +44,8 @@ CONTAINER_KEYS = (
     "namespaces host_namespaces cgroup rootless uid args user privileged capabilities "
     "bounding_capabilities no_new_privileges read_only_rootfs seccomp apparmor selinux mounts cwd devices "
     "hooks masked_paths read_only_paths sysctls rlimits resources uid_mappings gid_mappings oom_score_adj "
-    "started_by from_hooks truncated unknown start_id login_uid audit_session actual"
+    "started_by from_hooks truncated unknown start_id login_uid audit_session started_by_chain "
+    "actual"
 ).split()
 
 
@@ -91,7 +94,7 @@ def test_unknown_is_null_or_empty() -> None:
     lists = (
         *("args", "capabilities", "bounding_capabilities", "mounts", "host_namespaces"),
         *("devices", "hooks", "masked_paths", "read_only_paths", "rlimits", "uid_mappings", "gid_mappings"),
-        *("truncated", "unknown", "from_hooks"),
+        *("truncated", "unknown", "from_hooks", "started_by_chain"),
     )
     empty: dict[str, Any] = {"labels": {}, "annotations": {}, "sysctls": {}} | {name: [] for name in lists}
     empty["resources"] = dict.fromkeys(Resources.__struct_fields__)
@@ -109,6 +112,8 @@ def test_unknown_is_null_or_empty() -> None:
         (CgroupId("/x"), "path id"),
         (Mount("a", "b", "c"), "source destination type options resolved read_only"),
         (Caller(1, "sh"), "pid comm"),
+        (Ancestor(1, "sh"), "pid comm exe"),
+        (Victim(1, "sh", CgroupId("/x")), "pid comm cgroup"),
         (Device("/dev/x", "c"), "path type major minor"),
         (Hook("prestart", "/h"), "stage path args"),
         (Rlimit("RLIMIT_CPU", 1, 2), "type soft hard"),
@@ -212,4 +217,6 @@ def test_made_events_are_as_the_watchers(event_type: Any) -> None:
     assert event.container is not None
     assert (event.type, event.container.name, event.container.id) == (event_type, "web", "test")
     assert (event.exit is not None) == (event_type == "stopped")
-    assert (event.gate == "none") == (event_type in ("stopped", "existing", "lost"))
+    assert (event.gate == "none") == (
+        event_type in ("paused", "resumed", "oom", "stopped", "existing", "lost")
+    )

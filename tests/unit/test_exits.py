@@ -6,9 +6,45 @@ import time
 from functools import partial
 
 from startgate import exits
-from startgate.exits import Exits
+from startgate.exits import Exits, OomKill
+from startgate.kernel.process import Facts
 
 PATIENCE = 10.0
+
+
+class Kills:
+    """The ring of what the OOM killer ended."""
+
+    def __init__(self) -> None:
+        self.waiting: list[OomKill] = []
+        self.closed = False
+        self._fd = os.eventfd(0)
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def read(self) -> list[OomKill]:
+        told, self.waiting = self.waiting, []
+        return told
+
+    def close(self) -> None:
+        self.closed = True
+        os.close(self._fd)
+
+
+def test_a_victim_is_told_before_its_end() -> None:
+    """Though its ring is not readable yet: the kernel wakes readers a moment later."""
+    following, kills, done = Exits(), Kills(), queue.SimpleQueue[str]()
+    ended = os.eventfd(0)
+    following.kills(kills, lambda kill: done.put(f"killed {kill.comm}"))
+    following.also(ended, lambda: done.put(f"ended {os.eventfd_read(ended)}"))
+    following.start()
+    kills.waiting.append(OomKill(7, Facts(1, {}, "/c", 2), (), "tail"))
+    os.eventfd_write(ended, 1)
+    assert [done.get(timeout=PATIENCE) for _ in range(2)] == ["killed tail", "ended 1"]
+    following.close()
+    os.close(ended)
+    assert kills.closed
 
 
 def test_what_is_done_later() -> None:

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from startgate.kernel.process import NAMESPACES, Facts
+from startgate.exits import OomKill
+from startgate.kernel.process import NAMESPACES, Facts, ProcessId
 from startgate.records import layout
 from startgate.records.bpf import BpfEnds, BpfExits
 from startgate.records.record import ExecRecord, Sighting
@@ -66,6 +67,9 @@ def header(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[int]]:
                    offsetof(struct process_facts, cgroup_id), offsetof(struct process_facts, tgid),
                    offsetof(struct process_facts, cgroup_size), offsetof(struct process_facts, namespaces),
                    offsetof(struct process_facts, cgroup), EXEC_LOOKS);
+            printf("kill %zu %zu %zu %d %d\\n", sizeof(struct oom_kill),
+                   offsetof(struct oom_kill, pid_namespaces), offsetof(struct oom_kill, comm),
+                   EXEC_PID_LEVELS, EXEC_COMM_SIZE);
             return 0;
         }}"""
     output = tmp_path_factory.mktemp("layout") / "layout"
@@ -118,6 +122,12 @@ def test_a_sighting_is_where_the_header_puts_it(header: dict[str, list[int]]) ->
 
 def test_facts_are_where_the_header_puts_them(header: dict[str, list[int]]) -> None:
     assert header["facts"] == [layout.FACTS_SIZE, 8, 16, 20, 24, layout._FACTS.size, layout.LOOKS]
+
+
+def test_a_kill_is_where_the_header_puts_it(header: dict[str, list[int]]) -> None:
+    after = layout.FACTS_SIZE
+    assert layout._VICTIM.format == "=8I16s"
+    assert header["kill"] == [layout.KILL_SIZE, after, after + 4 * 8, 8, 16]
 
 
 def record(
@@ -178,6 +188,16 @@ def test_facts_are_decoded(names: bytes, path: str) -> None:
     assert facts == Facts(7_654_321, dict(zip(NAMESPACES, range(1, 8), strict=True)), path, 99)
     with pytest.raises(ValueError, match="process facts"):
         layout.decode_facts(data)
+
+
+def test_a_kill_is_decoded() -> None:
+    facts = layout._FACTS.pack(START, 99, 10, 5, layout._INODES.pack(*range(1, 9))) + b"leaf\0"
+    data = facts.ljust(layout.FACTS_SIZE, b"\xaa") + layout._VICTIM.pack(33, 22, *[0] * 6, b"tail")
+    kill = layout.decode_kill(data)
+    assert kill == OomKill(10, layout.decode_facts(data), (33, 22), "tail")
+    assert (kill.facts.cgroup, kill.process) == ("/leaf", ProcessId(10, 7_654_321))
+    with pytest.raises(ValueError, match="OOM kill"):
+        layout.decode_kill(data[:-1])
 
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])

@@ -43,6 +43,12 @@ def test_an_exec_names_its_container_only() -> None:
     assert told(an_event("started"))["container"]["privileged"] is True
 
 
+@pytest.mark.parametrize("kind", ["paused", "resumed", "oom"])
+def test_so_does_what_may_come_often(kind: str) -> None:
+    assert set(told(an_event(kind))["container"]) == set(REFERENCE)
+    assert told(an_event(kind), full_exec=True)["container"]["privileged"] is True
+
+
 def test_a_long_line_is_cut_where_it_is_longest() -> None:
     labels = {f"label-{number}": "x" * 100 for number in range(2000)}
     event = told(an_event(container=replace(PRIVILEGED, labels=labels, args=("sh",))))

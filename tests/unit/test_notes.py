@@ -89,6 +89,19 @@ def test_one_that_ended_meanwhile_is_told(group: FakeGroup, directory: Path) -> 
         assert eventually(lambda: not list(directory.iterdir())), "its note is dropped"
 
 
+def test_what_the_oom_killer_did_meanwhile_is_told_before_the_end(group: FakeGroup, directory: Path) -> None:
+    """The container is known by then, and its end is not told yet."""
+    entry = an_entry(State.RUNNING)
+    entry.init_watch = Watch(ProcessId(77, 7), -1, lambda status: None)
+    context_of(group, directory).note(entry)
+    known: list[State] = []
+    for context in running(context_of(group, directory, {77: 9})):
+        read = lambda: known.extend(e.state for e in context.lifecycle.containers())  # noqa: E731, B023
+        cast(FakeExits, context.exits).read_kills = read  # type: ignore[method-assign]
+        restored(context)
+    assert known == [State.RUNNING]
+
+
 def test_armed_gates_are_known_again(group: FakeGroup, directory: Path, tmp_path: Path) -> None:
     entry = an_entry(State.CREATING)
     entry.gated = True

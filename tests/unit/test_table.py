@@ -212,12 +212,17 @@ def on_terminal(monkeypatch: pytest.MonkeyPatch, width: int, *events: Event) -> 
     return stream.getvalue().splitlines()
 
 
+def test_a_victim_of_the_oom_killer() -> None:
+    assert row(make_event("oom")).endswith("out of memory: killed worker, pid 4243")
+
+
 def test_colours_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
     lines = on_terminal(monkeypatch, 100, *(event(event_type) for event_type in EVENT_TYPES))
     assert all(re.fullmatch(r"\033\[[0-9;]+m[^\033]+\033\[0m", line) for line in lines[1:])
-    assert lines[7].startswith("\033[1;31m")
-    assert "denied" in lines[7]
+    refused = lines[1 + EVENT_TYPES.index("denied")]
+    assert refused.startswith("\033[1;31m")
+    assert "denied" in refused
 
 
 def test_no_colours_where_they_are_not_wanted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,7 +50,7 @@ filtering = click.option(
 full_exec = click.option(
     "--full-exec",
     is_flag=True,
-    help="With JSON: `exec` events have all of their container, not only its names.",
+    help="With JSON: `exec` and other short events have all of their container, not only its names.",
 )
 exec_records = click.option(
     "--exec-records",

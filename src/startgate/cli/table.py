@@ -8,7 +8,7 @@ import signal
 import time
 from typing import TextIO
 
-from startgate.events import Container, Event, Exit
+from startgate.events import Container, Event, Exit, Victim
 from startgate.foreign import one_line
 
 _WIDTH = 100
@@ -18,6 +18,9 @@ _COLOURS = {
     "created": "36",
     "started": "32",
     "exec": "34",
+    "paused": "2",
+    "resumed": "2",
+    "oom": "1;33",
     "stopped": "33",
     "existing": "2",
     "denied": "1;31",
@@ -73,8 +76,8 @@ def _noted(event: Event) -> str:
 def _what(event: Event, container: Container) -> str:
     said = f" ({event.reason.message})" if event.reason else ""
     match event.type:
-        case "stopped":
-            return describe_exit(event.exit or Exit()) + said
+        case "stopped" | "oom":
+            return (_killed(event.victim) if event.victim else describe_exit(event.exit or Exit())) + said
         case "exec":
             return command(event.process.argv if event.process else ()) + said
         case "denied" | "lost":
@@ -83,10 +86,14 @@ def _what(event: Event, container: Container) -> str:
         case "creating":
             caller = f" by {container.started_by.comm}" if container.started_by else ""
             return f"{container.runtime}{caller}: {command(container.args)}{said}"
-        case "existing":
+        case "existing" | "paused" | "resumed":
             return f"{container.engine or container.runtime}: {command(container.args)}{said}"
         case _:
             return f"{event.gate} gate: {command(container.args)}{said}"
+
+
+def _killed(victim: Victim) -> str:
+    return f"out of memory: killed {victim.comm}, pid {victim.pid}"
 
 
 def describe_exit(exit: Exit) -> str:

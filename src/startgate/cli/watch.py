@@ -133,7 +133,7 @@ class Watch:
         full_exec: bool = False,
     ) -> None:
         """`ready` is called once, when it holds. `lines` is where a daemon's worker prints.
-        `full_exec`: `exec` events have all of their container.
+        `full_exec`: `exec` and other short events have all of their container.
 
         Raises UsageError when the filter does not compile.
         """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from startgate.errors import KernelUnsupported
-from startgate.exits.following import DELAY, Ended, EndRing, ExitMemory, Exits, Watch
+from startgate.exits.following import DELAY, Ended, EndRing, ExitMemory, Exits, KillRing, OomKill, Watch
 from startgate.exits.pidfd import PidfdExits
 from startgate.exits.ring import RingExits
 from startgate.kernel import features
@@ -15,6 +15,8 @@ __all__ = [
     "Ended",
     "ExitMemory",
     "Exits",
+    "KillRing",
+    "OomKill",
     "PidfdExits",
     "RingExits",
     "Watch",

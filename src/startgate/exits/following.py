@@ -11,9 +11,9 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from startgate.kernel.process import ProcessId
+from startgate.kernel.process import Facts, ProcessId
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +35,22 @@ class Watch:
     """A clean end, with status 0, is told DELAY seconds later, unless it is forgotten until then."""
 
 
+class OomKill(NamedTuple):
+    """A process that the kernel's OOM killer ended."""
+
+    pid: int
+    facts: Facts
+    """At its end; the cgroup is the memory controller's where it is in the unified hierarchy's root."""
+    pid_namespaces: tuple[int, ...]
+    """Inode numbers of its own and of those around it, from its own on."""
+    comm: str
+
+    @property
+    def process(self) -> ProcessId:
+        """The process, beyond all doubt."""
+        return ProcessId(self.pid, self.facts.start_time)
+
+
 class ExitMemory(Protocol):
     """Remembers the wait statuses of processes that were asked for before they ended."""
 
@@ -53,6 +69,9 @@ class ExitMemory(Protocol):
     def ends(self) -> EndRing:
         """Return the stream of their ends. The caller closes it."""
 
+    def kills(self) -> KillRing:
+        """Return the stream of what the OOM killer ends. The caller closes it."""
+
 
 class EndRing(Protocol):
     """A stream of ends of processes that are expected."""
@@ -62,6 +81,19 @@ class EndRing(Protocol):
 
     def read(self) -> list[tuple[int, int]]:
         """Return (pid, wait status) of those that ended since the last call."""
+
+    def close(self) -> None:
+        """Stop reading."""
+
+
+class KillRing(Protocol):
+    """A stream of what the OOM killer ends, on the whole host."""
+
+    def fileno(self) -> int:
+        """Return an fd that polls readable when there are any."""
+
+    def read(self) -> list[OomKill]:
+        """Return those since the last call, oldest first."""
 
     def close(self) -> None:
         """Stop reading."""
@@ -77,6 +109,8 @@ class Exits:
         self._lock = threading.Lock()
         self._readable: dict[int, Callable[[], None]] = {}
         self._later: deque[tuple[float, Callable[[], object]]] = deque()
+        self._kills: KillRing | None = None
+        self._tell_kill: Callable[[OomKill], object] = lambda kill: None
         self._thread = threading.Thread(target=self._live, name="startgate-exits", daemon=True)
         self.failed: Callable[[str], object] = log.critical
         """Told if the thread dies: no end would be told from then on. Never waits."""
@@ -116,6 +150,17 @@ class Exits:
         self._readable[fd] = readable
         self._epoll.register(fd, select.EPOLLIN)
 
+    def kills(self, ring: KillRing, tell: Callable[[OomKill], object]) -> None:
+        """Call `tell` on this thread for what the OOM killer ends, before its end is told. The ring is ours
+        from now on."""
+        self._kills, self._tell_kill = ring, tell
+        self.also(ring.fileno(), self.read_kills)
+
+    def read_kills(self) -> None:
+        """Tell what was killed up to now: on this thread, or before it is started."""
+        for kill in self._kills.read() if self._kills else ():
+            self._tell_kill(kill)
+
     def later(self, call: Callable[[], object]) -> None:
         """Call `call` on this thread after DELAY seconds. Only for those who are on it already."""
         self._later.append((time.monotonic() + DELAY, call))
@@ -137,6 +182,8 @@ class Exits:
             self._thread.join()
         self._epoll.close()
         os.close(self._stop)
+        if self._kills:
+            self._kills.close()
 
     def _live(self) -> None:
         try:
@@ -146,7 +193,9 @@ class Exits:
 
     def _run(self) -> None:
         while True:
-            for fd, _ in self._epoll.poll(self._patience()):
+            ready = self._epoll.poll(self._patience())
+            self._guard(self.read_kills)  # first: the kernel told of a victim before its end
+            for fd, _ in ready:
                 if fd == self._stop:
                     return
                 self._guard(partial(self._on_ready, fd))

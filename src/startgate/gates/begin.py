@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import posixpath
+from itertools import islice
 
 from msgspec.structs import replace
 
 from startgate.errors import NotReadable
 from startgate.events import Caller, Container, printable
+from startgate.gates.callers import Line
 from startgate.gates.context import Context
 from startgate.gates.keys import Named
 from startgate.hold import Hold
@@ -26,17 +28,17 @@ def expect_certain(call: Invocation) -> None:
         raise NotReadable(f"the runtime's option {printable(call.doubt)} is not known")
 
 
-def begin(context: Context, start: Start, path: str, record: ExecRecord) -> tuple[Entry, bool]:
+def begin(context: Context, start: Start, path: str, record: ExecRecord, behind: Line) -> tuple[Entry, bool]:
     """Return the container that is being created from now on, and whether nobody was faster to begin it.
 
     Raises Overloaded.
     """
-    entry = entry_of(context, start, path, record)
+    entry = entry_of(context, start, path, record, behind)
     there = context.lifecycle.begin(entry)
     return there, there is entry
 
 
-def entry_of(context: Context, start: Start, path: str, record: ExecRecord) -> Entry:
+def entry_of(context: Context, start: Start, path: str, record: ExecRecord, behind: Line) -> Entry:
     """Return a start as a container that nobody knows of yet."""
     return Entry(
         key=start.key,
@@ -49,6 +51,7 @@ def entry_of(context: Context, start: Start, path: str, record: ExecRecord) -> E
             start_id=node.start_id(start.runtime),
             login_uid=record.loginuid,
             audit_session=record.session,
+            started_by_chain=behind.told(),
         ),
         command=start.command,
         arguments=start.arguments,
@@ -78,7 +81,7 @@ def start_of(
     )
 
 
-def begun_before(context: Context, start: Start, path: str, record: ExecRecord) -> Entry | None:
+def begun_before(context: Context, start: Start, path: str, behind: Line) -> Entry | None:
     """Return the start of which this command is a part: crun executes itself again, and a wrapper
     (nvidia-container-runtime) executes the runtime, in its place or below it.
 
@@ -87,7 +90,7 @@ def begun_before(context: Context, start: Start, path: str, record: ExecRecord) 
     under_way = {entry.runtime: entry for entry in context.lifecycle.under_way(start.key.id)}
     if not under_way:
         return None
-    line = [start.runtime, *_ancestors(context, record)]
+    line = [start.runtime, *ancestors(behind)]
     entry = next((under_way[process] for process in line if process in under_way), None)
     if entry is None or entry.key.uid != start.key.uid:
         return None
@@ -99,17 +102,10 @@ _GENERATIONS = 3
 """Between a wrapper and the runtime: a shell, a script's interpreter."""
 
 
-def _ancestors(context: Context, record: ExecRecord) -> list[ProcessId]:
-    found: list[ProcessId] = []
-    pid = record.ppid
-    try:
-        while pid > 1 and len(found) < _GENERATIONS:
-            stat = context.proc.stat(pid)
-            found.append(ProcessId(pid, stat.start_time))
-            pid = stat.ppid
-    except NotReadable:
-        pass
-    return found
+def ancestors(behind: Line) -> list[ProcessId]:
+    """Return the nearest, among which a wrapper of this runtime command is."""
+    nearest = [each.process for each in islice(behind, _GENERATIONS)]
+    return [process for process in nearest if process.pid > 1]
 
 
 def is_the_same(entry: Entry, start: Start) -> bool:

@@ -13,6 +13,7 @@ from startgate.gates.context import Context, Job, runtime_path
 from startgate.gates.created import Created
 from startgate.gates.creating import Creating
 from startgate.gates.executing import Executing
+from startgate.gates.freezing import TOLD, Freezing
 from startgate.gates.rootless import Rootless
 from startgate.hold import Hold, Holder
 from startgate.keeper.protocol import Held
@@ -20,10 +21,9 @@ from startgate.kernel.process import ProcessId
 from startgate.lifecycle import Key, State
 from startgate.records import ExecRecord, layout, procfs
 from startgate.runtimes import commandline
-from startgate.runtimes.commandline import Command, Invocation
+from startgate.runtimes.commandline import OF_CONTAINERS, Command, Invocation
 from startgate.runtimes.signals import signal_number
 
-_OF_CONTAINERS = (Command.START, Command.KILL, Command.DELETE)
 _REMEMBERED = 1024
 
 
@@ -42,6 +42,7 @@ class CommandGate:
         self._rootless = rootless
         self._creating = Creating(context, created)
         self._executing = Executing(context, created)
+        self._freezing = Freezing(context)
         self._held: deque[ProcessId | None] = deque(maxlen=_REMEMBERED)
         """The processes whose starts were held last."""
         self._held_lock = threading.Lock()
@@ -84,7 +85,7 @@ class CommandGate:
         path = runtime_path(self._context.proc, record, hold)
         if os.path.basename(path) == "conmon":
             return None  # it executes the runtime, which is held
-        if call.command in _OF_CONTAINERS:
+        if call.command in OF_CONTAINERS:
             return self._on_container(call, path, record, hold)
         if call.command.starts:
             with self._held_lock:
@@ -95,7 +96,7 @@ class CommandGate:
         return lambda: work(call, path, record, hold)
 
     def _on_container(self, call: Invocation, path: str, record: ExecRecord, hold: Hold) -> Job | None:
-        """A container that is there is started, or asked to end."""
+        """A container that is there is started, paused, resumed, or asked to end."""
         if named := keys.plain(self._context.proc, call, path, record):
             return self._on_key(call, named.key, record, hold)
         if not self._context.lifecycle.knows(call.id):
@@ -113,6 +114,8 @@ class CommandGate:
     def _on_key(self, call: Invocation, key: Key, record: ExecRecord, hold: Hold) -> Job | None:
         if call.command is Command.START:
             return self._on_start(key, record, hold)
+        if call.command in TOLD:
+            return self._freezing.decide(call.command, key, record, hold)
         return self._on_end(call, key, record, hold)
 
     def _on_end(self, call: Invocation, key: Key, record: ExecRecord, hold: Hold) -> Job | None:

@@ -98,8 +98,7 @@ def runtime_path(proc: Proc, record: ExecRecord, hold: Hold) -> str:
     path = hold.path or "/"
     if path == "/":
         return os.fsdecode(record.arguments[0])
-    host = proc.host.rstrip("/")
-    return path.removeprefix(host) if path.startswith(host + "/") else path
+    return proc.on_host(path)
 
 
 def event(event_type: EventType, gate: Gate, container: Container) -> Event:

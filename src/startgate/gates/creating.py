@@ -13,6 +13,7 @@ from startgate.errors import BundleError
 from startgate.events import Container, Deny, Event, Reason, printable
 from startgate.gates import failure, host, keys
 from startgate.gates.begin import begin, begun_before, expect_certain, is_the_same, start_of
+from startgate.gates.callers import line_of
 from startgate.gates.context import Context, event
 from startgate.gates.created import Created
 from startgate.gates.patching import Patching
@@ -42,11 +43,12 @@ class Creating:
             expect_certain(call)
             named = keys.look_up(self._context.proc, call, path, record)
             start = start_of(self._context, call, path, record, hold, named=named)
-            entry = begun_before(self._context, start, path, record)
+            behind = line_of(self._context.proc, record)
+            entry = begun_before(self._context, start, path, behind)
             is_new = False
             if entry is None:
                 self._created.ends.settle(start.key)
-                entry, is_new = begin(self._context, start, path, record)
+                entry, is_new = begin(self._context, start, path, record, behind)
             verdict = self._judge(entry, record, hold) if is_new else self._go_on(entry, start, record, hold)
         if verdict:
             self._created.ends.forget(entry)
@@ -64,9 +66,10 @@ class Creating:
         known = self._context.lifecycle.find(start.key)
         if known and known.runtime.start_time >= start.runtime.start_time:
             return  # it was there already when we came
-        if begun_before(self._context, start, path, record):
+        behind = line_of(self._context.proc, record)
+        if begun_before(self._context, start, path, behind):
             return  # it was held as a part of another
-        entry, is_new = begin(self._context, start, path, record)
+        entry, is_new = begin(self._context, start, path, record, behind)
         if not is_new:
             return
         self._gate(entry, record)

@@ -22,6 +22,7 @@ from startgate.errors import BundleError, NotReadable, Overloaded
 from startgate.events import Reason, printable
 from startgate.gates import inits, keys
 from startgate.gates.begin import entry_of, start_of
+from startgate.gates.callers import line_of
 from startgate.gates.command import CommandGate
 from startgate.gates.context import Context
 from startgate.gates.view import View
@@ -198,7 +199,7 @@ class Missed:
             return False
         named = keys.look_up(self._context.proc, call, path, record)
         start = start_of(self._context, call, path, record, None, named=named)
-        entry = entry_of(self._context, start, path, record)
+        entry = entry_of(self._context, start, path, record, line_of(self._context.proc, record))
         until = time.monotonic() + _STATE_LIMIT
         while time.monotonic() < until and not self._context.workers.closed:
             alive = self._context.proc.is_alive(record.process)  # first: it may write its state, and end

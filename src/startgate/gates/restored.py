@@ -27,13 +27,16 @@ class Restored:
 
     def restore(self, held: Collection[int]) -> None:
         """Take over all containers but those whose runtime command is `held` (thread ids) again."""
-        processes = set(self._processes(held))
+        processes, following = set(self._processes(held)), []
         for note in self._context.notes:
             entry = note.entry()
             if note.runtime.pid in processes and entry.state is State.CREATING:
                 self._context.notes.drop(entry)  # its gate is about to be passed anew
-            else:
-                self._restore(entry, note)
+            elif self._restore(entry, note) and note.init:
+                following.append((entry, note.init))
+        self._context.exits.read_kills()  # what nobody was there to tell of comes before the ends
+        for entry, init in following:
+            self._follow(entry, init)
 
     def _processes(self, tids: Collection[int]) -> Iterator[int]:
         """Any thread may execute a runtime in place of its process: nvidia-container-runtime's do."""
@@ -41,13 +44,15 @@ class Restored:
             with suppress(NotReadable):  # killed meanwhile
                 yield procfs.identify(self._context.proc, tid).tgid
 
-    def _restore(self, entry: Entry, note: Noted) -> None:
+    def _restore(self, entry: Entry, note: Noted) -> bool:
+        """Is it one whose gates are passed?"""
         if not self._context.lifecycle.adopt(entry):
             self._context.notes.drop(entry)
         elif entry.state is State.CREATING:
             self._rearm(entry, note)
-        elif note.init:
-            self._follow(entry, note.init)
+        else:
+            return True
+        return False
 
     def _rearm(self, entry: Entry, note: Noted) -> None:
         """The marks are in the kernel still, unless what they are on is gone."""

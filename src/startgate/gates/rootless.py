@@ -21,22 +21,24 @@ from startgate.errors import BundleError, NotReadable, Overloaded
 from startgate.events import Container, Deny, Event, Process, printable
 from startgate.gates import host, inits, keys
 from startgate.gates.begin import begin, begun_before, expect_certain, is_the_same, outline, start_of
+from startgate.gates.callers import Line, line_of
 from startgate.gates.context import Context, Job, event, runtime_path
 from startgate.gates.created import Created
 from startgate.gates.executing import container_of, process_of
 from startgate.gates.failure import find_users_log, path_of_log
+from startgate.gates.freezing import TOLD, Freezing
 from startgate.gates.repeats import Repeats
 from startgate.gates.turns import Turns
 from startgate.gates.view import digest_of
 from startgate.hold import Hold
 from startgate.inherited.notes import Notes
 from startgate.kernel.local import LocalFiles
-from startgate.lifecycle import Entry, Lifecycle, Start, State
+from startgate.lifecycle import Entry, Key, Lifecycle, Start, State
 from startgate.passage import Passage, failed
 from startgate.policy.patch import Patch
 from startgate.records import ExecRecord
 from startgate.runtimes import commandline, describe, oci, state
-from startgate.runtimes.commandline import Command, Invocation
+from startgate.runtimes.commandline import OF_CONTAINERS, Command, Invocation
 from startgate.runtimes.signals import signal_number
 from startgate.workers import Workers
 
@@ -63,6 +65,7 @@ class Rootless:
         )
         self._seekers = Workers(limit=_THREADS, spare=1)
         self._created = Created(self._context, inits.by_users_files, marks=False)
+        self._freezing = Freezing(self._context)
         self._repeats = Repeats(context.proc)
         self._turns = Turns(context.listeners)
         for workers in self._pools():
@@ -70,6 +73,11 @@ class Rootless:
 
     def _pools(self) -> tuple[Workers, ...]:
         return self._context.workers, self._context.housekeeping, self._seekers
+
+    @property
+    def lifecycle(self) -> Lifecycle:
+        """Users' containers."""
+        return self._context.lifecycle
 
     def close(self) -> None:
         """Let the threads end."""
@@ -84,10 +92,8 @@ class Rootless:
         if call.command is Command.OTHER:
             return None
         path = runtime_path(self._context.proc, record, hold)
-        if call.command in (Command.KILL, Command.DELETE):
-            return self._on_end(call, path, record, hold)
-        if call.command is Command.START:
-            return self._on_start(call, path, record, hold)
+        if call.command in OF_CONTAINERS:
+            return self._on_container(call, path, record, hold)
         if os.path.basename(path) == "conmon":
             return None
         executing = call.command is Command.EXEC
@@ -95,9 +101,18 @@ class Rootless:
         owed = self._context.listeners.fails_closed("exec" if executing else "creating")
         return self._turn(record.uid, hold, lambda: work(call, path, record, hold), owed=owed)
 
-    def _on_end(self, call: Invocation, path: str, record: ExecRecord, hold: Hold) -> Job | None:
+    def _on_container(self, call: Invocation, path: str, record: ExecRecord, hold: Hold) -> Job | None:
         """As `CommandGate` does it."""
         key = keys.of_user(self._context.proc, call, path, record).key
+        if call.command is Command.START:
+            return self._on_start(key, record, hold)
+        if call.command in TOLD:
+            work = self._freezing.decide(call.command, key, record, hold)
+            return self._turn(record.uid, hold, work) if work else None
+        return self._on_end(call, key, record, hold)
+
+    def _on_end(self, call: Invocation, key: Key, record: ExecRecord, hold: Hold) -> Job | None:
+        """As `CommandGate` does it."""
 
         def note() -> None:
             if call.command is Command.KILL:
@@ -115,8 +130,7 @@ class Rootless:
         note()
         return None
 
-    def _on_start(self, call: Invocation, path: str, record: ExecRecord, hold: Hold) -> Job | None:
-        key = keys.of_user(self._context.proc, call, path, record).key
+    def _on_start(self, key: Key, record: ExecRecord, hold: Hold) -> Job | None:
         if (entry := self._context.lifecycle.find(key)) and entry.verdict:
             hold.deny()  # it was before: there is no later gate at which it could be
             return None
@@ -139,10 +153,11 @@ class Rootless:
             named = keys.of_user(self._context.proc, call, path, record)
             call = _absolute(call, path, self._context.proc.working_directory(record.tid))
             start = start_of(self._context, call, path, record, hold, named=named)
-            entry, is_new = begun_before(self._context, start, path, record), False
+            behind = line_of(self._context.proc, record)
+            entry, is_new = begun_before(self._context, start, path, behind), False
             if entry is None:
                 self._created.ends.settle(start.key)
-                entry, is_new = self._begin(start, path, record)
+                entry, is_new = self._begin(start, path, record, behind)
             verdict = self._judge(entry, hold) if is_new else self._go_on(entry, start, hold)
         if verdict:
             self._created.ends.forget(entry)
@@ -187,11 +202,11 @@ class Rootless:
         if end := self._context.lifecycle.told(entry):
             self._created.ends.ended(entry, end)
 
-    def _begin(self, start: Start, path: str, record: ExecRecord) -> tuple[Entry, bool]:
+    def _begin(self, start: Start, path: str, record: ExecRecord, behind: Line) -> tuple[Entry, bool]:
         uids = [entry.key.uid for entry in self._context.lifecycle.containers()]
         if len(uids) >= CONTAINERS or uids.count(record.uid) >= CONTAINERS_OF_ONE:
             raise Overloaded(f"{uids.count(record.uid)} containers of uid {record.uid} are followed already")
-        return begin(self._context, start, path, record)
+        return begin(self._context, start, path, record, behind)
 
     def _describe(self, entry: Entry) -> None:
         call, container = entry.invocation, entry.container

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from startgate.errors import KernelUnsupported
+from startgate.exits import OomKill
 from startgate.kernel import bpf, features
 from startgate.kernel.fanotify import Group
 from startgate.kernel.inherited import InheritedObject
@@ -27,7 +28,16 @@ _TRACEPOINTS = (
     "oom_victim",
 )
 _KPROBES = ("pick_event", "picked_event")
-_MAPS = ("exec_args", "ig_fa_records", "exit_status", "ends", "runtime_names", "sightings", "looks")
+_MAPS = (
+    "exec_args",
+    "ig_fa_records",
+    "exit_status",
+    "ends",
+    "oom_kills",
+    "runtime_names",
+    "sightings",
+    "looks",
+)
 _PENDING, _LOOK, _TELL_ALL = "pending_tid", "look_at", "tell_all"
 _ON_DEMAND = ("set_tracer_group", _PENDING, _LOOK, _TELL_ALL)
 
@@ -209,6 +219,25 @@ class BpfEnds:
         self._ring.close()
 
 
+class BpfKills:
+    """What the OOM killer ended, from the ring buffer `oom_kills`: see exits.KillRing."""
+
+    def __init__(self, exec_bpf: ExecBpf) -> None:
+        self._ring = exec_bpf.object.ring("oom_kills", layout.KILL_SIZE)
+
+    def fileno(self) -> int:
+        """Return an fd that polls readable when there are any."""
+        return self._ring.fileno()
+
+    def read(self) -> list[OomKill]:
+        """Return those since the last call, oldest first."""
+        return [layout.decode_kill(record) for record in self._ring.read()]
+
+    def close(self) -> None:
+        """Stop reading."""
+        self._ring.close()
+
+
 class BpfExits:
     """What the BPF programs on exits and on the OOM killer remember: see exits.ExitMemory."""
 
@@ -266,3 +295,7 @@ class BpfExits:
     def ends(self) -> BpfEnds:
         """Return the stream of ends."""
         return BpfEnds(self._bpf)
+
+    def kills(self) -> BpfKills:
+        """Return the stream of the OOM killer's victims."""
+        return BpfKills(self._bpf)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 
+from startgate.exits import OomKill
 from startgate.kernel.process import NAMESPACES, Facts, start_ticks
 from startgate.records.record import ExecRecord, Sighting
 
@@ -24,6 +25,10 @@ _FACTS = struct.Struct("=QQII32s")
 FACTS_SIZE = _FACTS.size + 2048 + 256
 """Of ``struct process_facts``."""
 LOOKS = 64
+
+_VICTIM = struct.Struct("=8I16s")
+KILL_SIZE = FACTS_SIZE + _VICTIM.size
+"""Of ``struct oom_kill``."""
 
 TRUNCATED = 1
 INCOMPLETE = 2
@@ -81,6 +86,15 @@ def decode_facts(data: bytes) -> Facts:
     names = data[_FACTS.size : _FACTS.size + size].split(b"\0")[:-1]
     path = "/" + "/".join(name.decode(errors="surrogateescape") for name in reversed(names))
     return Facts(start_ticks(start), _namespaces(inodes), path, cgroup_id)
+
+
+def decode_kill(data: bytes) -> OomKill:
+    """Decode ``struct oom_kill``. Raises ValueError when it is too short."""
+    if len(data) < KILL_SIZE:
+        raise ValueError(f"OOM kill of {len(data)} bytes")
+    *levels, comm = _VICTIM.unpack_from(data, FACTS_SIZE)
+    pid = _FACTS.unpack_from(data)[2]
+    return OomKill(pid, decode_facts(data), tuple(filter(None, levels)), _text(comm))
 
 
 def tid_of(data: bytes | bytearray | memoryview) -> int:

@@ -73,14 +73,16 @@ _EXEC = _options_of(
 )
 _KILL = _options_of(valued="--signal -s", flags="-a --all -r --regex", gnu="--all --regex")
 _DELETE = _options_of(valued="", flags="-f --force -r --regex", gnu="--force --regex")
-_START_COMMAND = _options_of(valued="", flags="", gnu="")
+_NO_OPTIONS = _options_of(valued="", flags="", gnu="")
 GLOBAL_VALUED = _GLOBAL.valued
 """The options before the command that take a value."""
 _OPTIONS: dict[str, Options] = {
     "create": _START,
     "run": _START,
     "restore": _START,
-    "start": _START_COMMAND,
+    "start": _NO_OPTIONS,
+    "pause": _NO_OPTIONS,
+    "resume": _NO_OPTIONS,
     "exec": _EXEC,
     "kill": _KILL,
     "delete": _DELETE,
@@ -97,8 +99,10 @@ class Command(Enum):
     EXEC = "exec"
     KILL = "kill"
     DELETE = "delete"
+    PAUSE = "pause"
+    RESUME = "resume"
     OTHER = "other"
-    """Everything that neither starts nor ends a container: answered at once."""
+    """Everything that leaves containers as they are: answered at once."""
 
     @property
     def starts(self) -> bool:
@@ -106,6 +110,8 @@ class Command(Enum):
         return self in _STARTING
 
 
+OF_CONTAINERS = frozenset({Command.START, Command.KILL, Command.DELETE, Command.PAUSE, Command.RESUME})
+"""Those that concern a container that is there."""
 _STARTING = frozenset({Command.CREATE, Command.RUN, Command.RESTORE})
 _COMMANDS = {command.value: command for command in Command if command is not Command.OTHER}
 WORDS = frozenset(map(os.fsencode, _COMMANDS))
@@ -113,8 +119,7 @@ WORDS = frozenset(map(os.fsencode, _COMMANDS))
 SETTLING_WORDS = frozenset({b"start", b"delete"})
 """Of these, those that concern containers which are being created only."""
 _KNOWN = frozenset(_COMMANDS) | frozenset(
-    "checkpoint do events features help info init list pause ps resume spec state "
-    "tar update version wait".split()
+    "checkpoint do events features help info init list ps spec state tar update version wait".split()
 )
 
 
