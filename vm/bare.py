@@ -27,7 +27,7 @@ INSIDE = "STARTGATE_BARE"
 """Set in the roots: there these tests are not run once more."""
 
 # What a registry needs that is not the distribution's own.
-_FILES = ("/etc/pip.conf", "/usr/local/share/ca-certificates", "/opt/wheels")
+_FILES = ("/etc/pip.conf", "/usr/local/share/ca-certificates")
 _VARIABLES = re.compile(
     r"PIP_|(https?|ftp|all|no)_proxy$|(SSL|CURL|REQUESTS|GIT_SSL)_\w*(CERT|CA)", re.IGNORECASE
 )

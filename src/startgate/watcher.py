@@ -20,7 +20,7 @@ from startgate.gates.context import Context
 from startgate.gates.created import Created
 from startgate.gates.existing import Existing
 from startgate.gates.marks import PidFiles, Programs
-from startgate.gates.memory import OutOfMemory
+from startgate.gates.oom import OutOfMemory
 from startgate.gates.readers import reading
 from startgate.gates.restored import Restored
 from startgate.gates.rootless import Rootless

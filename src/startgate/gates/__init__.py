@@ -1,5 +1,6 @@
-"""The gates: where a start is held. Two reading threads, and what they hand over to.
+"""The gates: where a start is held.
 
-`command` reads the runtime binaries' fanotify group, `container` that of pid files and
-first programs. Reading threads decide and never wait; `conductor` does the work.
+`command` decides on executions of runtime binaries, `container` on reads of pid files and first programs.
+Those who receive what is held (`readers`, `reader`) never wait; what may wait is in `creating`, `created`,
+`executing`, `freezing` and `ends`. `oom` tells of the OOM killer.
 """

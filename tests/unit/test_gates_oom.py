@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from startgate.events import CgroupId, Namespaces
 from startgate.exits import ExitMemory, OomKill, Watch
 from startgate.gates.context import Context
-from startgate.gates.memory import OutOfMemory, owner
+from startgate.gates.oom import OutOfMemory, owner
 from startgate.kernel.process import Facts, ProcessId
 from startgate.lifecycle import Entry, Lifecycle
 from startgate.listeners import Subscription
