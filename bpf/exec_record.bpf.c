@@ -102,16 +102,16 @@ struct {
 
 /* Threads that the OOM killer chose, until they end. */
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, OOM_VICTIMS);
 	__type(key, __u32); /* thread id */
-	__type(value, __u8);
+	__type(value, __u64); /* when it was chosen: CLOCK_BOOTTIME, ns */
 } oom_victims SEC(".maps");
 
 /* What ended so: struct oom_kill. */
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 256 * 1024);
+	__uint(max_entries, 1024 * 1024);
 } oom_kills SEC(".maps");
 
 /* Executions of what may be a runtime that nobody watches: struct exec_sighting. */
@@ -605,6 +605,17 @@ static __always_inline void tell_oom_kill(struct task_struct *task, __u32 tgid)
 	bpf_ringbuf_submit(kill, 0);
 }
 
+/* One that was chosen in its exit may have passed our program before: its number is another thread's by now. */
+static __always_inline int was_chosen(struct task_struct *task, __u32 tid)
+{
+	__u64 *chosen = bpf_map_lookup_elem(&oom_victims, &tid);
+	int valid = chosen && *chosen >= BPF_CORE_READ(task, start_boottime);
+
+	if (chosen)
+		bpf_map_delete_elem(&oom_victims, &tid);
+	return valid;
+}
+
 /* A task killed in its execve may never come to sys_exit. */
 SEC("raw_tp/sched_process_exit")
 int task_exit(void *ctx)
@@ -614,8 +625,7 @@ int task_exit(void *ctx)
 	__u32 tid = (__u32)pid_tgid, tgid = pid_tgid >> 32;
 	struct exit_record *known = bpf_map_lookup_elem(&exit_status, &tgid);
 
-	if (bpf_map_lookup_elem(&oom_victims, &tid)) {
-		bpf_map_delete_elem(&oom_victims, &tid);
+	if (was_chosen(task, tid)) {
 		if (known)
 			known->oom_victim = 1;
 		tell_oom_kill(task, tgid);
@@ -633,7 +643,7 @@ SEC("tracepoint/oom/mark_victim")
 int oom_victim(struct trace_event_raw_mark_victim *ctx)
 {
 	__u32 tid = ctx->pid;
-	__u8 chosen = 1;
+	__u64 chosen = bpf_ktime_get_boot_ns();
 
 	bpf_map_update_elem(&oom_victims, &tid, &chosen, BPF_ANY);
 	return 0;

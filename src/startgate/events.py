@@ -74,11 +74,11 @@ class CgroupId(msgspec.Struct, frozen=True):
 class Mount(msgspec.Struct, frozen=True):
     """A mount of config.json.
 
-    `resolved`: where the source of a bind mount leads on the host, links followed, by the name of where
-    that is mounted first; of a disk, where its file system is mounted. An overlay, and what is bound from
-    one, is followed by a mount for each directory that it is made of: its `source`. None for other mounts,
-    and where it leads nowhere yet. `read_only`: as its options say together, whatever the engine writes
-    (``ro``, ``rro``, ``rw`` after it).
+    `resolved`: where the source of a bind mount leads on the host, links followed, by the
+    shortest name that this has on the host; of a disk, where its file system is mounted. An overlay, and
+    what is bound from one, is followed by a mount of type ``layer`` for each directory that it is made of.
+    None for other mounts, and where it leads nowhere yet. `read_only`: as its options say together,
+    whatever the engine writes (``ro``, ``rro``, ``rw`` after it).
     """
 
     source: str

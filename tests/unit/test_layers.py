@@ -8,12 +8,12 @@ from startgate.kernel import walk
 from startgate.kernel.layers import (
     Mount,
     find_mount,
-    first_mount,
-    first_name,
     may_not_answer,
     mount_id,
+    names,
     overlay_layers,
     parse_mount,
+    shortest_name,
 )
 
 
@@ -89,6 +89,10 @@ MOUNTS = {
         Mount(5, "8:2", "/mnt/part", "", "ext4", "/part"),
         Mount(6, "8:2", "/mnt/again", "", "ext4", "/part/below"),
         Mount(7, "8:2", "/mnt/other", "", "ext4", "/partner"),
+        Mount(8, "8:3", "/sysroot", "", "xfs"),  # as ostree has it
+        Mount(9, "8:3", "/ostree-etc", "", "xfs", "/ostree/deploy/x/etc"),
+        Mount(10, "8:4", "/mnt/plugins/globalmount", "", "ext4"),
+        Mount(11, "8:4", "/mnt/pods/volume", "", "ext4"),
     )
 }
 
@@ -101,20 +105,25 @@ MOUNTS = {
         ("/run/x", 2, "/run/x"),
         ("/srv/volume", 3, "/"),
         ("/srv/volume/etc", 3, "/etc"),
-        ("/srv/data", 4, "/var/lib/data"),
-        ("/srv/data/x", 4, "/var/lib/data/x"),
+        ("/srv/data", 4, "/srv/data"),
+        ("/srv/volume/srv", 3, "/srv"),
+        ("/ostree-etc/ssh", 9, "/ostree-etc/ssh"),
+        ("/sysroot/ostree/deploy/x/etc", 8, "/ostree-etc"),
+        ("/mnt/plugins/globalmount", 10, "/mnt/pods/volume"),
+        ("/mnt/pods/volume", 11, "/mnt/pods/volume"),
         ("/mnt/part/x", 5, "/mnt/part/x"),
-        ("/mnt/again/x", 6, "/mnt/part/below/x"),
+        ("/mnt/again/x", 6, "/mnt/again/x"),
+        ("/mnt/part/below/x", 5, "/mnt/again/x"),
         ("/mnt/other/x", 7, "/mnt/other/x"),
         ("/elsewhere", 3, "/elsewhere"),
         ("/etc", 99, "/etc"),
     ],
 )
-def test_where_it_was_mounted_first(path: str, mount: int, name: str) -> None:
-    assert first_name(path, mount, MOUNTS) == name
+def test_the_shortest_name(path: str, mount: int, name: str) -> None:
+    assert shortest_name(path, mount, MOUNTS) == name
 
 
 def test_the_mount_of_a_disk() -> None:
-    assert first_mount("8:1", MOUNTS) == MOUNTS[1]
-    assert first_mount("8:2", MOUNTS) is None  # of that only parts are mounted
-    assert first_mount("7:0", MOUNTS) is None
+    assert names("8:1", "/", MOUNTS) == ["/", "/srv/volume"]
+    assert names("8:2", "/", MOUNTS) == []  # of that only parts are mounted
+    assert names("7:0", "/", MOUNTS) == []

@@ -77,8 +77,8 @@ def _complete(container: Container, known: Known) -> Container:
         unknown=(
             *(name for name in container.unknown if name not in unknown),
             *unknown,
-            *(("labels",) if known.labels is None else ()),
-            *(("kubernetes",) if known.pod_is_unknown else ()),
+            *(("labels",) if known.labels is None and "labels" not in container.unknown else ()),
+            *(("kubernetes",) if known.pod_is_unknown and "kubernetes" not in container.unknown else ()),
         ),
     )
 

@@ -73,9 +73,11 @@ def complete(container: Container, proc: Proc, pid: int, *, final: bool) -> Cont
     table, whole = mountinfo.read(f"{proc.root}/{pid}")
     mounts = list(mountinfo.parse(table))
     root = next((mount for mount in reversed(mounts) if mount.point == "/"), None)
-    names = _host_names(proc)
+    names, all_names = _host_names(proc)
     cgroups = _own_cgroups(proc, pid) if any(mount.kind in _CGROUPS for mount in mounts) else []
-    found = list(_of_host(mounts, root, names, cgroups, _resolver(proc)))
+    with View(proc, None) as view:
+        layers = _Layers(view)
+        found = list(_of_host(mounts, root, names, cgroups, layers))
     fitting = Fitting()
     actual = Actual(
         uid=_number(status, "Uid"),
@@ -95,7 +97,8 @@ def complete(container: Container, proc: Proc, pid: int, *, final: bool) -> Cont
         host_mounts=fitting.items("actual.host_mounts", _host_mounts(found), _size_of_host_mount),
     )
     actual = replace(actual, differs=privileges(actual, container, found))
-    cut = fitting.cut if whole else ("actual.mounts", "actual.host_mounts")
+    complete = {"actual.mounts": whole, "actual.host_mounts": whole and all_names and layers.left > 0}
+    cut = [name for name in complete if name in fitting.cut or not complete[name]]
     kept = tuple(name for name in container.truncated if not name.startswith("actual."))
     return replace(container, actual=actual, truncated=(*kept, *cut))
 
@@ -142,12 +145,12 @@ def _host_namespaces(container: Container, proc: Proc) -> tuple[str, ...]:
     return tuple(kind for kind, inode in theirs if getattr(container.namespaces, kind) == inode)
 
 
-def _host_names(proc: Proc) -> HostNames:
-    """Of what pid 1 has mounted, and we, where that is something else."""
+def _host_names(proc: Proc) -> tuple[HostNames, bool]:
+    """Of what pid 1 has mounted, and we, where that is something else; and: are they all?"""
     tables = [(_table(f"{proc.root}/1"), "/")]
     if os.stat("/proc/self/ns/mnt").st_ino != _mounts_of_pid_1(proc):
         tables.append((_table("/proc/self"), proc.host))
-    return HostNames(tables)
+    return HostNames((table, host) for (table, _), host in tables), all(whole for (_, whole), _ in tables)
 
 
 def _mounts_of_pid_1(proc: Proc) -> int | None:
@@ -157,11 +160,11 @@ def _mounts_of_pid_1(proc: Proc) -> int | None:
         return None
 
 
-def _table(process: str) -> bytes:
+def _table(process: str) -> tuple[bytes, bool]:
     try:
-        return mountinfo.read(process)[0]
-    except NotReadable:
-        return b""
+        return mountinfo.read(process, mountinfo.HOST_LIMIT)
+    except NotReadable:  # hidden from whoever may not trace it
+        return b"", True
 
 
 def _own_cgroups(proc: Proc, pid: int) -> list[str]:
@@ -169,16 +172,23 @@ def _own_cgroups(proc: Proc, pid: int) -> list[str]:
     return [path for _, path in parse_cgroup(text) if path != "/"]
 
 
-def _resolver(proc: Proc) -> Callable[[str], str | None]:
-    """Return what tells where a path that somebody wrote leads on the host."""
+class _Layers:
+    """Tells where the layers of overlays lead on the host, of so many: each is walked to."""
 
-    def resolve(path: str) -> str | None:
-        if not path.startswith("/"):  # to where it was mounted, nobody knows
-            return None
-        with View(proc, None) as view:
-            return view.real_path(path)
+    def __init__(self, view: View) -> None:
+        self._view = view
+        self.left = 1000
 
-    return resolve
+    def __call__(self, mount: Mount) -> Iterator[str | None]:
+        """Yield where what is mounted leads in each layer; None: nobody knows."""
+        for layer in overlay_layers(mount.options)[: self.left]:
+            self.left -= 1
+            try:
+                if not layer.startswith("/"):  # to where it was mounted
+                    raise FileNotFoundError(layer)
+                yield os.path.normpath(f"{self._view.origin(layer)}/{mount.root}")
+            except OSError:
+                yield None
 
 
 def _of_host(
@@ -186,11 +196,15 @@ def _of_host(
     root: Mount | None,
     names: HostNames,
     cgroups: Iterable[str],
-    resolve: Callable[[str], str | None],
+    layers: Callable[[Mount], Iterator[str | None]],
 ) -> Iterator[Found]:
-    """Yield what is the host's, beside the rootfs, the own cgroup and what every container has."""
+    """Yield what is the host's, beside the rootfs, the own cgroup and what every container has.
+
+    A rootfs that is the host's own root is no container's alone.
+    """
+    of_host = root is not None and "/" in (names.of(root) or ())
     for mount in mounts:
-        if root and mount.device == root.device and is_within(mount.root, root.root):
+        if root and not of_host and mount.device == root.device and is_within(mount.root, root.root):
             continue
         if mount.kind in _CGROUPS and any(is_within(mount.root, own) for own in cgroups):
             continue
@@ -198,9 +212,7 @@ def _of_host(
         if paths is not None and _HARMLESS.isdisjoint(paths):
             yield Found(mount, paths or (None,))
         if mount.kind == "overlay":
-            for layer in overlay_layers(mount.options):
-                place = resolve(layer)
-                path = os.path.normpath(f"{place}/{mount.root}") if place else None
+            for path in layers(mount):
                 yield Found(mount, (path,), layer=True)
 
 

@@ -167,7 +167,7 @@ class Creating:
     ) -> Container:
         """Return the container with what a config.json says. Raises NotReadable."""
         container = describe.container_of(container, config, self._context.capabilities)
-        return host.describe(container, config, view, self._context.proc, entry.runtime.pid)
+        return host.complete(container, config, view, self._context.proc, entry.runtime.pid)
 
     def _arm_pid_file(self, entry: Entry, view: View, bundle: str) -> bool:
         call = entry.invocation

@@ -46,7 +46,6 @@ class Executing:
             with suppress(NotReadable):
                 runtime = record.process or self._context.proc.identify(record.tgid)
                 self._context.lifecycle.joins(runtime)
-            self._tell_first(call, path, record)
             container = container_of(self._context, call, path, record)
             process = None if call.process else process_of(call, container, self._context.capabilities)
             draft = replace(event("exec", "exec", container), process=process)
@@ -56,6 +55,9 @@ class Executing:
                 [draft],
                 refusing=lambda verdict: explain(self._context.proc, call, record, verdict),
             )
+            if self._tell_first(call, path, record):
+                container = container_of(self._context, call, path, record)
+                draft = replace(draft, container=container)
             if call.process and not call.doubt:
                 draft = replace(draft, process=self._read_process(call, record, container))
             if self._repeats.seen(record, call.id, draft.process, hold):
@@ -66,13 +68,15 @@ class Executing:
                 draft = replace(draft, process=replace(draft.process, from_hooks=hooks))
             passage.run([draft])
 
-    def _tell_first(self, call: Invocation, path: str, record: ExecRecord) -> None:
-        """What is joined runs, so it has been created, though no gate may have told of that."""
+    def _tell_first(self, call: Invocation, path: str, record: ExecRecord) -> bool:
+        """What is joined runs, so it has been created: was that told only now?"""
         if record.uid or not self._context.lifecycle.knows(call.id):
-            return
+            return False
         entry = self._context.lifecycle.find(keys.look_up(self._context.proc, call, path, record).key)
-        if entry and entry.state is State.CREATING:
-            self._created.late_if_it_runs(entry, tid=record.tid)
+        if entry is None or entry.state is not State.CREATING:
+            return False
+        self._created.late_if_it_runs(entry, tid=record.tid)
+        return True
 
     def _read_process(self, call: Invocation, record: ExecRecord, container: Container) -> Process | None:
         """Return what the file says that takes the command line's place; None: it is not known."""

@@ -12,10 +12,10 @@ from msgspec.structs import replace
 from startgate.events import Container, Mount, printable
 from startgate.gates.view import View
 from startgate.kernel.process import Proc
-from startgate.runtimes import oci
+from startgate.runtimes import describe, oci
 
 
-def describe(container: Container, config: oci.Config, view: View, proc: Proc, runtime: int) -> Container:
+def complete(container: Container, config: oci.Config, view: View, proc: Proc, runtime: int) -> Container:
     """Return the container with `host_namespaces`, and its mounts resolved. On a worker.
 
     `runtime` is the pid of the runtime. Raises NotReadable when it is gone.
@@ -29,43 +29,60 @@ def describe(container: Container, config: oci.Config, view: View, proc: Proc, r
 def resolved(container: Container, view: View) -> Container:
     """Return the container with the places on the host that its mounts lead to."""
     found: list[Mount] = []
-    unknown = container.unknown
-    for mount in _mounts(container, view):
+    known = True
+    for mount, path in _parts(container, view):
         try:
-            found.append(replace(mount, resolved=_resolve(view, mount, container.bundle or "/")))
+            found.append(replace(mount, resolved=_resolve(view, mount, path)))
         except OSError as error:
             found.append(mount)
-            if error.errno not in _NOWHERE and "mounts" not in unknown:
-                unknown = (*unknown, "mounts")
-    return replace(container, mounts=tuple(found), unknown=unknown)
+            known = known and error.errno in _NOWHERE
+    unknown = tuple([name for name in container.unknown if name != "mounts"])
+    return replace(container, mounts=tuple(found), unknown=unknown if known else (*unknown, "mounts"))
 
 
-def _mounts(container: Container, view: View) -> Iterator[Mount]:
-    """A bind mount of what is on an overlay is followed by the directories that this is made of."""
-    for mount in container.mounts:
-        yield mount
-        if oci.is_bind(mount):
-            with suppress(OSError):
-                for layer in view.layers_of(posixpath.join(container.bundle or "/", mount.source))[:_LAYERS]:
-                    yield replace(mount, type="overlay", source=printable(layer), options=("layer",))
-
-
-_LAYERS = 16
-"""Of one overlay, that are told."""
 _NOWHERE = (errno.ENOENT, errno.ENOTDIR)
 """Nothing is there: a runtime fails, or somebody makes it first."""
+_STACKED = 2
+"""Overlays upon each other that the kernel allows (FILESYSTEM_MAX_STACK_DEPTH)."""
 _WITHOUT_DEVICE = frozenset(
     "bpf cgroup cgroup2 debugfs devpts hugetlbfs mqueue proc ramfs securityfs sysfs tmpfs tracefs".split()
 )
 
 
-def _resolve(view: View, mount: Mount, bundle: str) -> str | None:
+def _parts(container: Container, view: View) -> Iterator[tuple[Mount, str]]:
+    """Yield the mounts with their sources' paths. What is on an overlay is followed by the directories that
+    this is made of."""
+    for mount in container.mounts:
+        path = posixpath.join(container.bundle or "/", mount.source) if oci.is_bind(mount) else mount.source
+        yield mount, path
+        if oci.is_bind(mount) or mount.type == describe.LAYER:
+            yield from _layers(view, mount, path, _STACKED)
+
+
+def _layers(view: View, mount: Mount, path: str, depth: int) -> Iterator[tuple[Mount, str]]:
+    found: list[str] = []
+    with suppress(OSError):  # `_resolve` meets the same
+        found = view.layers_of(path)
+    for layer in found if depth else ():
+        part = replace(mount, type=describe.LAYER, source=printable(layer), options=())
+        yield part, layer
+        yield from _layers(view, part, layer, depth - 1)
+
+
+def _resolve(view: View, mount: Mount, path: str) -> str | None:
     """Raises OSError where it can't be known."""
     if oci.is_bind(mount):
-        return view.origin(posixpath.join(bundle, mount.source))
-    if mount.type in _WITHOUT_DEVICE or not mount.source.startswith("/"):
+        return view.origin(path)
+    if mount.type == describe.LAYER:
+        if not path.startswith("/"):
+            raise OSError(errno.EXDEV, "relative to where it was mounted", path)
+        return view.origin(path)
+    if mount.type in _WITHOUT_DEVICE or mount.type == "overlay" or not path.startswith("/"):
         return None
-    return view.origin(mount.source) if mount.type == "overlay" else view.file_system_on(mount.source)
+    found = view.file_system_on(path)
+    if found and mount.type == "btrfs" and found.startswith("/dev/block/"):
+        raise OSError(errno.EXDEV, "the mount table has other numbers for btrfs", path)
+    return found
 
 
 def shared_namespaces(

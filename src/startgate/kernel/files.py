@@ -73,8 +73,7 @@ _statx = libc.function(
     "statx", ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_uint, ctypes.c_char_p
 )
 _AT_EMPTY_PATH, _AT_STATX_DONT_SYNC = 0x1000, 0x4000
-_STATX_MNT_ID = 0x1000
-_STX_MASK, _STX_DEV_MAJOR, _STX_MNT_ID = 0, 136, 144  # in struct statx
+_STX_DEV_MAJOR = 136  # in struct statx
 
 
 def is_on_block_device(fd: int) -> bool:
@@ -82,23 +81,9 @@ def is_on_block_device(fd: int) -> bool:
 
     It may be False where it could be True (btrfs).
     """
-    return _number(_look(fd), _STX_DEV_MAJOR, 4) != 0
-
-
-def mount_id(fd: int) -> int:
-    """Return the id of the mount that an fd is on, 0 before Linux 5.8. Asks no server."""
-    found = _look(fd, _STATX_MNT_ID)
-    return _number(found, _STX_MNT_ID, 8) if _number(found, _STX_MASK, 4) & _STATX_MNT_ID else 0
-
-
-def _look(fd: int, mask: int = 0) -> bytes:
     buffer = ctypes.create_string_buffer(256)
-    _statx(fd, b"", _AT_EMPTY_PATH | _AT_STATX_DONT_SYNC, mask, buffer)
-    return buffer.raw
-
-
-def _number(data: bytes, offset: int, size: int) -> int:
-    return int.from_bytes(data[offset : offset + size], sys.byteorder)
+    _statx(fd, b"", _AT_EMPTY_PATH | _AT_STATX_DONT_SYNC, 0, buffer)
+    return int.from_bytes(buffer.raw[_STX_DEV_MAJOR : _STX_DEV_MAJOR + 4], sys.byteorder) != 0
 
 
 def open_regular(root: int, path: str) -> tuple[int, os.stat_result]:

@@ -77,9 +77,10 @@ def are_local(mount: Mount, host: str) -> bool:
 
 
 def mount_id(fd: int) -> int:
-    """Return the id of the mount that an fd is on, 0 where it is not told."""
-    if id := files.mount_id(fd):
-        return id
+    """Return the id of the mount that an fd is on, 0 where it is not told.
+
+    Not by statx(2): that asks 9p's server, and others', even where they are told not to be asked.
+    """
     found = re.search(r"^mnt_id:\s*(\d+)$", Path(f"/proc/self/fdinfo/{fd}").read_text(), re.MULTILINE)
     return int(found[1]) if found else 0
 
@@ -107,23 +108,22 @@ def position(fd: int, path: str, rest: str, mounts: str) -> str | None:
     return f"{mount.device}:{os.path.normpath('/'.join((mount.root, inside, rest)))}"
 
 
-def first_name(path: str, id: int, mounts: Mapping[int, Mount]) -> str:
-    """Return the path by which what is at `path`, on the mount `id`, was mounted first.
+def shortest_name(path: str, id: int, mounts: Mapping[int, Mount]) -> str:
+    """Return the shortest path of what is at `path`, on the mount `id`: a bind mount of / has the name /.
 
-    A bind mount of / has the name /, and one of a volume's directory the directory's.
+    Not the one of the widest mount: where /etc is a part of what is mounted at /sysroot, /etc is its name.
     """
     mount = mounts.get(id)
     if mount is None or not _is_below(path, mount.point):
         return path
     inside = os.path.normpath(f"{mount.root}/{path[len(mount.point.rstrip('/')) :]}")
-    first = first_mount(mount.device, mounts, inside) or mount
-    return os.path.normpath(f"{first.point}/{inside[len(first.root.rstrip('/')) :]}")
+    return min((path, *names(mount.device, inside, mounts)), key=len)
 
 
-def first_mount(device: str, mounts: Mapping[int, Mount], inside: str = "/") -> Mount | None:
-    """Return the mount that shows the most of a file system, `inside` of it at least: the oldest of these."""
-    found = [mount for mount in mounts.values() if mount.device == device and _is_below(inside, mount.root)]
-    return min(found, key=lambda mount: len(mount.root.rstrip("/")), default=None)
+def names(device: str, inside: str, mounts: Mapping[int, Mount]) -> list[str]:
+    """Return the paths at which a directory of a file system is mounted, or is below a mount."""
+    found = (mount for mount in mounts.values() if mount.device == device and _is_below(inside, mount.root))
+    return [os.path.normpath(f"{m.point}/{inside[len(m.root.rstrip('/')) :]}") for m in found]
 
 
 def _is_below(path: str, directory: str) -> bool:

@@ -10,26 +10,28 @@ from startgate.kernel.layers import Mount, parse_mount
 
 LIMIT = 1 << 20
 """Bytes of a table: some thousands of mounts. The kernel allows 100,000 (sysctl fs.mount-max)."""
+HOST_LIMIT = 16 << 20
+"""Of the host's: it has a line for each container."""
 _CHUNK = 1 << 16  # the kernel gives no more than what fits of whole lines
 
 
-def read(process: str) -> tuple[bytes, bool]:
+def read(process: str, limit: int | None = None) -> tuple[bytes, bool]:
     """Return the whole lines of a process's table, by its directory in /proc; and: are they all?
 
     Raises NotReadable when it is gone.
     """
-    data = bytearray()
+    data, limit = bytearray(), limit or LIMIT
     try:
         fd = os.open(f"{process}/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            while len(data) < LIMIT and (chunk := os.read(fd, _CHUNK)):
+            while len(data) < limit and (chunk := os.read(fd, _CHUNK)):
                 data += chunk
         finally:
             os.close(fd)
     except OSError as error:
         raise NotReadable(f"the mounts of {process}: {error.strerror}") from error
     whole = data[: data.rfind(b"\n") + 1]
-    return bytes(whole), len(data) < LIMIT
+    return bytes(whole), len(data) < limit
 
 
 def parse(table: bytes) -> Iterator[Mount]:

@@ -113,7 +113,7 @@ class Walk:
             os.close(fd)
 
     def origin(self, path: str) -> str:
-        """Return where a path leads, by the name of where that is mounted first: a bind mount of / is /.
+        """Return where a path leads, by its shortest name: a bind mount of / is /.
 
         Raises OSError as `open` does, but not
         for a mount point itself; EXDEV, too, where `name` does not know.
@@ -123,15 +123,17 @@ class Walk:
         try:
             if (name := self._name(fd)) is None:
                 raise OSError(errno.EXDEV, "in another mount namespace, or not there for long", path)
+            if not files.is_on_block_device(fd) and not self._is_mount_point(fd):
+                self.expect_answer(fd, path)  # what is cached now may not be later: always the same answer
             if (mount := mount_id(fd)) == mount_id(self._root):
                 return name
-            return layers.first_name(name, mount, self._mounts_of(f"{self._process}/mountinfo"))
+            return layers.shortest_name(name, mount, self._mounts_of(f"{self._process}/mountinfo"))
         finally:
             os.close(fd)
 
     def layers_of(self, path: str) -> list[str]:
         """Return the directories that show at a path because it is on an overlay, as their names were written
-        when that was mounted; relative ones are left out. Raises OSError as `origin` does."""
+        when that was mounted: relative ones lead nobody knows where. Raises OSError as `origin` does."""
         fd = self._open(path, ask_last=False)
         try:
             mount = mount_id(fd)
@@ -142,7 +144,7 @@ class Walk:
             inside = os.readlink(f"/proc/self/fd/{fd}")[len(found.point.rstrip("/")) :]
             below = f"{found.root}/{inside}"
             written = layers.overlay_layers(found.options)
-            return [os.path.normpath(f"{layer}/{below}") for layer in written if layer.startswith("/")]
+            return [os.path.normpath(f"{layer}/{below}") for layer in written]
         finally:
             os.close(fd)
 
@@ -157,8 +159,8 @@ class Walk:
             if not stat.S_ISBLK(status.st_mode):
                 return None
             device = f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}"
-            mount = layers.first_mount(device, self._mounts_of(f"{self._process}/mountinfo"))
-            return mount.point if mount else f"/dev/block/{device}"
+            found = layers.names(device, "/", self._mounts_of(f"{self._process}/mountinfo"))
+            return min(found, key=len, default=f"/dev/block/{device}")
         finally:
             os.close(fd)
 

@@ -147,12 +147,16 @@ def _mounts(config: oci.Config) -> Iterator[Mount]:
                 yield from _layers(mount, option)
 
 
+LAYER = "layer"
+"""The type of a mount that tells a directory of which the overlay before it is made."""
+
+
 def _layers(mount: Mount, option: str) -> Iterator[Mount]:
     """What the container writes goes to the upper directory."""
     name = option.partition("=")[0].rstrip("+")
     for layer in layers.overlay_layers(option):
         read_only = mount.read_only or name != "upperdir"
-        yield msgspec.structs.replace(mount, source=layer, options=(name,), read_only=read_only)
+        yield msgspec.structs.replace(mount, type=LAYER, source=layer, options=(), read_only=read_only)
 
 
 def _mount(mount: oci.OciMount) -> Mount:
