@@ -212,6 +212,8 @@ class KeptGroup:
 
     def _ask_of(self, marks: queue.LifoQueue[Channel], request: bytes, fd: int) -> int:
         """A socket whose mark hangs is not used again."""
+        if self._closed:  # nobody is there any more: nothing to wait for
+            return errno.EPIPE
         try:
             channel = marks.get(timeout=MARK_LIMIT)
         except queue.Empty:
