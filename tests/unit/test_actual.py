@@ -263,6 +263,23 @@ def test_no_root_among_the_mounts(host: FakeHost) -> None:
     assert (look(host).rootfs, look(host).read_only_rootfs) == (None, None)
 
 
+def test_a_root_file_system_that_is_the_hosts(host: FakeHost) -> None:
+    """As of `podman run --rootfs /`: it is told, and so is what is bound from it."""
+    init(host, "92 90 254:0 /etc /tmp rw - ext4 d rw", root="90 80 254:0 / / rw - ext4 /dev/vda rw")
+    found = look(host)
+    assert found.rootfs == "/"
+    assert [(m.destination, m.host_path) for m in found.host_mounts] == [("/", "/"), ("/tmp", "/etc")]
+
+
+def test_layers_of_an_overlay(host: FakeHost) -> None:
+    """A relative name is of where the overlay was mounted: nobody knows."""
+    layers = "lowerdir=/srv/layer:l/relative"
+    (host.root / "srv/layer").mkdir(parents=True)
+    init(host, f"92 90 0:99 /below /tmp rw - overlay overlay rw,{layers}")
+    found = [(m.destination, m.host_path) for m in look(host).host_mounts]
+    assert found == [("/tmp", "/srv/layer/below"), ("/tmp", None)]
+
+
 def test_a_path_that_is_no_utf_8(host: FakeHost) -> None:
     init(host, "92 90 254:0 /\udcff /x rw - ext4 d rw")
     assert look(host).host_mounts[0].host_path == "/\ufffd"
