@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,8 +22,6 @@ def built(
         watched.wait_for("stopped", id)
         created = watched.wait_for("created", id).container
     engine("rm", "--force", name)
-    if "--network" in given:  # Docker keeps the host's network namespace bound, whatever becomes of it
-        subprocess.run(["umount", engine.directory / "exec/netns/default"], check=False, capture_output=True)
     assert created and created.actual
     return created.actual, created
 
