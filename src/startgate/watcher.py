@@ -341,4 +341,4 @@ def _mark_again(context: Context, created: Created) -> None:
     context.listeners.publish(
         lost("the keeper's yard was replaced: for a moment reads of pid files and first execs were not held")
     )
-    context.workers.submit(created.catch_up)
+    context.workers.submit(created.gaps.catch_up)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from xml.etree import ElementTree
 
 from tests import tables
 
@@ -23,21 +22,5 @@ COLUMNS = {
 }
 
 
-def main(report: Path) -> int:
-    """Write the document; refuse if a test failed."""
-    cases = list(ElementTree.parse(report).iter("testcase"))
-    if not tables.passed(cases):
-        return 1
-    tables.put(DOCUMENT, "faults", "faults-table", table(cases))
-    return 0
-
-
-def table(cases: list[ElementTree.Element]) -> str:
-    """Return the table in Markdown: a row for each fault."""
-    told = [{p.get("name", ""): p.get("value", "") for p in case.iter("property")} for case in cases]
-    faults = ([row[column] for column in COLUMNS] for row in told if "fault" in row)
-    return "\n".join(tables.rows(COLUMNS.values(), faults))
-
-
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(tables.write(Path(sys.argv[1]), DOCUMENT, "faults", COLUMNS))

@@ -129,7 +129,7 @@ def test_gates_that_were_passed_unseen(
         other.state = other.state if about is entry else State.STOPPED  # enough of that
         return INIT if about is entry else None
 
-    Created(context, by_state).catch_up()
+    Created(context, by_state).gaps.catch_up()
     assert (event := events.get(timeout=0)) and (event.type, event.gate) == ("created", "none")
     assert event.reason and event.reason.message.startswith("its gate was passed unseen: no worker was there")
     assert entry.state is State.RUNNING

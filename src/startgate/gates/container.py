@@ -30,7 +30,7 @@ class ContainerGate:
 
     def missed(self) -> None:
         """Gates were passed unseen. Never waits."""
-        self._context.workers.submit(self._created.catch_up)
+        self._context.workers.submit(self._created.gaps.catch_up)
 
     def _unmark(self, hold: Hold) -> None:
         with hold, hold.fd() as fd:

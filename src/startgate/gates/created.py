@@ -16,6 +16,7 @@ from startgate.exits import Watch
 from startgate.gates import actual, failure, inits, program
 from startgate.gates.context import Context, event
 from startgate.gates.ends import Ends
+from startgate.gates.gaps import Gaps
 from startgate.hold import Hold
 from startgate.kernel import pidfd
 from startgate.kernel.process import Proc, ProcessId, boot_seconds
@@ -49,6 +50,7 @@ class Created:
         self._by_state = by_state
         self._marks = marks
         self.ends = Ends(context)
+        self.gaps = Gaps(context.lifecycle, self.look_for)
 
     def at_pid_file(self, entry: Entry, hold: Hold) -> None:
         """Somebody reads the pid file of a container that is being created."""
@@ -130,11 +132,6 @@ class Created:
         init = self._by_state(self._context.proc, entry, tid)
         if init and self._runs(entry, init):
             self.late(entry, init, reason)
-
-    def catch_up(self) -> None:
-        """Gates were passed that nobody saw: tell of the containers that run by now."""
-        entries = self._context.lifecycle.doubt()
-        self.look_for(*entries, reason=Reason("its gate was passed unseen: no worker was there in time"))
 
     def _runs(self, entry: Entry, init: ProcessId) -> bool:
         """Does its program run? Before that the start may still fail. A restored one executes nothing."""
