@@ -95,6 +95,8 @@ class Created:
 
     def at_start(self, entry: Entry, hold: Hold, tid: int | None = None) -> None:
         """`start` of a container whose gate nobody has passed, or somebody just passes."""
+        if self._context.lifecycle.wait(entry, hold):
+            return
         init = self._by_state(self._context.proc, entry, tid)
         if container := self._adopt(entry, init):
             self._pass(entry, hold, [_created(entry, "start", container)])
