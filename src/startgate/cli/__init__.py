@@ -15,6 +15,7 @@ from click.core import ParameterSource
 from startgate.cli import log, options
 from startgate.cli.policy import config as config_group
 from startgate.cli.policy import policy as policy_group
+from startgate.cli.trace import trace as trace_command
 from startgate.errors import KernelUnsupported, StartgateError, UsageError
 from startgate.foreign import one_line
 
@@ -193,6 +194,7 @@ def schema() -> None:
     sys.stdout.write(text())
 
 
+app.add_command(trace_command)
 app.add_command(policy_group)
 app.add_command(config_group)
 

@@ -123,6 +123,13 @@ _WATCHING = (
 )
 
 
+def holding(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of what holds starts, and asks no rules."""
+    for option in reversed(_WATCHING[:4]):
+        command = option(command)
+    return command
+
+
 def watching(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of what watches."""
     for option in reversed(_WATCHING):

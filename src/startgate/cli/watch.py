@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, TextIO, cast
 
 from startgate.cli.demo import DemoContainer
+from startgate.cli.ending import ENDS, ended_by, signals_later
 from startgate.cli.table import Table
 from startgate.events import Event
 from startgate.filters import compile_filter
@@ -27,48 +28,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-
-class _Ended(BaseException):
-    """A signal asked us to end."""
-
-
-_ENDS = signal.SIGINT, signal.SIGTERM
 _ENDS_WORKER = (signal.SIGINT,)
 """What a daemon's guard says. SIGTERM is a worker's death: what it holds is not its own to let go."""
-
-
-@contextmanager
-def _ended_by(numbers: Sequence[signal.Signals]) -> Iterator[None]:
-    """End the block, without error, on these signals.
-
-    Ctrl-Z does nothing: stopped, we would keep every runtime command of the host waiting.
-    """
-
-    def end(number: int, frame: object) -> None:
-        for other in before:  # the end itself is not to be interrupted: Ctrl-C twice, or a supervisor's
-            signal.signal(other, signal.SIG_IGN)
-        raise _Ended
-
-    before = {number: signal.signal(number, end) for number in numbers}
-    before[signal.SIGTSTP] = signal.signal(signal.SIGTSTP, signal.SIG_IGN)
-    try:
-        yield
-    except _Ended:
-        pass
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def _signals_later() -> Iterator[None]:
-    """Keep signals pending for the length of the block."""
-    numbers = set(_ENDS)
-    signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
 
 
 @contextmanager
@@ -145,7 +106,7 @@ class Watch:
         self._seconds = seconds
         self._ready = ready
         self._needs_output = lines is None
-        self._ended_by = _ENDS if lines is None else _ENDS_WORKER
+        self._ended_by = ENDS if lines is None else _ENDS_WORKER
         write = _write if lines is None else lines.send_waiting
         if output == "json":
             self._print: Callable[[Event], object] = lambda event: write(
@@ -158,9 +119,9 @@ class Watch:
         """Watch until a signal, the count, the time, or the demo's end."""
         # Callbacks and tables compute in Python: a reader must not wait 5 ms for the GIL.
         sys.setswitchinterval(0.0005)
-        with _ended_by(self._ended_by), ExitStack() as parts:
+        with ended_by(self._ended_by), ExitStack() as parts:
             container = parts.enter_context(DemoContainer()) if demo else None
-            with _signals_later():  # libbpf's callbacks would swallow them
+            with signals_later():  # libbpf's callbacks would swallow them
                 parts.enter_context(self._watcher)
             gc.freeze()  # a collection that walks all that was imported takes 5 ms, with Python's lock
             self._ready()
