@@ -55,7 +55,7 @@ def trace(
     existing: bool,
     **given: Any,
 ) -> None:
-    """Start a tracer for each container, before the container's first instruction.
+    """Start a tracer for each container, before that runs.
 
     \b
     startgate trace -- strace -f -p {pid} -o {id}.txt

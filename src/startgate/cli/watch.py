@@ -13,8 +13,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, TextIO, cast
 
+from startgate.cli import logfmt
 from startgate.cli.demo import DemoContainer
 from startgate.cli.ending import ENDS, ended_by, signals_later
+from startgate.cli.folding import Folding
 from startgate.cli.table import Table
 from startgate.events import Event
 from startgate.filters import compile_filter
@@ -92,9 +94,12 @@ class Watch:
         ready: Callable[[], object] = lambda: None,
         lines: Channel | None = None,
         full_exec: bool = False,
+        types: Sequence[str] = (),
+        wide: bool = False,
     ) -> None:
         """`ready` is called once, when it holds. `lines` is where a daemon's worker prints.
-        `full_exec`: `exec` and other short events have all of their container.
+        `full_exec`: `exec` and other short events have all of their container. `types`: of events to
+        show; none: all. `wide`: the table has all columns, and cuts nothing.
 
         Raises UsageError when the filter does not compile.
         """
@@ -108,12 +113,15 @@ class Watch:
         self._needs_output = lines is None
         self._ended_by = ENDS if lines is None else _ENDS_WORKER
         write = _write if lines is None else lines.send_waiting
+        self._types = frozenset(types)
         if output == "json":
             self._print: Callable[[Event], object] = lambda event: write(
                 line(event, watcher.events.number, full_exec=full_exec)
             )
+        elif output == "logfmt":
+            self._print = lambda event: write(logfmt.line(event, watcher.events.number))
         else:
-            self._print = Table(cast(TextIO, _Lines(write))).row
+            self._print = _folded(Table(cast(TextIO, _Lines(write)), wide=wide).row)
 
     def run(self, *, demo: bool, end_with_demo: bool) -> None:
         """Watch until a signal, the count, the time, or the demo's end."""
@@ -129,7 +137,8 @@ class Watch:
             until = time.monotonic() + self._seconds if self._seconds is not None else None
             if container:
                 container.start()
-            self._show(until, container.id if container and end_with_demo else None)
+            with suppress(BrokenPipeError):  # `| head` has what it wants
+                self._show(until, container.id if container and end_with_demo else None)
 
     def _say_ready(self, stream: TextIO) -> None:
         binaries = self._watcher.binaries
@@ -137,16 +146,21 @@ class Watch:
         records = self._watcher.exec_records
         with suppress(OSError):  # a full disk
             stream.write(f"watching {len(binaries)} runtime binaries ({names}); exec records: {records}\n")
+            if stream.isatty() and sys.stdout.isatty():
+                stream.write("waiting for containers to start; Ctrl-C ends it\n")
             stream.flush()
 
     def _show(self, until: float | None, last: str | None) -> None:
         shown = 0
         for event in self._events(until):
-            if self._keep is None or self._keep(event):
+            if self._wants(event):
                 self._tell(event)
                 shown += 1
             if shown == self._count or _ends(event, last):
                 return
+
+    def _wants(self, event: Event) -> bool:
+        return (not self._types or event.type in self._types) and (self._keep is None or self._keep(event))
 
     def _tell(self, event: Event) -> None:
         self._watcher.events.number += 1
@@ -172,6 +186,11 @@ def _ends(event: Event, container: str | None) -> bool:
         "stopped",
         "denied",
     )
+
+
+def _folded(show: Callable[[Event], object]) -> Callable[[Event], object]:
+    folding = Folding()
+    return lambda event: show(told) if (told := folding(event)) else None
 
 
 def _write(data: bytes) -> None:
