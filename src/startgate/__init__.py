@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from startgate.asyncwatcher import AsyncWatcher
+    from startgate.current import CurrentHold, current_hold
     from startgate.errors import BundleError, KernelUnsupported, StartgateError, UsageError
     from startgate.events import (
         Ancestor,
@@ -49,6 +50,7 @@ __all__ = [
     "Caller",
     "CgroupId",
     "Container",
+    "CurrentHold",
     "Deny",
     "Event",
     "EventType",
@@ -67,12 +69,14 @@ __all__ = [
     "UsageError",
     "Victim",
     "Watcher",
+    "current_hold",
 ]
 
 
 _MODULES = {
     "AsyncWatcher": "asyncwatcher",
     "BundleError": "errors",
+    "CurrentHold": "current",
     "Deny": "listeners",
     "KernelUnsupported": "errors",
     "Patch": "policy.patch",
@@ -80,6 +84,7 @@ _MODULES = {
     "Subscription": "listeners",
     "UsageError": "errors",
     "Watcher": "watcher",
+    "current_hold": "current",
 }
 
 

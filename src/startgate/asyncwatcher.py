@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Coroutine, Iterable
 from concurrent.futures import CancelledError, wait
 from functools import partial
-from typing import Any, Self, TypeVar, Unpack, overload
+from typing import Any, Self, TypeVar, Unpack
 
+from startgate.callbacks import Registers
 from startgate.errors import StartgateError
-from startgate.events import Event, EventType
-from startgate.listeners import Registration, Subscription
+from startgate.events import Event
+from startgate.listeners import Callback, Registration, Subscription
 from startgate.watcher import Watcher, WatcherOptions
 
 # Events that wait in the loop; further ones wait in the subscription, whose backlog is bounded.
@@ -20,8 +21,9 @@ _AHEAD = 100
 _LOOK = 1.0
 """Seconds between looks whether the loop that is waited for is closed: nothing else tells it."""
 
+_LATER = 0.1
+
 T = TypeVar("T")
-F = TypeVar("F", bound=Callable[[Event], object])
 
 
 def _run_on(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T]) -> T:
@@ -39,6 +41,12 @@ def _run_on(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T]) 
     except RuntimeError:
         coroutine.close()  # it may never have run
         raise
+
+
+async def _cancelled_after(coroutine: Coroutine[Any, Any, T], timeout: float) -> T:
+    """Run a coroutine; cancel it soon after nobody waits for it any more: it is said why by then."""
+    async with asyncio.timeout(timeout + _LATER):
+        return await coroutine
 
 
 class AsyncSubscription:
@@ -95,8 +103,11 @@ class AsyncSubscription:
         self._room.release()
 
 
-class AsyncWatcher:
+class AsyncWatcher(Registers):
     """As `Watcher`, for asyncio: callbacks may be coroutine functions, which run on the loop.
+
+    A function runs on a thread of the watcher. A coroutine that is not waited for any more (`timeout`
+    of `on`) is cancelled.
 
     ::
 
@@ -128,27 +139,14 @@ class AsyncWatcher:
             raise StartgateError("the watcher is not started: use it in an `async with` statement")
         return self._events
 
-    @overload
-    def on(self, event_type: EventType, *, fail_closed: bool = False) -> Callable[[F], F]: ...
-    @overload
-    def on(self, event_type: EventType, callback: F, *, fail_closed: bool = False) -> F: ...
-    def on(
-        self, event_type: EventType, callback: F | None = None, *, fail_closed: bool = False
-    ) -> F | Callable[[F], F]:
-        """Register a callback, a function or a coroutine function. See `Watcher.on`.
-
-        A function runs on a thread of the watcher, a coroutine on the loop.
-        """
-        if callback is None:
-            return lambda function: self.on(event_type, function, fail_closed=fail_closed)
-        self._watcher.on(event_type, partial(self._call, callback), fail_closed=fail_closed)
-        return callback
+    def _adapt(self, callback: Callback, timeout: float | None) -> Callback:
+        return partial(self._call, callback, timeout)
 
     def replace(self, old: Iterable[Registration], new: Iterable[Registration]) -> None:
         """Drop callbacks and register others in one step. They are functions. See `Watcher.replace`."""
         self._watcher.replace(old, new)
 
-    def _call(self, callback: Callable[[Event], object], event: Event) -> object:
+    def _call(self, callback: Callback, timeout: float | None, event: Event) -> object:
         """On a worker: run the callback, on the loop if it is a coroutine function."""
         result = callback(event)
         if not inspect.iscoroutine(result):
@@ -159,11 +157,26 @@ class AsyncWatcher:
             coroutine.close()
             return None
         try:
-            return _run_on(loop, coroutine)
+            return _run_on(loop, coroutine if timeout is None else _cancelled_after(coroutine, timeout))
+        except RuntimeError:
+            coroutine.close()  # it may never have run
+            raise
         except CancelledError:
             if self._loop is None:  # with the program
                 return None
             raise
+
+    def read_actual(self) -> None:
+        """Read `Container.actual` of containers that are created from now on, whoever asks for it."""
+        self._watcher.read_actual()
+
+    def publish(self, event: Event) -> None:
+        """Give all subscriptions an event of your own. See `Watcher.publish`."""
+        self._watcher.publish(event)
+
+    def check(self) -> None:
+        """Raises StartgateError where the watcher can't go on. See `Watcher.check`."""
+        self._watcher.check()
 
     def subscribe(self) -> AsyncSubscription:
         """Return a further, independent iterator over the events from now on. In the loop only."""
@@ -191,7 +204,16 @@ class AsyncWatcher:
         return self
 
     def __aiter__(self) -> AsyncIterator[Event]:
-        return aiter(self.events)
+        """Iterate over all events since the start; ends when the watcher is closed.
+
+        Raises StartgateError once it can't go on: then nothing is held any more.
+        """
+        return self._iterate(self.events)
+
+    async def _iterate(self, events: AsyncSubscription) -> AsyncIterator[Event]:
+        async for event in events:
+            yield event
+        self.check()
 
     async def __aexit__(self, *error: object) -> None:
         await self.close()

@@ -5,6 +5,7 @@ Unknown is None or an empty collection, never a guess. All are immutable.
 
 from __future__ import annotations
 
+import errno
 import time
 from typing import Annotated, Any, Literal, get_args
 
@@ -13,12 +14,19 @@ from msgspec import Meta
 
 from startgate.actual import Actual as Actual
 from startgate.actual import ActualMount as ActualMount
-from startgate.actual import CapabilityName, NamespaceKind, RealPath
+from startgate.actual import CapabilityName, NamespaceKind
 from startgate.actual import HostMount as HostMount
 from startgate.actual import IdMapping as IdMapping
+from startgate.asked import Device as Device
+from startgate.asked import Hook as Hook
+from startgate.asked import Mount as Mount
+from startgate.asked import Resources as Resources
+from startgate.asked import Rlimit as Rlimit
 from startgate.foreign import clip, json_line
 from startgate.kernel.node import boot_id as this_boot
 from startgate.kernel.node import name as this_node
+from startgate.kernel.pidfd import open_exactly
+from startgate.kernel.process import ProcessId
 
 VERSION = 1
 """Of the contract: it changes when a field is taken away, or means something else."""
@@ -71,67 +79,6 @@ class CgroupId(msgspec.Struct, frozen=True):
     id: int | None = None
 
 
-class Mount(msgspec.Struct, frozen=True):
-    """A mount of config.json.
-
-    `resolved`: where the source of a bind mount leads on the host, links followed, by the
-    shortest name that this has on the host; of a disk, where its file system is mounted. An overlay, and
-    what is bound from one, is followed by a mount of type ``layer`` for each directory that it is made of.
-    None for other mounts, and where it leads nowhere yet. `read_only`: as its options say together,
-    whatever the engine writes (``ro``, ``rro``, ``rw`` after it).
-    """
-
-    source: str
-    destination: str
-    type: str
-    options: tuple[str, ...] = ()
-    resolved: RealPath | None = None
-    read_only: bool = False
-
-
-class Device(msgspec.Struct, frozen=True):
-    """A device that is made in the container; `type` is ``b``, ``c``, ``u`` or ``p``."""
-
-    path: str
-    type: str
-    major: int | None = None
-    minor: int | None = None
-
-
-class Hook(msgspec.Struct, frozen=True):
-    """A program that the runtime executes on the host (`prestart`, ...) or in the container.
-
-    `stage` is config.json's word: ``createRuntime``, ``startContainer``, ...
-    """
-
-    stage: str
-    path: str
-    args: tuple[str, ...] = ()
-
-
-class Rlimit(msgspec.Struct, frozen=True):
-    """A resource limit (getrlimit(2)) of the program; `type` is ``RLIMIT_NOFILE``, ..."""
-
-    type: str
-    soft: int
-    hard: int
-
-
-class Resources(msgspec.Struct, frozen=True):
-    """What the container's cgroup limits; None: not limited by config.json, -1: without a limit.
-
-    `memory`, `memory_swap`: bytes. `cpu_quota`: microseconds of CPU time in each `cpu_period`.
-    """
-
-    memory: int | None = None
-    memory_swap: int | None = None
-    pids: int | None = None
-    cpu_shares: int | None = None
-    cpu_quota: int | None = None
-    cpu_period: int | None = None
-    cpus: str | None = None
-
-
 class Caller(msgspec.Struct, frozen=True):
     """The process that executed the runtime: a shim, conmon, a shell. Host pid."""
 
@@ -178,6 +125,8 @@ class Container(msgspec.Struct, frozen=True):
     `from_hooks` names the hooks of startgate's that led to it: they are not run for it again.
     `start_id`: the same in all events of one start, and in those of no other; ids are used again.
     `actual`: what the kernel says of its init; read only where somebody asks for it.
+    `pid_start_time`: when its init started, in clock ticks since boot (/proc/PID/stat): with the pid it names
+    that process, and no other that got its number later.
     """
 
     id: Annotated[str, OF_COMMAND]
@@ -232,6 +181,16 @@ class Container(msgspec.Struct, frozen=True):
     audit_session: Annotated[int | None, OF_COMMAND] = None
     started_by_chain: Annotated[tuple[Ancestor, ...], OF_COMMAND] = ()
     actual: Annotated[Actual | None, AT_CREATED] = None
+    pid_start_time: Annotated[int | None, AT_CREATED] = None
+
+    def pidfd(self) -> int:
+        """Return a pidfd of its init, which the caller owns, and which can't be another process's.
+
+        Raises ProcessLookupError where the init has ended, or is not known yet.
+        """
+        if self.pid is None or self.pid_start_time is None:
+            raise ProcessLookupError(errno.ESRCH, f"the init of container {self.id} is not known")
+        return open_exactly(ProcessId(self.pid, self.pid_start_time))
 
 
 class Process(msgspec.Struct, frozen=True):

@@ -28,6 +28,12 @@ _LONGER = 2.0
 """Seconds by which `keep` puts a deadline off."""
 
 
+def check_hold_timeout(seconds: float) -> None:
+    """Raises ValueError for what is no `hold_timeout`."""
+    if not 0 < seconds <= TIMEOUT_LIMIT:
+        raise ValueError(f"hold_timeout is {seconds}: it must be in (0, {TIMEOUT_LIMIT}]")
+
+
 class Released(StartgateError):
     """The hold was answered meanwhile: its fd is not to be used any more."""
 
@@ -108,6 +114,11 @@ class Hold:
     def held_us(self) -> int:
         """Microseconds since the event was read."""
         return (time.monotonic_ns() - self.since) // 1000
+
+    @property
+    def remaining(self) -> float:
+        """Seconds that are left for an answer of ours; 0 once there was one, or the time is up."""
+        return 0.0 if self._claimed else max(0, self._due - _MARGIN - time.monotonic_ns()) / 1e9
 
     @property
     def fail_closed(self) -> bool:

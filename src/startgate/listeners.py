@@ -12,14 +12,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from startgate.current import held_by
+from startgate.events import EVENT_TYPES, Event, EventType, Note, Reason, timestamp
 from startgate.events import Deny as Deny
-from startgate.events import Event, EventType, Note, Reason, timestamp
+from startgate.hold import Hold
 from startgate.policy.patch import Patch
 
 log = logging.getLogger(__name__)
 
 __all__ = [
-    "CALLBACK_TYPES",
+    "TOLD_TYPES",
     "Callback",
     "Decision",
     "Deny",
@@ -29,8 +31,8 @@ __all__ = [
     "lost",
 ]
 
-CALLBACK_TYPES: tuple[EventType, ...] = ("creating", "created", "started", "exec", "stopped")
-"""The types of events that callbacks may be registered for; the others are iterated only."""
+TOLD_TYPES: tuple[EventType, ...] = ("existing", "paused", "resumed", "oom", "denied", "lost")
+"""The types of events that nobody is asked about: their callbacks are called after, by `Telling`."""
 
 
 Callback = Callable[[Event], object]
@@ -171,13 +173,13 @@ class Listeners:
         """
         old, new = list(old), list(new)
         for registration in new:
-            if registration.event_type not in CALLBACK_TYPES:
-                raise ValueError(f"no callbacks for {registration.event_type!r}: {', '.join(CALLBACK_TYPES)}")
+            if registration.event_type not in EVENT_TYPES:
+                raise ValueError(f"no callbacks for {registration.event_type!r}: {', '.join(EVENT_TYPES)}")
         with self._lock:
             kept = [r for registered in self._callbacks.values() for r in registered if r not in old]
             self._callbacks = {
                 kind: found
-                for kind in CALLBACK_TYPES
+                for kind in EVENT_TYPES
                 if (found := tuple(r for r in [*kept, *new] if r.event_type == kind))
             }
 
@@ -191,7 +193,7 @@ class Listeners:
 
     def subscribe(self, backlog: int) -> Subscription:
         """Return a new subscription to all events from now on."""
-        subscription = Subscription(backlog, self._forget)
+        subscription = Subscription(backlog, self.forget)
         with self._lock:
             self._subscriptions += (subscription,)
         return subscription
@@ -201,15 +203,16 @@ class Listeners:
         with self._lock:
             self._subscriptions += (subscription,)
 
-    def _forget(self, subscription: Subscription) -> None:
+    def forget(self, subscription: Subscription) -> None:
+        """Give it no more events."""
         with self._lock:
             self._subscriptions = tuple(s for s in self._subscriptions if s is not subscription)
 
-    def call(self, event: Event, owed: Callable[[bool], object] = bool) -> Decision:
+    def call(self, event: Event, owed: Callable[[bool], object] = bool, hold: Hold | None = None) -> Decision:
         """Run the callbacks of the event's type, in order; the first Deny ends it.
 
         `owed` is told before each whether a verdict that must be waited for is ahead. A
-        callback that raises is logged; it refuses if it is to fail closed.
+        callback that raises is logged; it refuses if it is to fail closed. `hold` is what they keep waiting.
         """
         registered = self._callbacks.get(event.type)
         if not registered:
@@ -219,7 +222,7 @@ class Listeners:
         last = max((i for i, it in enumerate(registered) if it.fail_closed), default=-1)
         for index, registration in enumerate(registered):
             owed(index <= last)
-            said += _call(registration, event)
+            said += _call(registration, event, hold)
             if any(isinstance(word, Deny) for word in said):
                 break
         else:
@@ -243,10 +246,11 @@ class Listeners:
             subscription.wake()
 
 
-def _call(registration: Registration, event: Event) -> list[object]:
+def _call(registration: Registration, event: Event, hold: Hold | None) -> list[object]:
     """Return what a callback says."""
     try:
-        said = registration.callback(event)
+        with held_by(hold):
+            said = registration.callback(event)
     except BaseException as error:  # sys.exit() too: it is the callback's thread that is ours
         log.exception("a callback for %r failed", event.type)
         return [Deny(f"a callback failed: {error!r}")] if registration.fail_closed else []

@@ -117,7 +117,7 @@ class Passage:
         def owed(now: bool) -> None:
             self._hold.fail_closed = owed_later or now
 
-        decision = self._listeners.call(event, owed)
+        decision = self._listeners.call(event, owed, self._hold)
         told = replace(event, policy=event.policy + notes_of(decision))
         if decision.deny or not decision.patches:
             return told, decision.deny

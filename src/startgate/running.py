@@ -246,6 +246,7 @@ def of_process(container: Container, proc: Proc, process: ProcessId) -> Containe
     return replace(
         container,
         pid=process.pid,
+        pid_start_time=process.start_time,
         namespaces=Namespaces(**namespaces),
         cgroup=CgroupId(printable(cgroup.path), cgroup.id),
     )

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from typing import TypedDict, TypeVar, overload
+from typing import TypedDict
 
+from startgate.callbacks import Registers
 from startgate.errors import KernelUnsupported, StartgateError
 from startgate.events import Event, EventType
 from startgate.exits import exits_for
@@ -24,7 +25,7 @@ from startgate.gates.oom import OutOfMemory
 from startgate.gates.readers import reading
 from startgate.gates.restored import Restored
 from startgate.gates.rootless import Rootless
-from startgate.hold import TIMEOUT_LIMIT
+from startgate.hold import check_hold_timeout as check_hold_timeout
 from startgate.inherited.notes import Notes
 from startgate.inherited.resources import Opened, Resources
 from startgate.keeper.channel import Channel
@@ -32,20 +33,12 @@ from startgate.keeper.protocol import Held, Owed
 from startgate.kernel import capabilities, features, spawn
 from startgate.kernel.process import Proc
 from startgate.lifecycle import Lifecycle
-from startgate.listeners import Callback, Listeners, Registration, Subscription, lost
+from startgate.listeners import Listeners, Registration, Subscription, lost
 from startgate.runtimes.find import RuntimeBinaries
+from startgate.telling import Telling
 from startgate.workers import Workers
 
 log = logging.getLogger(__name__)
-
-
-def check_hold_timeout(seconds: float) -> None:
-    """Raises ValueError for what is no `hold_timeout`."""
-    if not 0 < seconds <= TIMEOUT_LIMIT:
-        raise ValueError(f"hold_timeout is {seconds}: it must be in (0, {TIMEOUT_LIMIT}]")
-
-
-F = TypeVar("F", bound=Callback)
 
 
 class WatcherOptions(TypedDict, total=False):
@@ -74,7 +67,7 @@ def _forget_in_child() -> None:
 os.register_at_fork(after_in_child=_forget_in_child)
 
 
-class Watcher:
+class Watcher(Registers):
     """Sees every container start and stop on this host; holds starts while callbacks run.
 
     Use it as a context manager, and iterate it for the events::
@@ -123,6 +116,7 @@ class Watcher:
         self._notes = notes
         self._listeners = Listeners()
         self._listeners.actual = actual
+        self._telling: Telling | None = None
         self._events: Subscription | None = None
         self._parts = ExitStack()
         self._resources: Resources | None = None
@@ -147,30 +141,12 @@ class Watcher:
         resources = self._resources or self._inherited
         return resources.keeper.output if resources else None
 
-    @overload
-    def on(self, event_type: EventType, *, fail_closed: bool = False) -> Callable[[F], F]: ...
-    @overload
-    def on(self, event_type: EventType, callback: F, *, fail_closed: bool = False) -> F: ...
-    def on(
-        self, event_type: EventType, callback: F | None = None, *, fail_closed: bool = False
-    ) -> F | Callable[[F], F]:
-        """Register a callback for one type of event; also usable as a decorator.
-
-        For `creating`, `created`, `started` and `exec` it runs while the task is held, and
-        may return a `Deny`, a `Note`, at `creating` a `Patch`, or a list of these. With
-        `fail_closed` the start is refused if the callback raises, or has not returned by
-        the deadline. A callback for `started` makes each container's first exec held.
-        Raises ValueError for a type that is none.
-        """
-        if callback is None:
-            return lambda function: self.on(event_type, function, fail_closed=fail_closed)
-        self.replace((), [Registration(event_type, callback, fail_closed)])
-        return callback
-
     def replace(self, old: Iterable[Registration], new: Iterable[Registration]) -> None:
         """Drop callbacks and register others in one step, as when a configuration is reloaded."""
         self._listeners.replace(old, new)
         self._tell_owed()
+        if self._telling:
+            self._telling.begin()
 
     def read_actual(self) -> None:
         """Read `Container.actual` of containers that are created from now on, whoever asks for it."""
@@ -181,7 +157,7 @@ class Watcher:
         return self._listeners.subscribe(self._backlog)
 
     def publish(self, event: Event) -> None:
-        """Give all subscriptions an event of your own; no callback is called."""
+        """Give all subscriptions an event of your own. Nothing is held: no callback is asked about it."""
         self._listeners.publish(event)
 
     def __iter__(self) -> Iterator[Event]:
@@ -220,7 +196,7 @@ class Watcher:
     def close(self) -> None:
         """Let every held task go, and stop. Safe to call twice."""
         self._parts.close()
-        self._running, self._resources = False, None
+        self._running, self._resources, self._telling = False, None, None
         if self._events:
             self._events.close()
 
@@ -239,7 +215,7 @@ class Watcher:
         self._parts.pop_all()
         if self._resources:
             self._resources.keeper.forget()
-        self._running, self._events, self._resources = False, None, None
+        self._running, self._events, self._resources, self._telling = False, None, None, None
 
     def __enter__(self) -> Watcher:
         self.start()
@@ -270,6 +246,9 @@ class Watcher:
         self._events = resources.outbox or self._listeners.subscribe(self._backlog)
         if resources.outbox:
             self._listeners.attach(resources.outbox)
+        self._telling = Telling(self._listeners, self._backlog)
+        parts.callback(self._telling.close)
+        self._telling.begin()
         Restored(context, created).restore({m.pid for m in keeper.pending[0] if isinstance(m, Held)})
         rootless = Rootless(context, keeper.commands.settling())
         parts.callback(rootless.close)

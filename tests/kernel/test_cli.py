@@ -82,12 +82,15 @@ def test_ctrl_z_does_not_stop_it(runc: Runtime, bundle: Path, name: str) -> None
 
 
 def test_a_reader_that_leaves(runc: Runtime, bundle: Path, name: str) -> None:
-    with watch_process("--output", "json") as process:
+    """As `head` does, once it has its lines."""
+    with watch_process("--output", "logfmt", "--type", "stopped", "--type", "denied") as process:
         assert process.stdout
-        process.stdout.close()
         runc("run", "-b", str(bundle), name, check=False)
-        process.wait(PATIENCE)
-        assert process.stderr and "Traceback" not in process.stderr.read()
+        assert " type=stopped sequence=1 " in process.stdout.readline()
+        process.stdout.close()
+        runc("run", "-b", str(bundle), f"{name}-2", check=False)
+        assert process.wait(PATIENCE) == 0
+        assert process.stderr and process.stderr.read() == ""
 
 
 def test_demo() -> None:

@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -143,8 +144,9 @@ def test_before_the_start() -> None:
     assert (watcher.binaries, watcher.exec_records) == ([], "none")
     with pytest.raises(StartgateError, match="async with"):
         aiter(watcher)
-    with pytest.raises(ValueError, match="no callbacks for 'lost'"):
-        watcher.on("lost", print)
+    wrong: Any = "gone"
+    with pytest.raises(ValueError, match="no callbacks for 'gone'"):
+        watcher.on(wrong, print)
 
 
 # Subscriptions

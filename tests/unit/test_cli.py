@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ from click.testing import CliRunner
 from startgate import cli
 from startgate.agent import start
 from startgate.cli import app, log, main
-from startgate.errors import BundleError, KernelUnsupported
+from startgate.errors import BundleError, KernelUnsupported, UsageError
 from startgate.watcher import Watcher
 
 
@@ -39,6 +40,7 @@ def _nothing_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
         ("watch --hold-timeout -2", "-2.0 is not in the range"),
         ("watch --hold-timeout inf", "inf is not in the range"),
         ("watch --hold-timeout soon", "'soon' is not a valid number of seconds"),
+        ("watch --type create", "'create' is not one of"),
         ("daemon --hang-limit 0.1", "0.1 is not in the range"),
         ("watch --exec-records magic", "'magic' is not one of"),
         ("ps extra", "unexpected extra argument"),
@@ -57,13 +59,38 @@ def test_usage_errors(arguments: str, said: str) -> None:
     assert result.stdout == ""
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("", "there is no tracer"),
+        ("-- no-such-tracer {pid}", "is it installed"),
+        ("-- sh {cgroupid}", "{cgroupid} is no placeholder"),
+        ("--ready-when ( sh", "no regular expression"),
+        ("--filter nope== sh", "does not compile"),
+    ],
+)
+def test_a_trace_that_makes_no_sense(arguments: str, said: str) -> None:
+    result = CliRunner().invoke(app, ["trace", *arguments.split()])
+    assert isinstance(result.exception, UsageError) and said in str(result.exception)
+
+
+def test_alone_it_says_what_to_do_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    result = CliRunner().invoke(app, [])
+    assert result.exit_code == 0
+    commands = re.findall(r"^  startgate (\w+)", result.stdout, re.MULTILINE)
+    assert {"doctor", "demo", "watch", "ps"} <= set(commands) <= set(app.commands)
+    assert "use sudo" in result.stdout and "apt-get install runc" in result.stdout
+
+
 COMMANDS = {
-    "--for": ["watch"],
-    "--hold-timeout": ["watch", "daemon"],
+    "--for": ["watch", "trace"],
+    "--hold-timeout": ["watch", "daemon", "trace"],
     "--hang-limit": ["daemon"],
-    "--runtime": ["watch", "daemon"],
-    "--filter": ["watch", "daemon", "ps"],
-    "--host-root": ["watch", "daemon", "ps", "inspect x", "doctor"],
+    "--runtime": ["watch", "daemon", "trace"],
+    "--filter": ["watch", "daemon", "ps", "trace"],
+    "--host-root": ["watch", "daemon", "ps", "trace", "inspect x", "doctor"],
     "--policy": ["watch", "daemon"],
     "--config": ["watch", "daemon"],
     "--container": ["policy test /dev/null"],

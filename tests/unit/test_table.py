@@ -14,8 +14,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from startgate.cli.table import Table, describe_exit, row
-from startgate.events import EVENT_TYPES, Caller, Container, Event, EventType, Exit, Note, Process, Reason
+from startgate.cli import logfmt
+from startgate.cli.folding import Folding
+from startgate.cli.table import Table, describe_exit, row, severity
+from startgate.events import (
+    EVENT_TYPES,
+    Caller,
+    Container,
+    Event,
+    EventType,
+    Exit,
+    Kubernetes,
+    Note,
+    Process,
+    Reason,
+)
 from startgate.listeners import lost
 from startgate.testing import make_event
 
@@ -210,6 +223,126 @@ def on_terminal(monkeypatch: pytest.MonkeyPatch, width: int, *events: Event) -> 
     for shown in events:
         table.row(shown)
     return stream.getvalue().splitlines()
+
+
+POD = Kubernetes(namespace="shop", pod="web-7d4b")
+
+
+@pytest.mark.parametrize(
+    ("width", "titles"),
+    [
+        (100, "TIME EVENT CONTAINER PID HELD WHAT"),
+        (120, "TIME EVENT CONTAINER IMAGE PID HELD WHAT"),
+        (150, "TIME EVENT CONTAINER IMAGE POD PID HELD WHAT"),
+    ],
+)
+def test_a_wide_terminal_shows_more(monkeypatch: pytest.MonkeyPatch, width: int, titles: str) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    shown = event("created", id="web", image="docker.io/library/a-long-image:1.2.3", kubernetes=POD)
+    head, line = on_terminal(monkeypatch, width, shown)
+    assert head.split() == titles.split()
+    assert ("…rary/a-long-image:1.2.3" in line) == ("IMAGE" in titles)
+    assert ("shop/web-7d4b" in line) == ("POD" in titles)
+    assert head.index("PID") + 3 == line.index("4242") + 4
+
+
+def test_it_follows_a_resize(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The header comes again where the columns change; not where only their room does."""
+    monkeypatch.setenv("NO_COLOR", "1")
+    widths = iter([80, 100, 160, 160, 80])
+    monkeypatch.setattr(os, "get_terminal_size", lambda fd: os.terminal_size((next(widths), 24)))
+    stream = Terminal()
+    table = Table(stream)
+    for _ in range(5):
+        table.row(event("created", args=("word",) * 100))
+    lines = stream.getvalue().splitlines()
+    assert ["TIME" in line for line in lines] == [True, False, False, True, False, False, True, False]
+    assert [len(line) for line in lines if "TIME" not in line] == [80, 100, 160, 160, 80]
+
+
+def test_all_columns_and_whole_lines_where_they_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "get_terminal_size", lambda fd: os.terminal_size((40, 24)))
+    for stream in (Terminal(), io.StringIO()):
+        Table(stream, wide=True).row(event("created", image="nginx", kubernetes=POD, args=("word",) * 100))
+        head, line = stream.getvalue().splitlines()
+        assert "IMAGE" in head and "POD" in head
+        assert "nginx" in line and "shop/web-7d4b" in line and line.count("word") == 100
+
+
+@pytest.mark.parametrize(
+    ("shown", "expected"),
+    [
+        (make_event("denied"), "error"),
+        (make_event("oom"), "error"),
+        (lost("x"), "warning"),
+        (replace(make_event("creating"), policy=(Note("as root"),)), "warning"),
+        (replace(make_event("creating"), policy=(Note("it hung", action="error"),)), "error"),
+        (replace(make_event("stopped"), exit=Exit(code=0)), "plain"),
+        (replace(make_event("stopped"), exit=Exit(code=1)), "warning"),
+        (replace(make_event("stopped"), exit=Exit(signal=9)), "warning"),
+        (replace(make_event("stopped"), exit=Exit(signal=15, requested_signal=15)), "plain"),
+        (replace(make_event("stopped"), exit=Exit(signal=9, oom_killed=True)), "error"),
+        (make_event("started"), "good"),
+        (make_event("existing"), "quiet"),
+    ],
+    ids=lambda value: value.type if isinstance(value, Event) else value,
+)
+def test_how_much_somebody_should_care(shown: Event, expected: str) -> None:
+    assert severity(shown) == expected
+
+
+# Probes
+
+
+def probe(*argv: str, identity: str = "web") -> Event:
+    return replace(event("exec", id=identity), process=Process(argv=argv))
+
+
+def test_probes_are_told_once_a_minute() -> None:
+    now = [0.0]
+    folding = Folding(lambda: now[0])
+    assert folding(probe("true")) == probe("true")
+    assert folding(probe("true", identity="db")) is not None
+    assert folding(probe("false")) is not None
+    for second in (1, 30, 59):
+        now[0] = second
+        assert folding(probe("true")) is None
+    now[0] = 60
+    later = folding(probe("true"))
+    assert later and row(later).endswith("[audit 3 like it before] true")
+    now[0] = 61
+    assert folding(probe("true")) is None
+
+
+def test_what_is_no_probe_is_told_each_time() -> None:
+    folding = Folding(lambda: 0.0)
+    judged = replace(probe("true"), policy=(Note("seen"),))
+    for shown in (event("created"), event("created"), judged, judged, lost("x"), lost("x")):
+        assert folding(shown) == shown
+
+
+# logfmt
+
+
+def test_logfmt() -> None:
+    shown = replace(
+        event("stopped", id="web", image="nginx:1", args=("sh", "-c", "exit 3"), kubernetes=POD),
+        exit=Exit(code=3),
+        reason=Reason('it said "no"\n\033[2J', "a-rule"),
+    )
+    line = logfmt.line(shown, 7).decode()
+    assert line.startswith("time=2026-11-22T13:01:02.120345678Z type=stopped sequence=7 id=web ")
+    assert (
+        " image=nginx:1 namespace=shop pod=web-7d4b pid=4242 command=\"sh -c 'exit 3'\" exit_code=3" in line
+    )
+    assert line.endswith(' rule=a-rule reason="it said \\"no\\"\\n\\u001b[2J"\n')
+
+
+@given(words, words)
+def test_logfmt_is_one_line(name: str, word: str) -> None:
+    shown = replace(event("created", id=name, args=(word,)), reason=Reason(word))
+    line = logfmt.line(shown, 1).decode()
+    assert line.endswith("\n") and line[:-1].isprintable()
 
 
 def test_a_victim_of_the_oom_killer() -> None:

@@ -15,6 +15,7 @@ from click.core import ParameterSource
 from startgate.cli import log, options
 from startgate.cli.policy import config as config_group
 from startgate.cli.policy import policy as policy_group
+from startgate.cli.trace import trace as trace_command
 from startgate.errors import KernelUnsupported, StartgateError, UsageError
 from startgate.foreign import one_line
 
@@ -25,20 +26,28 @@ _CONFIG = "/etc/startgate/config.toml"
 
 
 @click.group(
+    invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Exit codes: 0 fine, 1 failure, 2 usage, 3 this host can't (startgate doctor tells why).",
 )
 @click.version_option(package_name="startgate")
 @click.option("--verbose", "-v", is_flag=True, help="Tell more on stderr.")
-def app(verbose: bool) -> None:
+@click.pass_context
+def app(context: click.Context, verbose: bool) -> None:
     """See every container start and stop on this host, before the container runs."""
     if verbose:
         logging.getLogger().setLevel(logging.DEBUG)
+    if context.invoked_subcommand is None:
+        from startgate.cli.welcome import text  # noqa: PLC0415
+
+        sys.stdout.write(text())
 
 
 @app.command()
-@options.output
+@options.event_output
+@options.event_types
 @options.filtering
+@options.wide
 @options.full_exec
 @click.option("--count", type=click.IntRange(min=1), metavar="N", help="End after N events.")
 @click.option(
@@ -53,7 +62,9 @@ def app(verbose: bool) -> None:
 def watch(
     *,
     output: str,
+    types: tuple[str, ...],
     keep: str | None,
+    wide: bool,
     full_exec: bool,
     count: int | None,
     seconds: float | None,
@@ -73,7 +84,8 @@ def watch(
 
     path = _configure(watcher, config_path)
     with deciding(lambda: Watcher(**watcher), path, policies, commands) as watched:
-        watch = Watch(watched, output, keep=keep, count=count, seconds=seconds, full_exec=full_exec)
+        shown: dict[str, Any] = {"types": types, "keep": keep, "wide": wide, "full_exec": full_exec}
+        watch = Watch(watched, output, count=count, seconds=seconds, **shown)
         watch.run(demo=demo, end_with_demo=not sys.stdout.isatty())
 
 
@@ -193,6 +205,7 @@ def schema() -> None:
     sys.stdout.write(text())
 
 
+app.add_command(trace_command)
 app.add_command(policy_group)
 app.add_command(config_group)
 

@@ -46,6 +46,9 @@ def show(containers: Iterable[Running], output: str, keep: str | None) -> None:
         rows = (_row(one, full=width is None) for one in found)
         lines = [one_line(line)[:width] for line in (_HEAD, *rows)]
     sys.stdout.write("".join(f"{line}\n" for line in lines))
+    if not found and output == "table":
+        none = "no container matches" if matches else "no container is there now (startgate demo runs one)"
+        sys.stderr.write(f"startgate: {none}\n")
 
 
 def _event(one: Running) -> Event:

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from startgate.events import EVENT_TYPES
 from startgate.hold import TIMEOUT_LIMIT
 
 
@@ -40,6 +41,23 @@ output = click.option(
     show_default=True,
     help="A table for people, or one JSON object a line.",
 )
+event_output = click.option(
+    "--output",
+    "-o",
+    type=click.Choice(["table", "json", "logfmt"]),
+    default="table",
+    show_default=True,
+    help="A table for people, one JSON object a line, or key=value pairs.",
+)
+event_types = click.option(
+    "--type",
+    "types",
+    type=click.Choice(EVENT_TYPES),
+    multiple=True,
+    metavar="TYPE",
+    help="Show events of this type only: created, stopped, denied, ... Repeatable.",
+)
+wide = click.option("--wide", is_flag=True, help="In a table: image and pod columns, and whole lines.")
 filtering = click.option(
     "--filter",
     "keep",
@@ -121,6 +139,13 @@ _WATCHING = (
         help="Tell what the kernel says of each container, too (docs/events.md).",
     ),
 )
+
+
+def holding(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of what holds starts, and asks no rules."""
+    for option in reversed(_WATCHING[:4]):
+        command = option(command)
+    return command
 
 
 def watching(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -8,46 +8,60 @@ import signal
 import time
 from typing import TextIO
 
+from startgate.cli.layout import Layout
 from startgate.events import Container, Event, Exit, Victim
 from startgate.foreign import one_line
 
 _WIDTH = 100
 """Of a terminal that tells none."""
-_COLOURS = {
-    "creating": "2",
-    "created": "36",
-    "started": "32",
-    "exec": "34",
-    "paused": "2",
-    "resumed": "2",
-    "oom": "1;33",
-    "stopped": "33",
-    "existing": "2",
-    "denied": "1;31",
-    "lost": "1;35",
-}
-_HEAD = f"{'TIME':<12} {'EVENT':<8} {'CONTAINER':<20} {'PID':>7} {'HELD':>7}  WHAT"
+_SEVERITY = {"error": "1;31", "warning": "33", "good": "32", "plain": "0", "quiet": "2"}
+"""Colours, by how much somebody should care."""
+_FIRST = f"{'TIME':<12} {'EVENT':<8} {'CONTAINER':<20} "
+_LAST = f"{'PID':>7} {'HELD':>7}  WHAT"
 
 
 class Table:
-    """Writes events as lines; the header comes with the first."""
+    """Writes events as lines; the header comes with the first, and where a resize changes the columns."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, *, wide: bool = False) -> None:
+        """`wide`: all columns, and nothing is cut, whatever the terminal's width."""
         self._stream = stream
+        self._wide = wide
         self._colours = stream.isatty() and "NO_COLOR" not in os.environ
-        self._width = width_of(stream)
-        self._headed = False
+        self._headed: Layout | None = None
 
     def row(self, event: Event) -> None:
         """Write one line."""
-        if not self._headed:
-            self._stream.write(_HEAD[: self._width] + "\n")
-            self._headed = True
-        line = one_line(row(event, full=self._width is None))[: self._width]
+        width = None if self._wide else width_of(self._stream)  # asked each time: it follows a resize
+        layout = Layout.of(width, self._wide)
+        if layout != self._headed:
+            self._stream.write((_FIRST + layout.head + _LAST)[:width] + "\n")
+            self._headed = layout
+        line = one_line(row(event, full=width is None, layout=layout))[:width]
         if self._colours:
-            line = f"\033[{_COLOURS.get(event.type, '0')}m{line}\033[0m"
+            line = f"\033[{_SEVERITY[severity(event)]}m{line}\033[0m"
         self._stream.write(line + "\n")
         self._stream.flush()
+
+
+def severity(event: Event) -> str:
+    """Return how much somebody should care: error, warning, good, plain or quiet."""
+    if event.type in ("denied", "oom") or any(note.action in ("deny", "error") for note in event.policy):
+        return "error"
+    if event.type == "lost" or (event.policy and event.type != "exec"):
+        return "warning"
+    if event.type == "stopped":
+        return _severity_of_end(event)
+    return {"started": "good", "created": "good", "exec": "plain"}.get(event.type, "quiet")
+
+
+def _severity_of_end(event: Event) -> str:
+    exit = event.exit or Exit()
+    if exit.oom_killed:
+        return "error"
+    asked = exit.requested_signal is not None
+    failed = exit.code not in (0, None) or exit.signal is not None or event.reason is not None
+    return "warning" if failed and not asked else "plain"
 
 
 def width_of(stream: TextIO) -> int | None:
@@ -55,15 +69,20 @@ def width_of(stream: TextIO) -> int | None:
     return (os.get_terminal_size(stream.fileno()).columns or _WIDTH) if stream.isatty() else None
 
 
-def row(event: Event, *, full: bool = False) -> str:
+_NARROW = Layout()
+
+
+def row(event: Event, *, full: bool = False, layout: Layout = _NARROW) -> str:
     """Return the line of an event; `full`: nothing is cut."""
     container = event.container or Container(id="")
-    name = (uncut if full else shorten)(container.name or container.id, 20)
+    cut = uncut if full else shorten
+    name = cut(container.name or container.id, 20)
     pid = "" if container.pid is None else str(container.pid)
     held = "" if event.held_us is None else f"{event.held_us / 1000:.1f}ms"
     local = _local_time(event.time)
+    cells = layout.cells(container, cut)
     what = _noted(event) + _what(event, container)
-    return f"{local:<12} {event.type:<8} {name:<20} {pid:>7} {held:>7}  {what}".rstrip()
+    return f"{local:<12} {event.type:<8} {name:<20} {cells}{pid:>7} {held:>7}  {what}".rstrip()
 
 
 def _noted(event: Event) -> str:

@@ -13,7 +13,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, TextIO, cast
 
+from startgate.cli import logfmt
 from startgate.cli.demo import DemoContainer
+from startgate.cli.ending import ENDS, ended_by, signals_later
+from startgate.cli.folding import Folding
 from startgate.cli.table import Table
 from startgate.events import Event
 from startgate.filters import compile_filter
@@ -27,48 +30,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-
-class _Ended(BaseException):
-    """A signal asked us to end."""
-
-
-_ENDS = signal.SIGINT, signal.SIGTERM
 _ENDS_WORKER = (signal.SIGINT,)
 """What a daemon's guard says. SIGTERM is a worker's death: what it holds is not its own to let go."""
-
-
-@contextmanager
-def _ended_by(numbers: Sequence[signal.Signals]) -> Iterator[None]:
-    """End the block, without error, on these signals.
-
-    Ctrl-Z does nothing: stopped, we would keep every runtime command of the host waiting.
-    """
-
-    def end(number: int, frame: object) -> None:
-        for other in before:  # the end itself is not to be interrupted: Ctrl-C twice, or a supervisor's
-            signal.signal(other, signal.SIG_IGN)
-        raise _Ended
-
-    before = {number: signal.signal(number, end) for number in numbers}
-    before[signal.SIGTSTP] = signal.signal(signal.SIGTSTP, signal.SIG_IGN)
-    try:
-        yield
-    except _Ended:
-        pass
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def _signals_later() -> Iterator[None]:
-    """Keep signals pending for the length of the block."""
-    numbers = set(_ENDS)
-    signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
 
 
 @contextmanager
@@ -131,9 +94,12 @@ class Watch:
         ready: Callable[[], object] = lambda: None,
         lines: Channel | None = None,
         full_exec: bool = False,
+        types: Sequence[str] = (),
+        wide: bool = False,
     ) -> None:
         """`ready` is called once, when it holds. `lines` is where a daemon's worker prints.
-        `full_exec`: `exec` and other short events have all of their container.
+        `full_exec`: `exec` and other short events have all of their container. `types`: of events to
+        show; none: all. `wide`: the table has all columns, and cuts nothing.
 
         Raises UsageError when the filter does not compile.
         """
@@ -145,22 +111,25 @@ class Watch:
         self._seconds = seconds
         self._ready = ready
         self._needs_output = lines is None
-        self._ended_by = _ENDS if lines is None else _ENDS_WORKER
+        self._ended_by = ENDS if lines is None else _ENDS_WORKER
         write = _write if lines is None else lines.send_waiting
+        self._types = frozenset(types)
         if output == "json":
             self._print: Callable[[Event], object] = lambda event: write(
                 line(event, watcher.events.number, full_exec=full_exec)
             )
+        elif output == "logfmt":
+            self._print = lambda event: write(logfmt.line(event, watcher.events.number))
         else:
-            self._print = Table(cast(TextIO, _Lines(write))).row
+            self._print = _folded(Table(cast(TextIO, _Lines(write)), wide=wide).row)
 
     def run(self, *, demo: bool, end_with_demo: bool) -> None:
         """Watch until a signal, the count, the time, or the demo's end."""
         # Callbacks and tables compute in Python: a reader must not wait 5 ms for the GIL.
         sys.setswitchinterval(0.0005)
-        with _ended_by(self._ended_by), ExitStack() as parts:
+        with ended_by(self._ended_by), ExitStack() as parts:
             container = parts.enter_context(DemoContainer()) if demo else None
-            with _signals_later():  # libbpf's callbacks would swallow them
+            with signals_later():  # libbpf's callbacks would swallow them
                 parts.enter_context(self._watcher)
             gc.freeze()  # a collection that walks all that was imported takes 5 ms, with Python's lock
             self._ready()
@@ -168,7 +137,8 @@ class Watch:
             until = time.monotonic() + self._seconds if self._seconds is not None else None
             if container:
                 container.start()
-            self._show(until, container.id if container and end_with_demo else None)
+            with suppress(BrokenPipeError):  # `| head` has what it wants
+                self._show(until, container.id if container and end_with_demo else None)
 
     def _say_ready(self, stream: TextIO) -> None:
         binaries = self._watcher.binaries
@@ -176,16 +146,21 @@ class Watch:
         records = self._watcher.exec_records
         with suppress(OSError):  # a full disk
             stream.write(f"watching {len(binaries)} runtime binaries ({names}); exec records: {records}\n")
+            if stream.isatty() and sys.stdout.isatty():
+                stream.write("waiting for containers to start; Ctrl-C ends it\n")
             stream.flush()
 
     def _show(self, until: float | None, last: str | None) -> None:
         shown = 0
         for event in self._events(until):
-            if self._keep is None or self._keep(event):
+            if self._wants(event):
                 self._tell(event)
                 shown += 1
             if shown == self._count or _ends(event, last):
                 return
+
+    def _wants(self, event: Event) -> bool:
+        return (not self._types or event.type in self._types) and (self._keep is None or self._keep(event))
 
     def _tell(self, event: Event) -> None:
         self._watcher.events.number += 1
@@ -211,6 +186,11 @@ def _ends(event: Event, container: str | None) -> bool:
         "stopped",
         "denied",
     )
+
+
+def _folded(show: Callable[[Event], object]) -> Callable[[Event], object]:
+    folding = Folding()
+    return lambda event: show(told) if (told := folding(event)) else None
 
 
 def _write(data: bytes) -> None:

@@ -247,7 +247,7 @@ class Created:
         except (NotReadable, OSError):
             self.ends.ended(entry, End(None, "the container ended before it was started"))
             return
-        described = replace(entry.container, pid=init.pid)
+        described = replace(entry.container, pid=init.pid, pid_start_time=init.start_time)
         if not entry.init_watch and self._context.lifecycle.describe(entry, described):
             entry.init_watch = watch
         else:

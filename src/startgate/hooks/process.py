@@ -31,7 +31,7 @@ class Outcome:
     @property
     def failure(self) -> str | None:
         """What went wrong, None if nothing did."""
-        told = self.killed or _describe(self.status)
+        told = self.killed or describe(self.status)
         line = _last_line(self.stderr) or _last_line(self.stdout)
         return f"{told}: {line}" if told and line else told
 
@@ -53,14 +53,14 @@ def run(
     with ExitStack() as ours:
         with ExitStack() as given:
             stdin, *others = [_file(document, given) for document in documents]
-            (out, stdout), (err, stderr) = _pipe(ours, given), _pipe(ours, given)
+            (out, stdout), (err, stderr) = pipe(ours, given), pipe(ours, given)
             pid = spawn.start(command, environment, [stdin, stdout, stderr, *others])
         tails = {out: bytearray(), err: bytearray()}
         try:
             with running.including(pid):
                 in_time = _wait(pid, tails, timeout)
         finally:
-            status = _reap(pid)
+            status = reap(pid)
         for fd, tail in tails.items():
             _drain(fd, tail)
     killed = None if in_time else f"not done within {timeout:g} s"
@@ -110,7 +110,8 @@ def _file(data: bytes, owner: ExitStack) -> int:
     return fd
 
 
-def _pipe(reader: ExitStack, writer: ExitStack) -> tuple[int, int]:
+def pipe(reader: ExitStack, writer: ExitStack) -> tuple[int, int]:
+    """Return a pipe's ends, and who closes them. Who reads it does not wait."""
     ends = os.pipe2(os.O_CLOEXEC)
     reader.callback(os.close, ends[0])
     writer.callback(os.close, ends[1])
@@ -148,7 +149,8 @@ def kill(pid: int) -> None:
         os.killpg(pid, signal.SIGKILL)
 
 
-def _reap(pid: int) -> int | None:
+def reap(pid: int) -> int | None:
+    """Wait for its end; return its wait status, None where somebody else reaped it."""
     try:
         return os.waitpid(pid, 0)[1]
     except ChildProcessError:
@@ -173,7 +175,8 @@ def _drain(fd: int, tail: bytearray) -> None:
             return
 
 
-def _describe(status: int | None) -> str | None:
+def describe(status: int | None) -> str | None:
+    """Return what was wrong with its end, None if nothing was."""
     if status is None:
         return "its exit status is not known"
     code, number = pidfd.decode_wait_status(status)

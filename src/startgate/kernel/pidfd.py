@@ -9,6 +9,8 @@ import signal
 import struct
 from collections.abc import Callable
 
+from startgate.kernel.process import Proc, ProcessId
+
 # <linux/pidfd.h>: PIDFD_GET_INFO = _IOWR(0xFF, 11, struct pidfd_info), Linux 6.13;
 # PIDFD_INFO_EXIT since 6.15. The first published size of the struct is 64 bytes.
 _PIDFD_GET_INFO = 0xC040_FF0B
@@ -19,6 +21,16 @@ _INFO = struct.Struct("=Q52xi")  # mask, ..., exit_code at offset 60
 def open_process(pid: int) -> int:
     """Return a pidfd (the caller owns it). Raises ProcessLookupError if there is no such process."""
     return os.pidfd_open(pid)
+
+
+def open_exactly(process: ProcessId) -> int:
+    """Return a pidfd of that very process (the caller owns it). Raises ProcessLookupError if it has ended."""
+    fd = os.pidfd_open(process.pid)
+    # Asked after: had the pid been another's when it was opened, it could not be this one's now.
+    if not Proc().is_alive(process):
+        os.close(fd)
+        raise ProcessLookupError(errno.ESRCH, f"process {process.pid} has ended")
+    return fd
 
 
 def kill(pid: int, is_it: Callable[[], bool]) -> None:

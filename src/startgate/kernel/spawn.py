@@ -47,8 +47,10 @@ _spawn = libc.posix_function(
 _sigfillset = libc.function("sigfillset", ctypes.c_int, ctypes.c_void_p)
 
 
-def start(command: Sequence[str], environment: Mapping[str, str], files: Sequence[int]) -> int:
-    """Start a program in a session of its own, in `/`; return its pid, which the caller reaps.
+def start(
+    command: Sequence[str], environment: Mapping[str, str], files: Sequence[int], directory: str = "/"
+) -> int:
+    """Start a program in a session of its own, in a directory; return its pid, which the caller reaps.
 
     `command[0]` is a path. `files` become its fds 0, 1, 2, ...; it has no others. All
     signals have their default disposition and none is blocked. Waits until the execve is
@@ -65,7 +67,8 @@ def start(command: Sequence[str], environment: Mapping[str, str], files: Sequenc
         _reset_signals(attributes)
         for number, fd in enumerate(spares):
             _add_dup2(actions, fd, number)
-        _add_directory_and_close(actions, len(files))
+        _add_chdir(actions, os.fsencode(directory))
+        _add_closefrom(actions, len(files))
         words, variables = _strings(command), _strings([f"{k}={v}" for k, v in environment.items()])
         _spawn(
             ctypes.byref(pid),
@@ -143,11 +146,6 @@ except AttributeError:  # glibc < 2.34
 
     def _add_closefrom(*_: object) -> None:
         return None
-
-
-def _add_directory_and_close(actions: ctypes.Array[ctypes.c_char], first: int) -> None:
-    _add_chdir(actions, b"/")
-    _add_closefrom(actions, first)
 
 
 def _strings(words: Sequence[str]) -> ctypes.Array[ctypes.c_char_p]:
