@@ -67,35 +67,35 @@ def test_nothing_is_written_before_the_first_event() -> None:
     [
         (
             event("creating", id="web", pid=None, args=("nginx", "-g"), started_by=Caller(1, "conmon")),
-            "13:01:02.120 creating web                                   runc by conmon: nginx -g",
+            "13:01:02.120 creating   web                                   runc by conmon: nginx -g",
         ),
         (
             replace(event("created", id="web", args=("nginx",)), held_us=812),
-            "13:01:02.120 created  web                     4242   0.8ms  pidfile gate: nginx",
+            "13:01:02.120 created    web                     4242   0.8ms  pidfile gate: nginx",
         ),
         (
             event("started", id=HEX_ID, name=None),
-            "13:01:02.120 started  0123456789ab            4242          first-exec gate: -",
+            "13:01:02.120 started    0123456789ab            4242          first-exec gate: -",
         ),
         (
             replace(event("exec", id=HEX_ID, name="shop"), process=Process(argv=("ls", "-l"))),
-            "13:01:02.120 exec     shop                    4242          ls -l",
+            "13:01:02.120 exec       shop                    4242          ls -l",
         ),
         (
             replace(event("stopped", id="web"), exit=Exit(code=3)),
-            "13:01:02.120 stopped  web                     4242          exit 3",
+            "13:01:02.120 stopped    web                     4242          exit 3",
         ),
         (
             replace(event("denied", id="web", pid=None), reason=Reason("not here", "no-web")),
-            "13:01:02.120 denied   web                                   no-web: not here",
+            "13:01:02.120 denied     web                                   no-web: not here",
         ),
         (
             replace(lost("3 events were dropped"), time=TIME),
-            "13:01:02.120 lost                                           3 events were dropped",
+            "13:01:02.120 lost                                             3 events were dropped",
         ),
         (
             replace(event("created", id="web"), held_us=2_000_000, reason=Reason("too late")),
-            "13:01:02.120 created  web                     4242 2000.0ms  pidfile gate: - (too late)",
+            "13:01:02.120 created    web                     4242 2000.0ms  pidfile gate: - (too late)",
         ),
     ],
     ids=lambda value: value.type if isinstance(value, Event) else "",
@@ -214,6 +214,13 @@ def on_terminal(monkeypatch: pytest.MonkeyPatch, width: int, *events: Event) -> 
 
 def test_a_victim_of_the_oom_killer() -> None:
     assert row(make_event("oom")).endswith("out of memory: killed worker, pid 4243")
+
+
+def test_the_end_of_what_was_executed() -> None:
+    ended = replace(make_event("exec_ended", exit=Exit(code=3)), process=Process(argv=("ls", "-l"), pid=7))
+    assert row(ended).endswith("  ls -l: exit 3")
+    failed = replace(ended, exit=Exit(), reason=Reason("the exec failed: runc ended with exit code 255"))
+    assert row(failed).endswith("  ls -l: ended (the exec failed: runc ended with exit code 255)")
 
 
 def test_colours_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ _COLOURS = {
     "created": "36",
     "started": "32",
     "exec": "34",
+    "exec_ended": "2",
     "paused": "2",
     "resumed": "2",
     "oom": "1;33",
@@ -26,7 +27,7 @@ _COLOURS = {
     "denied": "1;31",
     "lost": "1;35",
 }
-_HEAD = f"{'TIME':<12} {'EVENT':<8} {'CONTAINER':<20} {'PID':>7} {'HELD':>7}  WHAT"
+_HEAD = f"{'TIME':<12} {'EVENT':<10} {'CONTAINER':<20} {'PID':>7} {'HELD':>7}  WHAT"
 
 
 class Table:
@@ -63,7 +64,7 @@ def row(event: Event, *, full: bool = False) -> str:
     held = "" if event.held_us is None else f"{event.held_us / 1000:.1f}ms"
     local = _local_time(event.time)
     what = _noted(event) + _what(event, container)
-    return f"{local:<12} {event.type:<8} {name:<20} {pid:>7} {held:>7}  {what}".rstrip()
+    return f"{local:<12} {event.type:<10} {name:<20} {pid:>7} {held:>7}  {what}".rstrip()
 
 
 def _noted(event: Event) -> str:
@@ -78,8 +79,9 @@ def _what(event: Event, container: Container) -> str:
     match event.type:
         case "stopped" | "oom":
             return (_killed(event.victim) if event.victim else describe_exit(event.exit or Exit())) + said
-        case "exec":
-            return command(event.process.argv if event.process else ()) + said
+        case "exec" | "exec_ended":
+            how = f": {describe_exit(event.exit)}" if event.exit else ""
+            return command(event.process.argv if event.process else ()) + how + said
         case "denied" | "lost":
             rule = f"{event.reason.rule}: " if event.reason and event.reason.rule else ""
             return rule + (event.reason.message if event.reason else "")
