@@ -119,7 +119,7 @@ struct {
 
 /*
  * `exec`: a runtime's process, and all that descends from it, are followed until one of them executes
- * a program in another mount namespace than the runtime's: that is the container's new process.
+ * a program in the container's mount namespace: that is the container's new process.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -593,7 +593,7 @@ static __always_inline void leave_join(struct exec_join *join, __u32 runtime)
 	bpf_map_delete_elem(&joining, &runtime);
 }
 
-/* Has a process that is on its way executed its program? In the runtime's own namespace it is the runtime. */
+/* Has a process that is on its way executed its program? Elsewhere it is a wrapper's, or the runtime. */
 static __always_inline void look_for_join(void)
 {
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
@@ -605,7 +605,7 @@ static __always_inline void look_for_join(void)
 	if (!member || tgid == member->runtime)
 		return;
 	join = join_of(&tgid, task);
-	if (!join || BPF_CORE_READ(task, nsproxy, mnt_ns, ns.inum) == join->mnt)
+	if (!join || BPF_CORE_READ(task, nsproxy, mnt_ns, ns.inum) != join->mnt)
 		return;
 	runtime = member->runtime;
 	running.runtime_start = join->start_time;

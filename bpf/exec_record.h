@@ -126,7 +126,7 @@ struct exec_outcome {
 /* Such an exec, until its process runs. User space inserts it, by the runtime's process. */
 struct exec_join {
 	__u64 start_time; /* of the runtime's process; 0: not known yet */
-	__u32 mnt;	  /* the mount namespace that it leaves: inode number */
+	__u32 mnt;	  /* the container's mount namespace: inode number; 0: not to be told from its own */
 	__u32 init;
 	__s32 members; /* it, and its descendants that have not ended */
 	__u32 settled; /* its process runs, or was lost sight of */

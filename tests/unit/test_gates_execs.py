@@ -7,7 +7,7 @@ from typing import cast
 import pytest
 from msgspec.structs import replace
 
-from startgate.events import Container, Event, Exit, Namespaces, Process
+from startgate.events import Container, Event, Exit, Process
 from startgate.exits import Outcome, Watch
 from startgate.exits.joins import Joins
 from startgate.gates import execs as module
@@ -23,7 +23,7 @@ from startgate.records import ExecRecord
 from tests.unit.fakes import FakeGroup, FakeHost, expire, make_context, make_entry
 
 RUNTIME = ProcessId(42, 500)
-CONTAINER = Container(id="c1", runtime="runc", pid=4242, namespaces=Namespaces(mnt=7))
+CONTAINER = Container(id="c1", runtime="runc", pid=4242)
 LS = Process(argv=("ls", "-l"), user="5:6")
 
 
@@ -50,6 +50,8 @@ class FakeJoins:
 def context(group: FakeGroup, host: FakeHost) -> Iterator[Context]:
     context = make_context(group, host.proc)
     context.exits.first = lambda ring, readable: None  # type: ignore[method-assign]
+    host.process(4242, namespaces={"mnt": 7})
+    host.process(4243, namespaces={"mnt": 3})
     yield context
     context.pid_files.close()
 
@@ -125,7 +127,7 @@ def test_an_end(
     exit: Exit,
 ) -> None:
     passed(context, group, execs, record())
-    assert joins.followed == [(42, 5_000_000_000, 3, 4242)]
+    assert joins.followed == [(42, 5_000_000_000, 7, 4242)]
     execs.tell(Outcome(RUNTIME, 4242, 77, status, victim, 0.12345))
     end = told(events)
     assert (end.gate, end.exit, end.reason, end.container) == ("none", exit, None, CONTAINER)
@@ -141,12 +143,14 @@ def test_an_end(
         (CONTAINER, 255 << 8, "the exec failed: runc ended with exit code 255"),
         (CONTAINER, 9, "the exec failed: runc was ended by signal 9 (SIGKILL)"),
         (CONTAINER, 0, "no process of it was seen: runc ended with exit code 0"),
-        (Container(id="x"), 1 << 8, "no process of it was seen: the runtime ended with exit code 1"),
+        (replace(CONTAINER, runtime="runsc"), 256, "no process of it was seen: runsc ended with exit code 1"),
         (
-            replace(CONTAINER, namespaces=Namespaces(mnt=3)),
-            1 << 8,
-            "no process of it was seen: runc ended with exit code 1",
+            replace(CONTAINER, runtime=None),
+            256,
+            "no process of it was seen: the runtime ended with exit code 1",
         ),
+        (replace(CONTAINER, pid=4243), 256, "no process of it was seen: runc ended with exit code 1"),
+        (replace(CONTAINER, pid=4244), 256, "no process of it was seen: runc ended with exit code 1"),
     ],
 )
 def test_one_that_brought_no_process(
@@ -173,6 +177,13 @@ def test_what_is_not_known_of_it(
     execs.tell(Outcome(RUNTIME, None, 77, None))
     end = told(events)
     assert (end.process, end.exit) == (Process(pid=77), Exit())
+
+
+def test_a_container_that_is_not_known(
+    context: Context, group: FakeGroup, joins: FakeJoins, execs: Execs
+) -> None:
+    passed(context, group, execs, record(), Container(id="x"))
+    assert not joins.followed and not execs._followed and group.answers
 
 
 def test_one_that_is_denied_is_not_followed(

@@ -27,8 +27,9 @@ class Joins(Protocol):
     """Follows runtimes, and who descends from them, until one of these executes the container's program."""
 
     def follow(self, pid: int, start_ns: int, mnt: int, init: int) -> None:
-        """Follow the runtime `pid`, which is held. `mnt` is its mount namespace; 0: not known, so with
-        `start_ns` and `init`. Raises OSError: E2BIG where too many are followed."""
+        """Follow the runtime `pid`, which is held, until a program is executed in the mount namespace `mnt`
+        (0: none is seen). `start_ns`: 0 where it is not known. Raises OSError: E2BIG where too many are
+        followed."""
 
     def forget(self, pid: int) -> None:
         """It was refused."""

@@ -33,8 +33,8 @@ class _Followed:
     told: Event
     """The `exec`."""
     uid: int
-    mnt: int
-    """The mount namespace of its runtime; 0: not known."""
+    certain: bool
+    """Would a process have been seen? It is known by the container's mount namespace."""
 
 
 class Execs:
@@ -63,10 +63,12 @@ class Execs:
         runtime = self._runtime(record)
         if self._joins is None or runtime is None:
             return None
-        mnt = record.namespaces.get("mnt") or self._mount_namespace(record.tid)
-        if not self._keep(runtime, _Followed(draft, record.uid, mnt)):
+        init, name = (draft.container and draft.container.pid) or 0, _name(draft.container)
+        if not init:  # a container that is not known
             return None
-        init = (draft.container and draft.container.pid) or 0
+        mnt = self._to_join(init, record)
+        if not self._keep(runtime, _Followed(draft, record.uid, bool(mnt) and _brings_processes(name))):
+            return None
         try:
             self._joins.follow(runtime.pid, record.start_ns, mnt, init)
         except OSError as error:
@@ -84,11 +86,14 @@ class Execs:
         except NotReadable:
             return None
 
-    def _mount_namespace(self, tid: int) -> int:
+    def _to_join(self, init: int, record: ExecRecord) -> int:
+        """Return the mount namespace that will be joined, as it is now; 0: unknown, or the runtime's own."""
         try:
-            return self._context.proc.namespace(tid, "mnt") or 0
+            theirs = self._context.proc.namespace(init, "mnt")
+            ours = record.namespaces.get("mnt") or self._context.proc.namespace(record.tid, "mnt")
         except NotReadable:
             return 0
+        return theirs if theirs and theirs != ours else 0
 
     def _keep(self, runtime: ProcessId, followed: _Followed) -> bool:
         with self._lock:
@@ -127,7 +132,7 @@ class Execs:
         followed = self._drop(outcome.runtime)
         if followed:
             container, process, told = followed.told.container, followed.told.process, followed.told.exec_id
-            reason = None if outcome.pid else _reason(outcome, container, followed.mnt)
+            reason = None if outcome.pid else _reason(outcome, container, certain=followed.certain)
         elif outcome.pid and (container := self._container_of(outcome)):
             process, told, reason = None, node.exec_id(outcome.runtime), None
         else:
@@ -161,10 +166,15 @@ def _exit(outcome: Outcome) -> Exit:
     return Exit(code, signal, signal == _SIGKILL and outcome.oom_victim, None, lived)
 
 
-def _reason(outcome: Outcome, container: Container | None, mnt: int) -> Reason:
-    """A process is known by its mount namespace: in one that is the runtime's, too, nobody saw it."""
-    theirs = container.namespaces.mnt if container else None
-    certain = outcome.status and theirs and mnt and theirs != mnt
-    said = "the exec failed" if certain else "no process of it was seen"
-    runtime = (container and container.runtime) or "the runtime"
-    return Reason(f"{said}: {runtime} {how(outcome.status)}")
+def _reason(outcome: Outcome, container: Container | None, *, certain: bool) -> Reason:
+    said = "the exec failed" if certain and outcome.status else "no process of it was seen"
+    return Reason(f"{said}: {_name(container) or 'the runtime'} {how(outcome.status)}")
+
+
+def _name(container: Container | None) -> str:
+    return (container and container.runtime) or ""
+
+
+def _brings_processes(name: str) -> bool:
+    """Are its processes the host's? Those of runsc run on a kernel of its own."""
+    return any(known in name for known in ("runc", "crun", "youki"))
