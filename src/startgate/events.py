@@ -16,6 +16,7 @@ from startgate.actual import ActualMount as ActualMount
 from startgate.actual import CapabilityName, NamespaceKind, RealPath
 from startgate.actual import HostMount as HostMount
 from startgate.actual import IdMapping as IdMapping
+from startgate.actual import Limits as Limits
 from startgate.foreign import clip, json_line
 from startgate.kernel.node import boot_id as this_boot
 from startgate.kernel.node import name as this_node
@@ -311,7 +312,7 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     held the start, None where nothing was held. `container` is None only for `lost`.
     `policy`: all that rules and callbacks had to say. `version` is that of this contract: docs/events.md.
     `sequence` numbers the lines of one output; `node` and `boot_id` say whose they are. `exec_id`: the
-    same in `exec` and `exec_ended` of one process, and in no other.
+    same in `exec` and `exec_ended` of one process, and in no other. `repeated`: it stands for so many.
     """
 
     type: EventType
@@ -329,6 +330,7 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     boot_id: str = msgspec.field(default_factory=this_boot)
     victim: Victim | None = None
     exec_id: str | None = None
+    repeated: int | None = None
 
     def to_json(self) -> bytes:
         """Return one line of JSON, without the newline; it is safe to print on a terminal."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from startgate import Deny, Event
 from startgate.testing import make_bundle
 from tests.kernel.conftest import Watching
-from tests.kernel.support import Runtime, Watched, eventually
+from tests.kernel.support import Runtime, Watched, eventually, watch_process
 
 WAYS = {
     ("exec", "exit 3"): (3, None),
@@ -96,3 +97,20 @@ def test_nothing_is_left_in_the_maps(runc: Runtime, tmp_path: Path, name: str, w
         maps = watched.watcher._resources.source.bpf.object  # type: ignore[attr-defined]
         assert eventually(lambda: not any(maps.map(each).keys() for each in ("joining", "members", "joined")))
         runc("delete", "-f", name)
+
+
+def test_probes_are_told_as_one(runc: Runtime, tmp_path: Path, name: str) -> None:
+    """`--fold-exec`: but for the first, and for what fails."""
+    bundle = make_bundle(tmp_path / "sleeper", ["/bin/sleep", "1000"])
+    probe = f"$0 exec {name} /bin/sh -c 'test ! -e /sick'"
+    with watch_process("--output", "json", "--fold-exec", "600") as process:
+        runc("run", "-d", "-b", str(bundle), name, detached=True)
+        runc.script(f"{probe}; {probe}; {probe}; touch {bundle}/rootfs/sick; {probe}")
+        runc("delete", "-f", name)
+        assert process.stdout
+        lines = [json.loads(process.stdout.readline()) for _ in range(10)]
+    told = [(each["type"], each.get("repeated"), (each.get("exit") or {}).get("code")) for each in lines]
+    once = [("exec", None, None), ("exec_ended", None, 0)]
+    sick = [("exec", None, None), ("exec_ended", None, 1)]
+    assert told[3:] == [*once, *sick, ("exec", 2, None), ("exec_ended", 2, 0), ("stopped", None, None)]
+    assert [each["sequence"] for each in lines] == list(range(1, 11))

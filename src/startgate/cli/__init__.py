@@ -40,6 +40,7 @@ def app(verbose: bool) -> None:
 @options.output
 @options.filtering
 @options.full_exec
+@options.fold_exec
 @click.option("--count", type=click.IntRange(min=1), metavar="N", help="End after N events.")
 @click.option(
     "--for",
@@ -55,6 +56,7 @@ def watch(
     output: str,
     keep: str | None,
     full_exec: bool,
+    fold_exec: float | None,
     count: int | None,
     seconds: float | None,
     commands: tuple[str, ...],
@@ -73,7 +75,15 @@ def watch(
 
     path = _configure(watcher, config_path)
     with deciding(lambda: Watcher(**watcher), path, policies, commands) as watched:
-        watch = Watch(watched, output, keep=keep, count=count, seconds=seconds, full_exec=full_exec)
+        watch = Watch(
+            watched,
+            output,
+            keep=keep,
+            count=count,
+            seconds=seconds,
+            full_exec=full_exec,
+            fold_exec=fold_exec,
+        )
         watch.run(demo=demo, end_with_demo=not sys.stdout.isatty())
 
 
@@ -81,6 +91,7 @@ def watch(
 @options.output
 @options.filtering
 @options.full_exec
+@options.fold_exec
 @options.watching
 @click.option(
     "--hang-limit",

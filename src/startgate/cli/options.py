@@ -52,6 +52,12 @@ full_exec = click.option(
     is_flag=True,
     help="With JSON: `exec` and other short events have all of their container, not only its names.",
 )
+fold_exec = click.option(
+    "--fold-exec",
+    type=Seconds(min=1, max=86_400),
+    metavar="SECONDS",
+    help="Tell of the same command that is executed again and again, and ends with 0, once in such a time.",
+)
 exec_records = click.option(
     "--exec-records",
     type=click.Choice(["auto", "table", "queue", "procfs"]),

@@ -17,6 +17,7 @@ from startgate.cli.demo import DemoContainer
 from startgate.cli.table import Table
 from startgate.events import Event
 from startgate.filters import compile_filter
+from startgate.folding import Folding
 from startgate.foreign import one_line
 from startgate.keeper.channel import Channel
 from startgate.lines import line
@@ -131,9 +132,11 @@ class Watch:
         ready: Callable[[], object] = lambda: None,
         lines: Channel | None = None,
         full_exec: bool = False,
+        fold_exec: float | None = None,
     ) -> None:
         """`ready` is called once, when it holds. `lines` is where a daemon's worker prints.
-        `full_exec`: `exec` and other short events have all of their container.
+        `full_exec`: `exec` and other short events have all of their container. `fold_exec`: seconds for
+        which executions of the same command are told as one.
 
         Raises UsageError when the filter does not compile.
         """
@@ -145,6 +148,7 @@ class Watch:
         self._seconds = seconds
         self._ready = ready
         self._needs_output = lines is None
+        self._folding = Folding(fold_exec) if fold_exec else None
         self._ended_by = _ENDS if lines is None else _ENDS_WORKER
         write = _write if lines is None else lines.send_waiting
         if output == "json":
@@ -165,6 +169,9 @@ class Watch:
             gc.freeze()  # a collection that walks all that was imported takes 5 ms, with Python's lock
             self._ready()
             self._say_ready(sys.stderr)
+            if self._folding and self._watcher.exec_records == "procfs":
+                log.warning("without BPF nobody tells how an exec ends: --fold-exec does nothing")
+                self._folding = None
             until = time.monotonic() + self._seconds if self._seconds is not None else None
             if container:
                 container.start()
@@ -180,12 +187,22 @@ class Watch:
 
     def _show(self, until: float | None, last: str | None) -> None:
         shown = 0
-        for event in self._events(until):
-            if self._keep is None or self._keep(event):
-                self._tell(event)
-                shown += 1
-            if shown == self._count or _ends(event, last):
-                return
+        try:
+            for event in self._events(until):
+                shown += self._show_one(event)
+                if shown == self._count or _ends(event, last):
+                    return
+        except _Ended:
+            for event in self._folding.end() if self._folding else ():
+                self._show_one(event)
+            raise
+
+    def _show_one(self, event: Event) -> bool:
+        """Print an event, unless it is filtered out: then False."""
+        if self._keep is None or self._keep(event):
+            self._tell(event)
+            return True
+        return False
 
     def _tell(self, event: Event) -> None:
         self._watcher.events.number += 1
@@ -197,13 +214,20 @@ class Watch:
             log.error("a %s event is lost, it can't be printed: %s", event.type, error)
 
     def _events(self, until: float | None) -> Iterator[Event]:
+        folding = self._folding
         while True:
-            left = None if until is None else max(0.0, until - time.monotonic())
+            due = min((each for each in (until, folding and folding.next_due) if each), default=None)
+            left = None if due is None else max(0.0, due - time.monotonic())
             event = self._watcher.events.get(timeout=left)
-            if event is None:
-                self._watcher.check()
-                return
-            yield event
+            if event is None and (due == until or self._watcher.events.closed):
+                break
+            if event and not folding:
+                yield event
+            elif folding:
+                yield from folding.take(event) if event else ()
+                yield from folding.due()
+        yield from folding.end() if folding else ()
+        self._watcher.check()
 
 
 def _ends(event: Event, container: str | None) -> bool:
