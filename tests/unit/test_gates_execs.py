@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 from msgspec.structs import replace
@@ -44,6 +44,19 @@ class FakeJoins:
 
     def read(self) -> list[Outcome]:
         return []
+
+
+class Proxy:
+    """A hold whose refusal is another."""
+
+    def __init__(self, hold: Hold, deny: Callable[..., bool]) -> None:
+        self.__dict__.update(hold=hold, deny=deny)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.hold, name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        setattr(self.hold, name, value)
 
 
 @pytest.fixture
@@ -194,6 +207,22 @@ def test_one_that_is_denied_is_not_followed(
     assert not joins.followed and not execs._followed
     execs.tell(Outcome(RUNTIME, 4242, None, 0))
     assert nothing_told(events)
+
+
+def test_one_that_is_denied_may_end_before_it_is_taken_back(
+    context: Context, group: FakeGroup, execs: Execs, events: Subscription
+) -> None:
+    hold = group.hold()
+    tell = hold.deny
+
+    def deny(*arguments: Any) -> bool:
+        done = tell(*arguments)
+        execs.tell(Outcome(RUNTIME, 4242, None, 126 << 8))
+        return done
+
+    context.listeners.on("exec", lambda event: Deny("no"))
+    passed(context, group, execs, record(), hold=cast(Hold, Proxy(hold, deny)))
+    assert [each.type for each in iter(lambda: events.get(timeout=0), None)] == ["denied"]
 
 
 def test_one_that_is_let_go_before_it_is_followed(

@@ -35,6 +35,12 @@ class _Followed:
     uid: int
     certain: bool
     """Would a process have been seen? It is known by the container's mount namespace."""
+    hold: Hold
+
+    @property
+    def was_let_go(self) -> bool:
+        """Was the runtime? Who is denied ends, too, and may before we take it back."""
+        return self.hold.answered and not self.hold.denied
 
 
 class Execs:
@@ -67,7 +73,7 @@ class Execs:
         if not init:  # a container that is not known
             return None
         mnt = self._to_join(init, record)
-        if not self._keep(runtime, _Followed(draft, record.uid, bool(mnt) and _brings_processes(name))):
+        if not self._keep(runtime, _Followed(draft, record.uid, bool(mnt) and _brings_processes(name), hold)):
             return None
         try:
             self._joins.follow(runtime.pid, record.start_ns, mnt, init)
@@ -130,6 +136,8 @@ class Execs:
     def tell(self, outcome: Outcome) -> None:
         """Publish `exec_ended`, if it is known whose process that was."""
         followed = self._drop(outcome.runtime)
+        if followed and not followed.was_let_go:
+            return
         if followed:
             container, process, told = followed.told.container, followed.told.process, followed.told.exec_id
             reason = None if outcome.pid else _reason(outcome, container, certain=followed.certain)
