@@ -42,7 +42,7 @@ HELD = @mkdir -p build; $(VENV)/bin/startgate doctor >build/doctor.txt; \
 
 .PHONY: help root run test stages fuzz setup check bpf keeper keeper-test apt test-apt vm-apt arm64-apt bare-apt engines-apt lint types \
 	unit kernel engines engines-table newest test-newest faults faults-table around around-table soak engines-and-vm test-vm test-bare bare-quick \
-	test-systemd kernel-table bench bench-check bench-peer update-tools clean clean-caches
+	test-systemd kernel-table bench bench-check bench-rules bench-peer update-tools clean clean-caches
 
 help: ## this list
 	@echo "startgate sees every container start before the container runs. As root, on Debian or Ubuntu:"
@@ -193,6 +193,9 @@ kernel-table: ## write the table of docs/kernels.md from the results of `make te
 
 bench: setup ## what startgate costs: build/bench.json, docs/performance.md; QUICK=1 for three minutes
 	$(PY) bench/bench.py $(if $(QUICK),--quick,--document docs/performance.md)
+
+bench-rules: setup ## what 20 rules add to 200 starts at once; on a quiet machine
+	$(PY) bench/rules.py
 
 bench-check: setup ## is it slower than it was? ratios only; under a minute
 	$(PY) bench/check.py

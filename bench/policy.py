@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from itertools import cycle, islice
 from pathlib import Path
 
 import tools
@@ -22,12 +23,12 @@ _WHEN = (
 )
 
 
-def rules(directory: Path) -> Path:
-    """Write ten rules, none of which refuses the benchmark's containers. Raises Missing."""
-    path = directory / "ten.toml"
+def rules(directory: Path, count: int = len(_WHEN)) -> Path:
+    """Write so many rules, none of which refuses the benchmark's containers. Raises Missing."""
+    path = directory / f"rules-{count}.toml"
     tables = (
         f'[[rule]]\nname = "rule-{number}"\nmatch = \'{when}\'\naction = "deny"\nmessage = "no"\n'
-        for number, when in enumerate(_WHEN)
+        for number, when in enumerate(islice(cycle(_WHEN), count))
     )
     path.write_text("\n".join(tables))
     words = [str(Path(sys.executable).with_name("startgate")), "policy", "check", str(path)]

@@ -25,6 +25,9 @@
 #define WORDS_MAX 32	/* of a command line, until its command */
 #define CGROUP_DEPTH 32
 #define OOM_VICTIMS 1024 /* that have not ended yet */
+#define EXECS_JOINING 4096 /* processes of runtimes on their way into a container */
+#define EXECS_MAX 16384	   /* processes that came there */
+#define MEMBERS_MAX 64	   /* of one runtime: it has three, or four */
 #define SIGNAL_GROUP_EXIT 4 /* include/linux/sched/signal.h */
 #define FS_OPEN_EXEC_PERM 0x00040000 /* include/linux/fsnotify_backend.h */
 #define PID_FS_MAGIC 0x50494446 /* include/uapi/linux/magic.h */
@@ -113,6 +116,38 @@ struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 1024 * 1024);
 } oom_kills SEC(".maps");
+
+/*
+ * `exec`: a runtime's process, and all that descends from it, are followed until one of them executes
+ * a program in the container's mount namespace: that is the container's new process.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, EXECS_JOINING);
+	__type(key, __u32); /* the runtime's tgid */
+	__type(value, struct exec_join);
+} joining SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, EXECS_JOINING);
+	__type(key, __u32); /* tgid */
+	__type(value, struct exec_member);
+} members SEC(".maps");
+
+/* The processes that came into a container so, until they end. A program may be a runtime in turn. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, EXECS_MAX);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32); /* tgid */
+	__type(value, struct exec_outcome);
+} joined SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 512 * 1024);
+} outcomes SEC(".maps");
 
 /* Executions of what may be a runtime that nobody watches: struct exec_sighting. */
 struct {
@@ -485,6 +520,105 @@ static __always_inline void look_for_runtime(struct linux_binprm *bprm)
 		tell_sighting(bprm, mm, inode, watched);
 }
 
+/* Is it the process that is meant, and not one that has its number by now? */
+static __always_inline int is_process(__u64 *start_time, struct task_struct *task)
+{
+	__u64 started = BPF_CORE_READ(task, group_leader, start_boottime);
+
+	if (!*start_time)
+		*start_time = started;
+	return *start_time == started;
+}
+
+/* The join of which a process is a part; NULL: none. */
+static __always_inline struct exec_join *join_of(__u32 *tgid, struct task_struct *task)
+{
+	struct exec_member *member = bpf_map_lookup_elem(&members, tgid);
+
+	if (!member || !is_process(&member->start_time, task))
+		return NULL;
+	return bpf_map_lookup_elem(&joining, &member->runtime);
+}
+
+SEC("raw_tp/sched_process_fork")
+int task_forked(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct task_struct *child = (void *)ctx->args[1];
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	struct exec_member member = {}, *parent;
+	__u32 tgid = bpf_get_current_pid_tgid() >> 32, forked;
+	struct exec_join *join;
+
+	parent = bpf_map_lookup_elem(&members, &tgid);
+	if (!parent)
+		return 0;
+	join = join_of(&tgid, task);
+	forked = BPF_CORE_READ(child, tgid);
+	if (!join || forked == tgid)
+		return 0;
+	member.runtime = parent->runtime;
+	member.start_time = BPF_CORE_READ(child, start_boottime);
+	if (join->members >= MEMBERS_MAX || bpf_map_update_elem(&members, &forked, &member, BPF_ANY))
+		join->settled = 1;
+	else
+		__sync_fetch_and_add(&join->members, 1);
+	return 0;
+}
+
+static __always_inline void tell_outcome(const struct exec_outcome *outcome)
+{
+	struct exec_outcome *told = bpf_ringbuf_reserve(&outcomes, sizeof(*told), 0);
+
+	if (!told)
+		return;
+	*told = *outcome;
+	told->end = bpf_ktime_get_boot_ns();
+	bpf_ringbuf_submit(told, 0);
+}
+
+/* One of its processes has ended, or is the container's: who is the last, and finds none there, tells. */
+static __always_inline void leave_join(struct exec_join *join, __u32 runtime)
+{
+	struct exec_outcome none = {};
+
+	__sync_fetch_and_add(&join->members, -1);
+	if (*(volatile __s32 *)&join->members > 0)
+		return; /* two that leave at once may both come here: user space takes the first */
+	none.runtime_start = join->start_time;
+	none.runtime = runtime;
+	none.init = join->init;
+	none.status = join->status;
+	if (!join->settled)
+		tell_outcome(&none);
+	bpf_map_delete_elem(&joining, &runtime);
+}
+
+/* Has a process that is on its way executed its program? Elsewhere it is a wrapper's, or the runtime. */
+static __always_inline void look_for_join(void)
+{
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	__u32 tgid = bpf_get_current_pid_tgid() >> 32, runtime;
+	struct exec_member *member = bpf_map_lookup_elem(&members, &tgid);
+	struct exec_outcome running = {.status = -1};
+	struct exec_join *join;
+
+	if (!member || tgid == member->runtime)
+		return;
+	join = join_of(&tgid, task);
+	if (!join || BPF_CORE_READ(task, nsproxy, mnt_ns, ns.inum) != join->mnt)
+		return;
+	runtime = member->runtime;
+	running.runtime_start = join->start_time;
+	running.start = BPF_CORE_READ(task, group_leader, start_boottime);
+	running.runtime = runtime;
+	running.init = join->init;
+	running.tgid = tgid;
+	join->settled = 1;
+	bpf_map_update_elem(&joined, &tgid, &running, BPF_ANY);
+	bpf_map_delete_elem(&members, &tgid);
+	leave_join(join, runtime);
+}
+
 /*
  * A thread that is not the leader takes the leader's id in a successful execve: old_pid, the
  * second argument, is its own. Raw tracepoints spare every exec and exit of the host the
@@ -494,7 +628,17 @@ SEC("raw_tp/sched_process_exec")
 int exec_done(struct bpf_raw_tracepoint_args *ctx)
 {
 	look_for_runtime((struct linux_binprm *)ctx->args[2]);
+	look_for_join();
 	return forget_exec((__u32)ctx->args[1]);
+}
+
+/* The rule of wait(2), wait_task_zombie(): the group's code if there is one, else its leader's. */
+static __always_inline void read_status(struct task_struct *task, int leads, __s32 *status)
+{
+	if (BPF_CORE_READ(task, signal, flags) & SIGNAL_GROUP_EXIT)
+		*status = BPF_CORE_READ(task, signal, group_exit_code);
+	else if (leads)
+		*status = BPF_CORE_READ(task, exit_code);
 }
 
 static __always_inline void process_end(struct task_struct *task, __u32 tid, __u32 tgid,
@@ -502,11 +646,7 @@ static __always_inline void process_end(struct task_struct *task, __u32 tid, __u
 {
 	struct exec_end *end;
 
-	/* The rule of wait(2), wait_task_zombie(): the group's code if there is one. */
-	if (BPF_CORE_READ(task, signal, flags) & SIGNAL_GROUP_EXIT)
-		known->status = BPF_CORE_READ(task, signal, group_exit_code);
-	else if (tid == tgid)
-		known->status = BPF_CORE_READ(task, exit_code);
+	read_status(task, tid == tgid, &known->status);
 	if (BPF_CORE_READ(task, signal, live.counter))
 		return; /* other threads live on */
 	end = bpf_ringbuf_reserve(&ends, sizeof(*end), 0);
@@ -515,6 +655,34 @@ static __always_inline void process_end(struct task_struct *task, __u32 tid, __u
 	end->tgid = tgid;
 	end->status = known->status;
 	bpf_ringbuf_submit(end, 0);
+}
+
+static __always_inline void member_end(struct task_struct *task, __u32 tid, __u32 tgid,
+				       struct exec_member *member)
+{
+	__u32 runtime = member->runtime;
+	struct exec_join *join = join_of(&tgid, task);
+
+	if (join && tgid == runtime) {
+		read_status(task, tid == tgid, &join->status);
+		is_process(&join->start_time, task);
+	}
+	if (BPF_CORE_READ(task, signal, live.counter))
+		return;
+	bpf_map_delete_elem(&members, &tgid);
+	if (join)
+		leave_join(join, runtime);
+}
+
+static __always_inline void joined_end(struct task_struct *task, __u32 tid, __u32 tgid,
+				       struct exec_outcome *outcome)
+{
+	read_status(task, tid == tgid, &outcome->status);
+	if (BPF_CORE_READ(task, signal, live.counter))
+		return;
+	if (is_process(&outcome->start, task))
+		tell_outcome(outcome);
+	bpf_map_delete_elem(&joined, &tgid);
 }
 
 static __always_inline struct kernfs_node *parent_of(struct kernfs_node *node)
@@ -624,14 +792,22 @@ int task_exit(void *ctx)
 	__u64 pid_tgid = bpf_get_current_pid_tgid();
 	__u32 tid = (__u32)pid_tgid, tgid = pid_tgid >> 32;
 	struct exit_record *known = bpf_map_lookup_elem(&exit_status, &tgid);
+	struct exec_outcome *outcome = bpf_map_lookup_elem(&joined, &tgid);
+	struct exec_member *member = bpf_map_lookup_elem(&members, &tgid);
 
 	if (was_chosen(task, tid)) {
 		if (known)
 			known->oom_victim = 1;
+		if (outcome)
+			outcome->oom_victim = 1;
 		tell_oom_kill(task, tgid);
 	}
 	if (known)
 		process_end(task, tid, tgid, known);
+	if (outcome)
+		joined_end(task, tid, tgid, outcome);
+	if (member)
+		member_end(task, tid, tgid, member);
 	return forget_exec(tid);
 }
 

@@ -107,4 +107,38 @@ struct exec_end {
 	__s32 status; /* wait status */
 };
 
+/*
+ * How an `exec` of a runtime came out: the process that it brought into a container has ended, or the
+ * runtime has, and brought none. Host pids.
+ */
+struct exec_outcome {
+	__u64 runtime_start; /* of the runtime's process: ns of CLOCK_BOOTTIME */
+	__u64 start;	     /* of the process, and its end: ns of CLOCK_BOOTTIME */
+	__u64 end;
+	__u32 runtime;	  /* the runtime's process */
+	__u32 init;	  /* of the container, as user space said; 0: not known */
+	__u32 tgid;	  /* the process; 0: there was none */
+	__s32 status;	  /* wait status of the process, or of the runtime */
+	__u32 oom_victim; /* the OOM killer chose the process */
+	__u32 reserved;
+};
+
+/* Such an exec, until its process runs. User space inserts it, by the runtime's process. */
+struct exec_join {
+	__u64 start_time; /* of the runtime's process; 0: not known yet */
+	__u32 mnt;	  /* the container's mount namespace: inode number; 0: not to be told from its own */
+	__u32 init;
+	__s32 members; /* it, and its descendants that have not ended */
+	__u32 settled; /* its process runs, or was lost sight of */
+	__s32 status;  /* of the runtime; -1 until its end */
+	__u32 reserved;
+};
+
+/* A process of those: the runtime's, or a descendant of it. */
+struct exec_member {
+	__u64 start_time; /* 0: not known yet */
+	__u32 runtime;
+	__u32 reserved;
+};
+
 #endif

@@ -27,6 +27,7 @@ Privilege = Literal[
     "namespaces",
     "no_new_privileges",
     "read_only_rootfs",
+    "resources",
     "seccomp",
     "user",
 ]
@@ -69,6 +70,21 @@ class HostMount(msgspec.Struct, frozen=True):
     read_only: bool = False
 
 
+UNLIMITED = -1
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """What the cgroups of the init, and those above them, let it have; None: not known, -1: no limit.
+
+    `memory`: bytes. `cpu_quota`: microseconds of CPU time in each `cpu_period`.
+    """
+
+    memory: int | None = None
+    pids: int | None = None
+    cpu_quota: int | None = None
+    cpu_period: int | None = None
+
+
 class Actual(msgspec.Struct, frozen=True):
     """What the runtime has built, as the kernel tells it of the container's init.
 
@@ -95,3 +111,4 @@ class Actual(msgspec.Struct, frozen=True):
     mounts: tuple[ActualMount, ...] = ()
     host_mounts: tuple[HostMount, ...] = ()
     differs: tuple[Privilege, ...] = ()
+    limits: Limits = Limits()

@@ -17,6 +17,7 @@ from startgate.actual import ActualMount as ActualMount
 from startgate.actual import CapabilityName, NamespaceKind
 from startgate.actual import HostMount as HostMount
 from startgate.actual import IdMapping as IdMapping
+from startgate.actual import Limits as Limits
 from startgate.asked import Device as Device
 from startgate.asked import Hook as Hook
 from startgate.asked import Mount as Mount
@@ -36,6 +37,7 @@ EventType = Literal[
     "created",
     "started",
     "exec",
+    "exec_ended",
     "paused",
     "resumed",
     "oom",
@@ -197,7 +199,8 @@ class Process(msgspec.Struct, frozen=True):
     """A process that is executed in a running container.
 
     What nobody says of it is the container's. `privileged`: its bounding set holds every capability
-    that the host's pid 1 may have, as of ``docker exec --privileged``.
+    that the host's pid 1 may have, as of ``docker exec --privileged``. `pid`: of the host; at `exec` there
+    is none yet.
     """
 
     argv: tuple[str, ...] = ()
@@ -212,11 +215,12 @@ class Process(msgspec.Struct, frozen=True):
     selinux: str | None = None
     from_hooks: tuple[str, ...] = ()
     truncated: tuple[str, ...] = ()
+    pid: int | None = None
 
 
 class Exit(msgspec.Struct, frozen=True):
-    """How a container's init ended: `code` or `signal` (a number), None where unknown; `duration`: the
-    seconds that it lived."""
+    """How a container's init, or a process that was executed in it, ended: `code` or `signal` (a number),
+    None where unknown; `duration`: the seconds that it lived."""
 
     code: int | None = None
     signal: int | None = None
@@ -266,7 +270,8 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     `time` is RFC 3339, UTC, with nanoseconds. `held_us`: microseconds for which the gate
     held the start, None where nothing was held. `container` is None only for `lost`.
     `policy`: all that rules and callbacks had to say. `version` is that of this contract: docs/events.md.
-    `sequence` numbers the lines of one output; `node` and `boot_id` say whose they are.
+    `sequence` numbers the lines of one output; `node` and `boot_id` say whose they are. `exec_id`: the
+    same in `exec` and `exec_ended` of one process, and in no other. `repeated`: it stands for so many.
     """
 
     type: EventType
@@ -283,6 +288,8 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     node: str = msgspec.field(default_factory=this_node)
     boot_id: str = msgspec.field(default_factory=this_boot)
     victim: Victim | None = None
+    exec_id: str | None = None
+    repeated: int | None = None
 
     def to_json(self) -> bytes:
         """Return one line of JSON, without the newline; it is safe to print on a terminal."""

@@ -111,6 +111,11 @@ class Hold:
         return self._claimed
 
     @property
+    def is_open(self) -> bool:
+        """Is the task held for certain, with no answer on its way?"""
+        return not self._claimed and not self._is_late()
+
+    @property
     def held_us(self) -> int:
         """Microseconds since the event was read."""
         return (time.monotonic_ns() - self.since) // 1000

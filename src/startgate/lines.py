@@ -16,7 +16,9 @@ LIMIT = 48 << 10
 
 REFERENCE = ("id", "name", "engine", "pid", "kubernetes", "start_id")
 """What events of these types tell of their container: probes are executed again and again."""
-_SHORT = ("exec", "paused", "resumed", "oom")
+_SHORT = ("exec", "exec_ended", "paused", "resumed", "oom")
+_OF_PROCESS = ("argv", "truncated", "pid")
+"""What `exec_ended` tells of its process: `exec` had the rest."""
 
 _MAPS = ("labels", "annotations", "sysctls")
 
@@ -27,6 +29,8 @@ def line(event: Event, number: int, *, full_exec: bool = False) -> bytes:
     if event.type in _SHORT and not full_exec:
         document = msgspec.to_builtins(event)
         document["container"] = {name: document["container"][name] for name in REFERENCE}
+        if event.type == "exec_ended" and event.process:
+            document["process"] = {name: document["process"][name] for name in _OF_PROCESS}
         data = json_line(document)
     else:
         data = event.to_json()

@@ -135,6 +135,11 @@ class Subscription:
         while (event := self.get()) is not None:
             yield event
 
+    @property
+    def closed(self) -> bool:
+        """Does nothing come any more, but what is queued?"""
+        return self._closed
+
     def close(self) -> None:
         """End the iteration after what is queued."""
         self._forget(self)

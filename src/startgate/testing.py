@@ -31,5 +31,5 @@ def make_event(event_type: EventType, *, exit: Exit | None = None, **container: 
         gate=_GATES.get(event_type, "none"),
         container=Container(**fields),
         victim=Victim(4243, "worker", CgroupId("/test")) if event_type == "oom" else None,
-        exit=(exit or Exit(code=0)) if event_type == "stopped" else None,
+        exit=(exit or Exit(code=0)) if event_type in ("exec_ended", "stopped") else None,
     )

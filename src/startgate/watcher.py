@@ -19,6 +19,7 @@ from startgate.gates.command import CommandGate
 from startgate.gates.container import ContainerGate
 from startgate.gates.context import Context
 from startgate.gates.created import Created
+from startgate.gates.execs import Execs
 from startgate.gates.existing import Existing
 from startgate.gates.marks import PidFiles, Programs
 from startgate.gates.oom import OutOfMemory
@@ -241,6 +242,7 @@ class Watcher(Registers):
         context = self._context(parts, resources, proc)
         created = Created(context)
         victims = OutOfMemory(context, resources.source.exits())
+        execs = Execs(context, resources.source.joins())
         self._binaries = RuntimeBinaries(keeper.commands, self._runtimes, self._host_root)
         parts.callback(self._binaries.close)
         self._events = resources.outbox or self._listeners.subscribe(self._backlog)
@@ -250,10 +252,11 @@ class Watcher(Registers):
         parts.callback(self._telling.close)
         self._telling.begin()
         Restored(context, created).restore({m.pid for m in keeper.pending[0] if isinstance(m, Held)})
-        rootless = Rootless(context, keeper.commands.settling())
+        rootless = Rootless(context, keeper.commands.settling(), execs)
         parts.callback(rootless.close)
         victims.lifecycles.append(rootless.lifecycle)
-        commands = CommandGate(context, keeper.commands, created, rootless)
+        execs.lifecycles.append(rootless.lifecycle)
+        commands = CommandGate(context, keeper.commands, created, rootless, execs)
         self._tell_owed()
         parts.enter_context(reading(keeper, context, (commands, ContainerGate(context, created))))
         parts.callback(keeper.end)

@@ -123,7 +123,7 @@ def check(
     assert eventually(lambda: not engine.find(name).running)
     listed, output = engine.find(name), engine.output(name)
     observed.assert_held(output, listed.id)
-    kinds = [e.type for e in events if e.type not in ("started", "exec")]
+    kinds = [e.type for e in events if e.type not in ("started", "exec", "exec_ended")]
     assert kinds == ["creating", "created", "stopped"] * runs
     first = next(e for e in events if e.type == "created")
     record_way(record, observe(engine, way, listed, first, events[-1], output))

@@ -158,8 +158,10 @@ def test_exec(cri: CriEngine, name: str) -> None:
     with observing(cri) as observed:
         container = run(cri, cri.client.run_pod(name), "/bin/sleep", "1000")
         assert cri.client.exec_sync(container, "/bin/sh", "-c", "echo hello; exit 5") == (5, "hello\n")
+        ended = observed.watched.wait_for("exec_ended", container)
         execs = [e for e in observed.watched.of(container) if e.type == "exec"]
     assert [e.process and e.process.argv for e in execs] == [("/bin/sh", "-c", "echo hello; exit 5")]
+    assert ended.exit and (ended.exit.code, ended.exec_id) == (5, execs[0].exec_id)
     assert execs[0].container and execs[0].container.pid == created(observed, container).pid
 
 

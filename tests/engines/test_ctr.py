@@ -130,7 +130,7 @@ def test_exec(ctr: Ctr, name: str) -> None:
         pid = ctr.pid(name)
         ctr("tasks", "kill", "--signal", "SIGKILL", name)
         events = observed.events(name)
-    assert types(events) == ["creating", "created", "exec", "stopped"]
+    assert types(events) == ["creating", "created", "exec", "exec_ended", "stopped"]
     process, container = events[2].process, events[2].container
     assert process and (process.argv, process.cwd, process.tty) == (("/bin/id", "-u"), "/tmp", False)
     assert container and container.pid == pid

@@ -68,7 +68,7 @@ def test_pause(engine: DockerLike, name: str) -> None:
         engine("stop", "-t", "10", name)
         assert ends(observed, container) == [(9, None, 15)]
     kinds = types(observed.events(container))
-    assert [kind for kind in kinds if kind not in ("started", "exec")] == [
+    assert [kind for kind in kinds if kind not in ("started", "exec", "exec_ended")] == [
         "creating",
         "created",
         "paused",
@@ -167,12 +167,14 @@ def test_exec(way: str, engine: DockerLike, name: str, record_property: Record) 
         event = observed.watched.wait_for("exec", container)
         assert eventually(lambda: "exec" in written + engine.output(name))
         output = written + engine.output(name)
+        ended = observed.watched.wait_for("exec_ended", container)
         engine("kill", name)
         observed.events(container)
     begun = re.search(r"exec ([\d.]+)", output)
     assert begun and float(begun[1]) >= callback.released[container][0] - 0.011
     assert event.process and event.process.argv == argv
     assert (event.process.user, event.process.cwd, event.process.tty) == (user, cwd, False)
+    assert ended.exit and ended.process and (ended.exit.code, ended.process.argv) == (0, argv)
     container_image = engine.find(name).image
     assert event.container and (event.container.name, event.container.image) == (name, container_image)
     row = Observation(engine.title, way, held(event), True, True, None, None, None, None)

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from startgate.testing import make_bundle
 from tests.faults.agent import pace, pause, running
 from tests.faults.conftest import Tell
 from tests.faults.load import GATES, Load, assert_nothing_missed
-from tests.kernel.support import PATIENCE
+from tests.kernel.support import PATIENCE, eventually
 
 # Python runs this in each process that starts with its directory on PYTHONPATH.
 GIL_TRAP = """
@@ -109,6 +110,31 @@ def test_an_idle_worker_may_be_silent(load: Load) -> None:
         load.start(1)
         assert agent.starts == 2
         assert_nothing_missed(load, agent)
+
+
+@pytest.mark.timeout(180)
+def test_what_is_executed_outlives_the_worker(load: Load, tmp_path: Path) -> None:
+    """The next one knows its container, its pid and how it ended, and not its words."""
+    name = f"{load.prefix}-exec"
+    bundle = make_bundle(tmp_path / "sleeper", ["/bin/sleep", "1000"])
+    with running() as agent:
+        try:
+            load.runtime("run", "-d", "-b", str(bundle), name, detached=True)
+            load.runtime(
+                "exec", "-d", name, "/bin/sh", "-c", "while ! test -e /go; do :; done; exit 5", detached=True
+            )
+            assert eventually(lambda: "exec" in agent.types(name))
+            agent.signal_worker(signal.SIGKILL)
+            (bundle / "rootfs/go").touch()
+            agent.wait_ready(2)
+            assert eventually(lambda: "exec_ended" in agent.types(name)), agent.of(name)
+        finally:
+            load.runtime("delete", "-f", name, check=False)
+        began, ended = (event for event in agent.of(name) if event["type"].startswith("exec"))
+        assert ended["exit"]["code"] == 5
+        assert began["exec_id"] == ended["exec_id"]
+        assert (ended["process"]["argv"], ended["container"]["id"]) == ([], name)
+        assert ended["process"]["pid"] and "reason" not in ended
 
 
 def _is_gone(pid: int) -> bool:

@@ -265,3 +265,28 @@ def test_nobody_asks(create: Callable[..., Event], bundle: Path) -> None:
     container = create(actual=False).container
     assert container
     assert container.actual is None
+
+
+LIMITED = {
+    "memory": {"limit": 64 << 20},
+    "pids": {"limit": 50},
+    "cpu": {"quota": 25_000, "period": 50_000},
+}
+
+
+@pytest.mark.parametrize("lifted", [False, True])
+def test_limits(create: Callable[..., Event], bundle: Path, name: str, lifted: bool) -> None:
+    """A hook may lift what config.json asks for; rules see what holds."""
+    document = sleeping(bundle)
+    document["linux"] |= {"resources": LIMITED, "cgroupsPath": f"/{name}"}
+    if lifted:
+        lift = (
+            f"for file in /sys/fs/cgroup/pids/{name} /sys/fs/cgroup/{name}; do echo max >$file/pids.max; done"
+        )
+        document["hooks"] = {"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", f"{lift}; true"]}]}
+    save(bundle, document)
+    actual = of(create())
+    pids = -1 if lifted else 50
+    assert (actual.limits.memory, actual.limits.pids) == (64 << 20, pids)
+    assert (actual.limits.cpu_quota, actual.limits.cpu_period) == (25_000, 50_000)
+    assert actual.differs == (("resources",) if lifted else ())

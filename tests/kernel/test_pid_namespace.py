@@ -45,7 +45,7 @@ def in_container(runc: Runtime, directory: Path, *arguments: str) -> Iterator[su
     config["process"]["capabilities"] = dict.fromkeys(("bounding", "permitted", "effective"), everything)
     config["process"]["cwd"] = os.getcwd()
     config["process"]["env"] = [
-        f"{name}={os.environ[name]}" for name in ("PATH", "HOME") if name in os.environ
+        f"{name}={os.environ[name]}" for name in ("PATH", "HOME", "PYTHONPATH") if name in os.environ
     ]
     config["linux"]["namespaces"].append({"type": "cgroup"})
     own = {"proc", "dev", "sys", "run", "tmp", "host"}
@@ -122,7 +122,7 @@ def _check(process: subprocess.Popen[str], runc: Runtime, bundle: Path, name: st
             events.append(event)
     first = [e for e in events if e["container"]["id"] == f"{name}-1"]
     second = [e for e in events if e["container"]["id"] == f"{name}-2"]
-    assert types_of(first) == ["creating", "created", "exec", "stopped"]
+    assert types_of(first) == ["creating", "created", "exec", "exec_ended", "stopped"]
     assert types_of(second) == ["creating", "created", "started", "stopped"]
     created = first[1]["container"]
     assert (created["pid"], created["namespaces"]["mnt"]) == (pid, namespace)

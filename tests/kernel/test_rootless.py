@@ -120,7 +120,7 @@ def test_run_and_exec(user: User, name: str, watching: Watching) -> None:
         user("exec", name, "true")
         assert running.wait(PATIENCE) == 7
         stopped = watched.wait_for("stopped", name)
-    assert sorted(types(watched.of(name))) == ["created", "creating", "exec", "stopped"]
+    assert sorted(types(watched.of(name))) == ["created", "creating", "exec", "exec_ended", "stopped"]
     assert stopped.exit and stopped.exit.code == 7
     for event in watched.of(name):
         assert_is_users(event)
@@ -214,7 +214,13 @@ def test_the_id_of_a_container_of_root(
             lambda _: any(e.type == "stopped" for e in watched.of(name) if e not in of_user(watched, name))
         )
     ours = [e for e in watched.of(name) if e not in of_user(watched, name)]
-    assert [e.type for e in ours if e.type != "started"] == ["creating", "created", "exec", "stopped"]
+    assert [e.type for e in ours if e.type != "started"] == [
+        "creating",
+        "created",
+        "exec",
+        "exec_ended",
+        "stopped",
+    ]
     assert created.container and all(e.container == created.container for e in ours[-2:])
     assert ours[-1].exit and ours[-1].exit.requested_signal == signal.SIGKILL
     assert len(armed) == 4

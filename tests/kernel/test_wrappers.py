@@ -60,7 +60,7 @@ def test_exec(wrapper: Runtime, bundle: Path, name: str, watching: Watching) -> 
         wrapper("kill", name, "KILL")
         watched.wait_for("stopped", name)
         process.wait()
-    assert types(watched.of(name)) == ["creating", "created", "started", "exec", "stopped"]
+    assert types(watched.of(name)) == ["creating", "created", "started", "exec", "exec_ended", "stopped"]
     wrapper("delete", "-f", name, check=False)
 
 

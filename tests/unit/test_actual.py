@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from startgate.errors import NotReadable
-from startgate.events import Actual, Container, HostMount, IdMapping, Mount, Namespaces
+from startgate.events import Actual, Container, HostMount, IdMapping, Limits, Mount, Namespaces, Resources
 from startgate.exits import Watch
 from startgate.gates import actual
 from startgate.gates.context import Context
+from startgate.gates.differing import privileges
+from startgate.gates.limits import limits_of
 from startgate.kernel.process import ProcessId
 from startgate.lifecycle import State
 from startgate.listeners import Registration
@@ -325,3 +328,113 @@ def test_of_one_that_ran_before_somebody_asked(context: Context) -> None:
     assert entry.container is first
     os.truncate(f"{context.proc.root}/{PID}/status", 0)
     assert actual.of_running(context, entry) is first
+
+
+# limits
+
+
+def limits(host: FakeHost, text: str, hierarchies: dict[str, str], files: dict[str, str]) -> Limits:
+    """Return what is read where cgroups are so, below the host's root."""
+    host.process(PID)
+    (host.root / f"proc/{PID}/cgroup").write_text(text)
+    for name, value in files.items():
+        path = host.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(value)
+    host.proc._hierarchies = {kind: f"{host.root}/{place}" for kind, place in hierarchies.items()}
+    return limits_of(host.proc, PID)
+
+
+V2 = "0::/pod/c1\n"
+V1 = "5:pids:/pod/c1\n4:cpu,cpuacct:/pod/c1\n3:memory:/pod/c1\n0::/\n"
+IN_V1 = {kind: kind for kind in ("pids", "cpu,cpuacct", "memory")} | {"": "unified"}
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        (
+            {"u/pod/c1/memory.max": "4096\n", "u/pod/c1/pids.max": "5\n", "u/pod/c1/cpu.max": "5000 20000\n"},
+            Limits(4096, 5, 5000, 20_000),
+        ),
+        (
+            {
+                "u/pod/c1/memory.max": "max\n",
+                "u/pod/c1/pids.max": "max\n",
+                "u/pod/c1/cpu.max": "max 100000\n",
+            },
+            Limits(-1, -1, -1),
+        ),
+        (  # one above it says less, or says it alone
+            {
+                "u/pod/c1/memory.max": "8192\n",
+                "u/pod/memory.max": "4096\n",
+                "u/pod/c1/cpu.max": "5000 10000\n",
+                "u/pod/cpu.max": "8000 20000\n",
+                "u/pod/pids.max": "7\n",
+            },
+            Limits(4096, 7, 8000, 20_000),
+        ),
+        ({"u/pod/c1/cgroup.procs": ""}, Limits(-1, -1, -1)),  # no controller is enabled
+        ({}, Limits()),  # there is no such cgroup where we look
+        ({"u/pod/c1/memory.max": "junk\n"}, Limits(-1, -1, -1)),
+    ],
+)
+def test_limits_of_v2(host: FakeHost, files: dict[str, str], expected: Limits) -> None:
+    assert limits(host, V2, {"": "u"}, files) == expected
+
+
+def test_limits_of_v1(host: FakeHost) -> None:
+    files = {
+        "memory/pod/c1/memory.limit_in_bytes": "4096\n",
+        "memory/pod/memory.limit_in_bytes": "9223372036854771712\n",
+        "pids/pod/c1/pids.max": "max\n",
+        "cpu,cpuacct/pod/c1/cpu.cfs_quota_us": "-1\n",
+        "cpu,cpuacct/pod/c1/cpu.cfs_period_us": "100000\n",
+        "cpu,cpuacct/pod/cpu.cfs_quota_us": "5000\n",
+        "cpu,cpuacct/pod/cpu.cfs_period_us": "100000\n",
+        "unified/cgroup.procs": "",
+    }
+    assert limits(host, V1, IN_V1, files) == Limits(4096, -1, 5000, 100_000)
+    (host.root / "memory/pod/c1/memory.limit_in_bytes").write_text("9223372036854771712\n")
+    assert limits_of(host.proc, PID).memory == -1
+
+
+@pytest.mark.parametrize(
+    ("text", "hierarchies"), [("0::/../c1\n", {"": "u"}), (V2, {}), ("5:pids:/pod/c1\n", {"memory": "m"})]
+)
+def test_limits_that_cannot_be_known(host: FakeHost, text: str, hierarchies: dict[str, str]) -> None:
+    """In another cgroup namespace, or where the hierarchy is not mounted."""
+    assert limits(host, text, hierarchies, {"c1/memory.max": "4096\n", "u/x": ""}) == Limits()
+
+
+PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.parametrize(
+    ("asked", "built", "differs"),
+    [
+        (Resources(memory=10 * PAGE), Limits(memory=10 * PAGE), False),
+        (Resources(memory=10 * PAGE - 1), Limits(memory=9 * PAGE), False),
+        (Resources(memory=10 * PAGE - 1), Limits(memory=10 * PAGE), False),
+        (Resources(memory=10 * PAGE), Limits(memory=20 * PAGE), True),
+        (Resources(memory=10 * PAGE), Limits(memory=-1), True),
+        (Resources(memory=10 * PAGE), Limits(), False),
+        (Resources(memory=-1), Limits(memory=-1), False),
+        (Resources(), Limits(memory=4096, pids=-1), False),
+        (Resources(pids=5), Limits(pids=5), False),
+        (Resources(pids=5), Limits(pids=6), True),
+        (Resources(pids=0), Limits(pids=-1), False),
+        (Resources(pids=5), Limits(pids=-1), True),
+        (Resources(cpu_quota=50_000), Limits(cpu_quota=50_000, cpu_period=100_000), False),
+        (Resources(cpu_quota=5000, cpu_period=10_000), Limits(cpu_quota=50_000, cpu_period=100_000), False),
+        (Resources(cpu_quota=50_500), Limits(cpu_quota=51_000, cpu_period=100_000), False),
+        (Resources(cpu_quota=50_000), Limits(cpu_quota=60_000, cpu_period=100_000), True),
+        (Resources(cpu_quota=50_000), Limits(cpu_quota=-1), True),
+        (Resources(cpu_quota=-1), Limits(cpu_quota=-1), False),
+        (Resources(cpu_shares=2), Limits(cpu_quota=-1), False),
+    ],
+)
+def test_a_limit_that_is_not_what_was_asked_for(asked: Resources, built: Limits, differs: bool) -> None:
+    found = privileges(Actual(limits=built), replace(KNOWN, resources=asked), ())
+    assert ("resources" in found) == differs

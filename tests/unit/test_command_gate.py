@@ -14,6 +14,7 @@ from startgate.gates.command import CommandGate
 from startgate.gates.context import Context
 from startgate.gates.created import Created
 from startgate.gates.creating import Creating
+from startgate.gates.execs import Execs
 from startgate.gates.executing import Executing
 from startgate.gates.rootless import Rootless
 from startgate.hold import Hold
@@ -80,7 +81,9 @@ class Scene:
         parts = {"proc": host.proc, "lifecycle": self.lifecycle, "listeners": self.listeners}
         context = cast(Context, type("Parts", (), parts))
         created, rootless = Work("created", self.calls), Work("rootless", self.calls)
-        self.gate = CommandGate(context, group, cast(Created, created), cast(Rootless, rootless))
+        self.gate = CommandGate(
+            context, group, cast(Created, created), cast(Rootless, rootless), Execs(context, None)
+        )
         self.gate._creating = cast(Creating, Work("creating", self.calls))
         self.gate._executing = cast(Executing, Work("executing", self.calls))
 

@@ -122,7 +122,7 @@ def test_unknown_is_null_or_empty() -> None:
         (
             Process(),
             "argv user cwd tty privileged capabilities bounding_capabilities no_new_privileges apparmor "
-            "selinux from_hooks truncated",
+            "selinux from_hooks truncated pid",
         ),
         (Exit(), "code signal oom_killed requested_signal duration"),
         (Reason("why", "rule"), "message rule"),
@@ -216,7 +216,7 @@ def test_made_events_are_as_the_watchers(event_type: Any) -> None:
     event = make_event(event_type, name="web")
     assert event.container is not None
     assert (event.type, event.container.name, event.container.id) == (event_type, "web", "test")
-    assert (event.exit is not None) == (event_type == "stopped")
+    assert (event.exit is not None) == (event_type in ("exec_ended", "stopped"))
     assert (event.gate == "none") == (
-        event_type in ("paused", "resumed", "oom", "stopped", "existing", "lost")
+        event_type in ("exec_ended", "paused", "resumed", "oom", "stopped", "existing", "lost")
     )

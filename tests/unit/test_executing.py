@@ -10,6 +10,7 @@ import pytest
 from startgate.events import Container, Event, Process
 from startgate.gates.context import Context
 from startgate.gates.created import Created
+from startgate.gates.execs import Execs
 from startgate.gates.executing import Executing
 from startgate.gates.keys import look_up
 from startgate.kernel.fanotify import FAN_ALLOW, FAN_DENY
@@ -44,7 +45,9 @@ def execute(
     context: Context, group: FakeGroup, line: str, events: Subscription, record: ExecRecord = RECORD
 ) -> Event:
     call = parse(line.encode().split())
-    Executing(context, Created(context)).at_command(call, "/usr/sbin/runc", record, group.hold())
+    Executing(context, Created(context), Execs(context, None)).at_command(
+        call, "/usr/sbin/runc", record, group.hold()
+    )
     event = events.get(timeout=0)
     assert event is not None
     return event

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from startgate.exits import OomKill
+from startgate.exits import OomKill, Outcome
 from startgate.kernel.process import NAMESPACES, Facts, ProcessId
 from startgate.records import layout
 from startgate.records.bpf import BpfEnds, BpfExits
@@ -70,6 +70,16 @@ def header(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[int]]:
             printf("kill %zu %zu %zu %d %d\\n", sizeof(struct oom_kill),
                    offsetof(struct oom_kill, pid_namespaces), offsetof(struct oom_kill, comm),
                    EXEC_PID_LEVELS, EXEC_COMM_SIZE);
+            printf("outcome %zu %zu %zu %zu %zu %zu %zu %zu %zu\\n", sizeof(struct exec_outcome),
+                   offsetof(struct exec_outcome, start), offsetof(struct exec_outcome, end),
+                   offsetof(struct exec_outcome, runtime), offsetof(struct exec_outcome, init),
+                   offsetof(struct exec_outcome, tgid), offsetof(struct exec_outcome, status),
+                   offsetof(struct exec_outcome, oom_victim), offsetof(struct exec_outcome, reserved));
+            printf("join %zu %zu %zu %zu %zu %zu\\n", sizeof(struct exec_join),
+                   offsetof(struct exec_join, mnt), offsetof(struct exec_join, init),
+                   offsetof(struct exec_join, members),
+                   offsetof(struct exec_join, settled), offsetof(struct exec_join, status));
+            printf("member %zu %zu\\n", sizeof(struct exec_member), offsetof(struct exec_member, runtime));
             return 0;
         }}"""
     output = tmp_path_factory.mktemp("layout") / "layout"
@@ -130,6 +140,14 @@ def test_a_kill_is_where_the_header_puts_it(header: dict[str, list[int]]) -> Non
     assert header["kill"] == [layout.KILL_SIZE, after, after + 4 * 8, 8, 16]
 
 
+def test_an_outcome_is_where_the_header_puts_it(header: dict[str, list[int]]) -> None:
+    assert layout._OUTCOME.format == "=QQQIIIiII"
+    assert header["outcome"] == [layout.OUTCOME_SIZE, 8, 16, 24, 28, 32, 36, 40, 44]
+    assert (layout._JOIN.format, layout._MEMBER.format) == ("=QIIiIiI", "=QII")
+    assert header["join"] == [layout._JOIN.size, 8, 12, 16, 20, 24]
+    assert header["member"] == [layout._MEMBER.size, 8]
+
+
 def record(
     *arguments: bytes,
     argv: int = 0x7FFE_0000_1000,
@@ -158,6 +176,7 @@ def test_a_record_is_decoded() -> None:
         start_time=7_654_321,
         namespaces={"mnt": 1, "net": 2, "pid": 3, "ipc": 4, "uts": 5, "user": 6},
         parent_comm="containerd-shim",
+        start_ns=START,
     )
 
 
@@ -198,6 +217,16 @@ def test_a_kill_is_decoded() -> None:
     assert (kill.facts.cgroup, kill.process) == ("/leaf", ProcessId(10, 7_654_321))
     with pytest.raises(ValueError, match="OOM kill"):
         layout.decode_kill(data[:-1])
+
+
+def test_an_outcome_is_decoded() -> None:
+    data = layout._OUTCOME.pack(START, 5, 2_000_000_005, 10, 8, 12, 3 << 8, 1, 0)
+    runtime = ProcessId(10, 7_654_321)
+    assert layout.decode_outcome(data) == Outcome(runtime, 8, 12, 3 << 8, oom_victim=True, lived=2.0)
+    none = layout._OUTCOME.pack(START, 0, 7, 10, 0, 0, -1, 0, 0)
+    assert layout.decode_outcome(none) == Outcome(runtime, None, None, None)
+    with pytest.raises(ValueError, match="exec outcome"):
+        layout.decode_outcome(data[:-1])
 
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])

@@ -43,10 +43,17 @@ def test_an_exec_names_its_container_only() -> None:
     assert told(an_event("started"))["container"]["privileged"] is True
 
 
-@pytest.mark.parametrize("kind", ["paused", "resumed", "oom"])
+@pytest.mark.parametrize("kind", ["exec_ended", "paused", "resumed", "oom"])
 def test_so_does_what_may_come_often(kind: str) -> None:
     assert set(told(an_event(kind))["container"]) == set(REFERENCE)
     assert told(an_event(kind), full_exec=True)["container"]["privileged"] is True
+
+
+def test_an_end_names_its_process_only() -> None:
+    event = an_event("exec_ended", process=Process(argv=("ls",), user="5:6", pid=7), exec_id="x")
+    assert told(event)["process"] == {"argv": ["ls"], "truncated": [], "pid": 7}
+    assert told(event, full_exec=True)["process"]["user"] == "5:6"
+    assert told(event)["exec_id"] == "x"
 
 
 def test_a_long_line_is_cut_where_it_is_longest() -> None:

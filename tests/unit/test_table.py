@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from startgate.cli import logfmt
-from startgate.cli.folding import Folding
 from startgate.cli.table import Table, describe_exit, row, severity
 from startgate.events import (
     EVENT_TYPES,
@@ -80,35 +79,35 @@ def test_nothing_is_written_before_the_first_event() -> None:
     [
         (
             event("creating", id="web", pid=None, args=("nginx", "-g"), started_by=Caller(1, "conmon")),
-            "13:01:02.120 creating web                                   runc by conmon: nginx -g",
+            "13:01:02.120 creating   web                                   runc by conmon: nginx -g",
         ),
         (
             replace(event("created", id="web", args=("nginx",)), held_us=812),
-            "13:01:02.120 created  web                     4242   0.8ms  pidfile gate: nginx",
+            "13:01:02.120 created    web                     4242   0.8ms  pidfile gate: nginx",
         ),
         (
             event("started", id=HEX_ID, name=None),
-            "13:01:02.120 started  0123456789ab            4242          first-exec gate: -",
+            "13:01:02.120 started    0123456789ab            4242          first-exec gate: -",
         ),
         (
             replace(event("exec", id=HEX_ID, name="shop"), process=Process(argv=("ls", "-l"))),
-            "13:01:02.120 exec     shop                    4242          ls -l",
+            "13:01:02.120 exec       shop                    4242          ls -l",
         ),
         (
             replace(event("stopped", id="web"), exit=Exit(code=3)),
-            "13:01:02.120 stopped  web                     4242          exit 3",
+            "13:01:02.120 stopped    web                     4242          exit 3",
         ),
         (
             replace(event("denied", id="web", pid=None), reason=Reason("not here", "no-web")),
-            "13:01:02.120 denied   web                                   no-web: not here",
+            "13:01:02.120 denied     web                                   no-web: not here",
         ),
         (
             replace(lost("3 events were dropped"), time=TIME),
-            "13:01:02.120 lost                                           3 events were dropped",
+            "13:01:02.120 lost                                             3 events were dropped",
         ),
         (
             replace(event("created", id="web"), held_us=2_000_000, reason=Reason("too late")),
-            "13:01:02.120 created  web                     4242 2000.0ms  pidfile gate: - (too late)",
+            "13:01:02.120 created    web                     4242 2000.0ms  pidfile gate: - (too late)",
         ),
     ],
     ids=lambda value: value.type if isinstance(value, Event) else "",
@@ -294,31 +293,13 @@ def test_how_much_somebody_should_care(shown: Event, expected: str) -> None:
 # Probes
 
 
-def probe(*argv: str, identity: str = "web") -> Event:
-    return replace(event("exec", id=identity), process=Process(argv=argv))
+def probe(*argv: str) -> Event:
+    return replace(event("exec", id="web"), process=Process(argv=argv))
 
 
-def test_probes_are_told_once_a_minute() -> None:
-    now = [0.0]
-    folding = Folding(lambda: now[0])
-    assert folding(probe("true")) == probe("true")
-    assert folding(probe("true", identity="db")) is not None
-    assert folding(probe("false")) is not None
-    for second in (1, 30, 59):
-        now[0] = second
-        assert folding(probe("true")) is None
-    now[0] = 60
-    later = folding(probe("true"))
-    assert later and row(later).endswith("[audit 3 like it before] true")
-    now[0] = 61
-    assert folding(probe("true")) is None
-
-
-def test_what_is_no_probe_is_told_each_time() -> None:
-    folding = Folding(lambda: 0.0)
-    judged = replace(probe("true"), policy=(Note("seen"),))
-    for shown in (event("created"), event("created"), judged, judged, lost("x"), lost("x")):
-        assert folding(shown) == shown
+def test_probes_that_are_told_as_one() -> None:
+    assert row(replace(probe("true"), repeated=59)).endswith("true (59 times)")
+    assert row(probe("true")).endswith("true")
 
 
 # logfmt
@@ -347,6 +328,13 @@ def test_logfmt_is_one_line(name: str, word: str) -> None:
 
 def test_a_victim_of_the_oom_killer() -> None:
     assert row(make_event("oom")).endswith("out of memory: killed worker, pid 4243")
+
+
+def test_the_end_of_what_was_executed() -> None:
+    ended = replace(make_event("exec_ended", exit=Exit(code=3)), process=Process(argv=("ls", "-l"), pid=7))
+    assert row(ended).endswith("  ls -l: exit 3")
+    failed = replace(ended, exit=Exit(), reason=Reason("the exec failed: runc ended with exit code 255"))
+    assert row(failed).endswith("  ls -l: ended (the exec failed: runc ended with exit code 255)")
 
 
 def test_colours_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from startgate.cli.watch import Watch
-from startgate.events import Event, Process
+from startgate.events import Event, Exit, Process
 from startgate.listeners import Listeners
 from startgate.testing import make_event
 from startgate.watcher import Watcher
@@ -50,9 +50,18 @@ PROBE = replace(make_event("exec"), process=Process(argv=("healthy",)))
 def test_probes_are_folded_in_a_table_only(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert len(shown(capfd, monkeypatch, PROBE, PROBE, PROBE)) == 2
-    for output in ("json", "logfmt"):
-        assert len(shown(capfd, monkeypatch, PROBE, PROBE, PROBE, output=output)) == 3
+    probes = [
+        replace(each, exec_id=f"e{number}")
+        for number in range(9)
+        for each in (PROBE, replace(PROBE, type="exec_ended", exit=Exit(code=0)))
+    ]
+    lines = shown(capfd, monkeypatch, *probes)
+    assert [line.split()[1] for line in lines[1:]] == ["exec", "exec_ended", "exec", "exec_ended"]
+    assert lines[-1].endswith("(8 times)")
+    for options in ({"output": "json"}, {"output": "logfmt"}, {"fold_exec": 0}):
+        assert (
+            len([line for line in shown(capfd, monkeypatch, *probes, **options) if "healthy" in line]) == 18
+        )
 
 
 def test_types(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,13 +23,20 @@ def run(handover: Handover) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
     options = dict(handover.watch)
     output, keep, full = options.pop("output"), options.pop("keep"), options.pop("full_exec", False)
+    fold = options.pop("fold_exec", None)
     decisions = options.pop("config_path"), options.pop("policies"), options.pop("commands")
     keep_at = os.path.join(handover.notes, notes.IN_FORCE)
     # Files are read before the keeper is told of us: they may be beside somebody's pid file, where it
     # would hold who reads until we answer.
     with deciding(lambda: _watcher(handover, options), *decisions, keep_at=keep_at) as watching:
         watch = Watch(
-            watching, output, keep=keep, ready=watching.tell_ready, lines=watching.lines, full_exec=full
+            watching,
+            output,
+            keep=keep,
+            ready=watching.tell_ready,
+            lines=watching.lines,
+            full_exec=full,
+            fold_exec=fold,
         )
         watch.run(demo=False, end_with_demo=False)
 

@@ -49,6 +49,7 @@ def app(context: click.Context, verbose: bool) -> None:
 @options.filtering
 @options.wide
 @options.full_exec
+@options.fold_exec
 @click.option("--count", type=click.IntRange(min=1), metavar="N", help="End after N events.")
 @click.option(
     "--for",
@@ -66,6 +67,7 @@ def watch(
     keep: str | None,
     wide: bool,
     full_exec: bool,
+    fold_exec: float | None,
     count: int | None,
     seconds: float | None,
     commands: tuple[str, ...],
@@ -84,7 +86,8 @@ def watch(
 
     path = _configure(watcher, config_path)
     with deciding(lambda: Watcher(**watcher), path, policies, commands) as watched:
-        shown: dict[str, Any] = {"types": types, "keep": keep, "wide": wide, "full_exec": full_exec}
+        shown: dict[str, Any] = {"types": types, "keep": keep, "wide": wide}
+        shown |= {"full_exec": full_exec, "fold_exec": fold_exec}
         watch = Watch(watched, output, count=count, seconds=seconds, **shown)
         watch.run(demo=demo, end_with_demo=not sys.stdout.isatty())
 
@@ -93,6 +96,7 @@ def watch(
 @options.output
 @options.filtering
 @options.full_exec
+@options.fold_exec
 @options.watching
 @click.option(
     "--hang-limit",

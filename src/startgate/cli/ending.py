@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 
-class _Ended(BaseException):
+class Ended(BaseException):
     """A signal asked us to end."""
 
 
@@ -25,13 +25,13 @@ def ended_by(numbers: Sequence[signal.Signals]) -> Iterator[None]:
     def end(number: int, frame: object) -> None:
         for other in before:  # the end itself is not to be interrupted: Ctrl-C twice, or a supervisor's
             signal.signal(other, signal.SIG_IGN)
-        raise _Ended
+        raise Ended
 
     before = {number: signal.signal(number, end) for number in numbers}
     before[signal.SIGTSTP] = signal.signal(signal.SIGTSTP, signal.SIG_IGN)
     try:
         yield
-    except _Ended:
+    except Ended:
         pass
     finally:
         for number, handler in before.items():

@@ -70,6 +70,13 @@ full_exec = click.option(
     is_flag=True,
     help="With JSON: `exec` and other short events have all of their container, not only its names.",
 )
+fold_exec = click.option(
+    "--fold-exec",
+    type=Seconds(min=0, max=86_400),
+    metavar="SECONDS",
+    help="Tell of the same command that is executed again and again, and ends with 0, once in such a time. "
+    "0: each time; the default, but for a table: 60.",
+)
 exec_records = click.option(
     "--exec-records",
     type=click.Choice(["auto", "table", "queue", "procfs"]),

@@ -16,7 +16,7 @@ _WIDTH = 100
 """Of a terminal that tells none."""
 _SEVERITY = {"error": "1;31", "warning": "33", "good": "32", "plain": "0", "quiet": "2"}
 """Colours, by how much somebody should care."""
-_FIRST = f"{'TIME':<12} {'EVENT':<8} {'CONTAINER':<20} "
+_FIRST = f"{'TIME':<12} {'EVENT':<10} {'CONTAINER':<20} "
 _LAST = f"{'PID':>7} {'HELD':>7}  WHAT"
 
 
@@ -82,7 +82,7 @@ def row(event: Event, *, full: bool = False, layout: Layout = _NARROW) -> str:
     local = _local_time(event.time)
     cells = layout.cells(container, cut)
     what = _noted(event) + _what(event, container)
-    return f"{local:<12} {event.type:<8} {name:<20} {cells}{pid:>7} {held:>7}  {what}".rstrip()
+    return f"{local:<12} {event.type:<10} {name:<20} {cells}{pid:>7} {held:>7}  {what}".rstrip()
 
 
 def _noted(event: Event) -> str:
@@ -97,8 +97,10 @@ def _what(event: Event, container: Container) -> str:
     match event.type:
         case "stopped" | "oom":
             return (_killed(event.victim) if event.victim else describe_exit(event.exit or Exit())) + said
-        case "exec":
-            return command(event.process.argv if event.process else ()) + said
+        case "exec" | "exec_ended":
+            how = f": {describe_exit(event.exit)}" if event.exit else ""
+            times = f" ({event.repeated} times)" if event.repeated else ""
+            return command(event.process.argv if event.process else ()) + how + times + said
         case "denied" | "lost":
             rule = f"{event.reason.rule}: " if event.reason and event.reason.rule else ""
             return rule + (event.reason.message if event.reason else "")

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, TextIO, cast
 
 from startgate.cli import logfmt
 from startgate.cli.demo import DemoContainer
-from startgate.cli.ending import ENDS, ended_by, signals_later
-from startgate.cli.folding import Folding
+from startgate.cli.ending import ENDS, Ended, ended_by, signals_later
 from startgate.cli.table import Table
 from startgate.events import Event
 from startgate.filters import compile_filter
+from startgate.folding import Folding
 from startgate.foreign import one_line
 from startgate.keeper.channel import Channel
 from startgate.lines import line
@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 
 _ENDS_WORKER = (signal.SIGINT,)
 """What a daemon's guard says. SIGTERM is a worker's death: what it holds is not its own to let go."""
+_FOLDED_IN_TABLES = 60.0
+"""Seconds: nobody reads a table for the sake of probes."""
 
 
 @contextmanager
@@ -96,10 +98,12 @@ class Watch:
         full_exec: bool = False,
         types: Sequence[str] = (),
         wide: bool = False,
+        fold_exec: float | None = None,
     ) -> None:
         """`ready` is called once, when it holds. `lines` is where a daemon's worker prints.
         `full_exec`: `exec` and other short events have all of their container. `types`: of events to
-        show; none: all. `wide`: the table has all columns, and cuts nothing.
+        show; none: all. `wide`: the table has all columns, and cuts nothing. `fold_exec`: seconds for
+        which executions of the same command are told as one; 0: each is told; None: as the output is.
 
         Raises UsageError when the filter does not compile.
         """
@@ -111,6 +115,9 @@ class Watch:
         self._seconds = seconds
         self._ready = ready
         self._needs_output = lines is None
+        folds = fold_exec if fold_exec is not None else _FOLDED_IN_TABLES * (output == "table")
+        self._folding = Folding(folds) if folds else None
+        self._asked_to_fold = bool(fold_exec)
         self._ended_by = ENDS if lines is None else _ENDS_WORKER
         write = _write if lines is None else lines.send_waiting
         self._types = frozenset(types)
@@ -121,7 +128,7 @@ class Watch:
         elif output == "logfmt":
             self._print = lambda event: write(logfmt.line(event, watcher.events.number))
         else:
-            self._print = _folded(Table(cast(TextIO, _Lines(write)), wide=wide).row)
+            self._print = Table(cast(TextIO, _Lines(write)), wide=wide).row
 
     def run(self, *, demo: bool, end_with_demo: bool) -> None:
         """Watch until a signal, the count, the time, or the demo's end."""
@@ -134,6 +141,10 @@ class Watch:
             gc.freeze()  # a collection that walks all that was imported takes 5 ms, with Python's lock
             self._ready()
             self._say_ready(sys.stderr)
+            if self._folding and self._watcher.exec_records == "procfs":
+                if self._asked_to_fold:
+                    log.warning("without BPF nobody tells how an exec ends: --fold-exec does nothing")
+                self._folding = None
             until = time.monotonic() + self._seconds if self._seconds is not None else None
             if container:
                 container.start()
@@ -152,12 +163,22 @@ class Watch:
 
     def _show(self, until: float | None, last: str | None) -> None:
         shown = 0
-        for event in self._events(until):
-            if self._wants(event):
-                self._tell(event)
-                shown += 1
-            if shown == self._count or _ends(event, last):
-                return
+        try:
+            for event in self._events(until):
+                shown += self._show_one(event)
+                if shown == self._count or _ends(event, last):
+                    return
+        except Ended:
+            for event in self._folding.end() if self._folding else ():
+                self._show_one(event)
+            raise
+
+    def _show_one(self, event: Event) -> bool:
+        """Print an event, unless it is filtered out: then False."""
+        if self._wants(event):
+            self._tell(event)
+            return True
+        return False
 
     def _wants(self, event: Event) -> bool:
         return (not self._types or event.type in self._types) and (self._keep is None or self._keep(event))
@@ -172,13 +193,20 @@ class Watch:
             log.error("a %s event is lost, it can't be printed: %s", event.type, error)
 
     def _events(self, until: float | None) -> Iterator[Event]:
+        folding = self._folding
         while True:
-            left = None if until is None else max(0.0, until - time.monotonic())
+            due = min((each for each in (until, folding and folding.next_due) if each), default=None)
+            left = None if due is None else max(0.0, due - time.monotonic())
             event = self._watcher.events.get(timeout=left)
-            if event is None:
-                self._watcher.check()
-                return
-            yield event
+            if event is None and (due == until or self._watcher.events.closed):
+                break
+            if event and not folding:
+                yield event
+            elif folding:
+                yield from folding.take(event) if event else ()
+                yield from folding.due()
+        yield from folding.end() if folding else ()
+        self._watcher.check()
 
 
 def _ends(event: Event, container: str | None) -> bool:
@@ -186,11 +214,6 @@ def _ends(event: Event, container: str | None) -> bool:
         "stopped",
         "denied",
     )
-
-
-def _folded(show: Callable[[Event], object]) -> Callable[[Event], object]:
-    folding = Folding()
-    return lambda event: show(told) if (told := folding(event)) else None
 
 
 def _write(data: bytes) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from startgate.errors import KernelUnsupported
 from startgate.exits.following import DELAY, Ended, EndRing, ExitMemory, Exits, KillRing, OomKill, Watch
+from startgate.exits.joins import Joins, Outcome
 from startgate.exits.pidfd import PidfdExits
 from startgate.exits.ring import RingExits
 from startgate.kernel import features
@@ -15,8 +16,10 @@ __all__ = [
     "Ended",
     "ExitMemory",
     "Exits",
+    "Joins",
     "KillRing",
     "OomKill",
+    "Outcome",
     "PidfdExits",
     "RingExits",
     "Watch",

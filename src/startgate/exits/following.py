@@ -73,30 +73,28 @@ class ExitMemory(Protocol):
         """Return the stream of what the OOM killer ends. The caller closes it."""
 
 
-class EndRing(Protocol):
-    """A stream of ends of processes that are expected."""
+class Ring(Protocol):
+    """A stream that the kernel fills."""
 
     def fileno(self) -> int:
-        """Return an fd that polls readable when there are any."""
+        """Return an fd that polls readable when there is something."""
+
+    def close(self) -> None:
+        """Stop reading."""
+
+
+class EndRing(Ring, Protocol):
+    """A stream of ends of processes that are expected."""
 
     def read(self) -> list[tuple[int, int]]:
         """Return (pid, wait status) of those that ended since the last call."""
 
-    def close(self) -> None:
-        """Stop reading."""
 
-
-class KillRing(Protocol):
+class KillRing(Ring, Protocol):
     """A stream of what the OOM killer ends, on the whole host."""
-
-    def fileno(self) -> int:
-        """Return an fd that polls readable when there are any."""
 
     def read(self) -> list[OomKill]:
         """Return those since the last call, oldest first."""
-
-    def close(self) -> None:
-        """Stop reading."""
 
 
 class Exits:
@@ -111,6 +109,8 @@ class Exits:
         self._later: deque[tuple[float, Callable[[], object]]] = deque()
         self._kills: KillRing | None = None
         self._tell_kill: Callable[[OomKill], object] = lambda kill: None
+        self._first: list[Callable[[], object]] = []
+        self._rings: list[Ring] = []
         self._thread = threading.Thread(target=self._live, name="startgate-exits", daemon=True)
         self.failed: Callable[[str], object] = log.critical
         """Told if the thread dies: no end would be told from then on. Never waits."""
@@ -150,11 +150,17 @@ class Exits:
         self._readable[fd] = readable
         self._epoll.register(fd, select.EPOLLIN)
 
+    def first(self, ring: Ring, readable: Callable[[], object]) -> None:
+        """As `also`; it is called before any end is told, too, which the kernel may have told later. The ring
+        is ours from now on."""
+        self._rings.append(ring)
+        self._first.append(readable)
+        self.also(ring.fileno(), lambda: None)
+
     def kills(self, ring: KillRing, tell: Callable[[OomKill], object]) -> None:
-        """Call `tell` on this thread for what the OOM killer ends, before its end is told. The ring is ours
-        from now on."""
+        """Call `tell` on this thread for what the OOM killer ends, before its end is told: see `first`."""
         self._kills, self._tell_kill = ring, tell
-        self.also(ring.fileno(), self.read_kills)
+        self.first(ring, self.read_kills)
 
     def read_kills(self) -> None:
         """Tell what was killed up to now: on this thread, or before it is started."""
@@ -182,8 +188,8 @@ class Exits:
             self._thread.join()
         self._epoll.close()
         os.close(self._stop)
-        if self._kills:
-            self._kills.close()
+        for ring in self._rings:
+            ring.close()
 
     def _live(self) -> None:
         try:
@@ -194,7 +200,8 @@ class Exits:
     def _run(self) -> None:
         while True:
             ready = self._epoll.poll(self._patience())
-            self._guard(self.read_kills)  # first: the kernel told of a victim before its end
+            for read in self._first:
+                self._guard(read)
             for fd, _ in ready:
                 if fd == self._stop:
                     return

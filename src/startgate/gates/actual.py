@@ -18,6 +18,7 @@ from startgate.events import Actual, ActualMount, Container, HostMount, IdMappin
 from startgate.foreign import Fitting, size
 from startgate.gates.context import Context
 from startgate.gates.differing import Found, privileges
+from startgate.gates.limits import limits_of
 from startgate.gates.view import View
 from startgate.kernel import mountinfo
 from startgate.kernel.capabilities import CAPABILITIES, capability_names
@@ -95,6 +96,7 @@ def complete(container: Container, proc: Proc, pid: int, *, final: bool) -> Cont
         read_only_rootfs=root.read_only if root else None,
         mounts=fitting.items("actual.mounts", map(_mount, mounts), _size_of_mount),
         host_mounts=fitting.items("actual.host_mounts", _host_mounts(found), _size_of_host_mount),
+        limits=limits_of(proc, pid),
     )
     actual = replace(actual, differs=privileges(actual, container, found))
     complete = {"actual.mounts": whole, "actual.host_mounts": whole and all_names and layers.left > 0}

@@ -12,6 +12,7 @@ from startgate.gates import keys
 from startgate.gates.context import Context, Job, runtime_path
 from startgate.gates.created import Created
 from startgate.gates.creating import Creating
+from startgate.gates.execs import Execs
 from startgate.gates.executing import Executing
 from startgate.gates.freezing import TOLD, Freezing
 from startgate.gates.rootless import Rootless
@@ -36,12 +37,13 @@ class CommandGate:
         group: Holder,
         created: Created,
         rootless: Rootless,
+        execs: Execs,
     ) -> None:
         self._context = context
         self._created = created
         self._rootless = rootless
         self._creating = Creating(context, created)
-        self._executing = Executing(context, created)
+        self._executing = Executing(context, created, execs)
         self._freezing = Freezing(context)
         self._held: deque[ProcessId | None] = deque(maxlen=_REMEMBERED)
         """The processes whose starts were held last."""

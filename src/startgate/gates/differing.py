@@ -5,6 +5,7 @@ Only what is certain is named: a record may lack something, and a runtime need n
 
 from __future__ import annotations
 
+import os
 import posixpath
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
@@ -57,6 +58,35 @@ def _read_only_rootfs(actual: Actual, container: Container) -> bool:
     return actual.read_only_rootfs is False and container.read_only_rootfs
 
 
+_DEFAULT_PERIOD = 100_000
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+_PERCENT = 0.01
+"""Of a CPU: systemd takes whole ones, so runc rounds up to the next."""
+
+
+def _resources(actual: Actual, container: Container) -> bool:
+    """Does the kernel allow more? It counts memory in pages; that it allows less is somebody else's limit."""
+    asked, built = container.resources, actual.limits
+    return (
+        _allows_more(asked.memory, built.memory, _PAGE)
+        or _allows_more(asked.pids, built.pids, 0)
+        or _allows_more(
+            _share(asked.cpu_quota, asked.cpu_period), _share(built.cpu_quota, built.cpu_period), _PERCENT
+        )
+    )
+
+
+def _allows_more(asked: float | None, built: float | None, rounding: float) -> bool:
+    """0, or less, asks for no limit."""
+    if built is None or asked is None or asked <= 0:
+        return False
+    return built < 0 or built > asked + rounding
+
+
+def _share(quota: int | None, period: int | None) -> float | None:
+    return quota if quota is None or quota <= 0 else quota / (period or _DEFAULT_PERIOD)
+
+
 def _seccomp(actual: Actual, container: Container) -> bool:
     return actual.seccomp == "disabled" and container.seccomp
 
@@ -76,6 +106,7 @@ _TESTS: tuple[tuple[Privilege, Callable[[Actual, Container], bool]], ...] = (
     ("namespaces", _namespaces),
     ("no_new_privileges", _no_new_privileges),
     ("read_only_rootfs", _read_only_rootfs),
+    ("resources", _resources),
     ("seccomp", _seccomp),
     ("user", _user),
 )

@@ -9,16 +9,17 @@ from contextlib import suppress
 from msgspec.structs import replace
 
 from startgate.errors import BundleError, NotReadable
-from startgate.events import Container, Process, printable
+from startgate.events import Container, Event, Process, printable
 from startgate.foreign import Fitting
 from startgate.gates import actual, keys
 from startgate.gates.context import Context, event
 from startgate.gates.created import Created
+from startgate.gates.execs import Execs
 from startgate.gates.refusal import explain
 from startgate.gates.repeats import Repeats
 from startgate.gates.view import View
 from startgate.hold import Hold
-from startgate.kernel import spawn
+from startgate.kernel import node, spawn
 from startgate.lifecycle import State
 from startgate.passage import Passage
 from startgate.records import ExecRecord
@@ -35,9 +36,10 @@ _WRITER_LIMIT, _PAUSE = 0.5, 0.002
 class Executing:
     """Handles `exec`. Runs on workers."""
 
-    def __init__(self, context: Context, created: Created) -> None:
+    def __init__(self, context: Context, created: Created, execs: Execs) -> None:
         self._context = context
         self._created = created
+        self._execs = execs
         self._repeats = Repeats(context.proc)
 
     def at_command(self, call: Invocation, path: str, record: ExecRecord, hold: Hold) -> None:
@@ -48,7 +50,7 @@ class Executing:
                 self._context.lifecycle.joins(runtime)
             container = container_of(self._context, call, path, record)
             process = None if call.process else process_of(call, container, self._context.capabilities)
-            draft = replace(event("exec", "exec", container), process=process)
+            draft = draft_of(self._context, container, process, record)
             passage = Passage(
                 hold,
                 self._context.listeners,
@@ -66,7 +68,7 @@ class Executing:
             hooks = spawn.hooks_behind(self._context.proc, record.tgid)
             if draft.process and hooks:
                 draft = replace(draft, process=replace(draft.process, from_hooks=hooks))
-            passage.run([draft])
+            self._execs.run(passage, draft, record, hold)
 
     def _tell_first(self, call: Invocation, path: str, record: ExecRecord) -> bool:
         """What is joined runs, so it has been created: was that told only now?"""
@@ -104,6 +106,15 @@ def _read(view: View, path: str) -> oci.OciProcess:
                 raise
             time.sleep(_PAUSE)
     return oci.decode_process(view.read(path, oci.CONFIG_LIMIT))
+
+
+def draft_of(context: Context, container: Container, process: Process | None, record: ExecRecord) -> Event:
+    """Return an `exec` as far as it is known."""
+    try:
+        identity = node.exec_id(record.process or context.proc.identify(record.tgid))
+    except NotReadable:
+        identity = None
+    return replace(event("exec", "exec", container), process=process, exec_id=identity)
 
 
 def container_of(context: Context, call: Invocation, path: str, record: ExecRecord) -> Container:

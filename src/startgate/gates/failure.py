@@ -73,10 +73,11 @@ def describe(proc: Proc, entry: Entry, status: int | None, others: Sequence[Entr
     failed = status != 0 and (line or entry.gated or entry.invocation.command is Command.CREATE)
     said = f": {line}" if line else ""
     outcome = "the start failed" if failed else "no container was seen"
-    return f"{outcome}: {entry.container.runtime or 'the runtime'} {_how(status)}{said}"
+    return f"{outcome}: {entry.container.runtime or 'the runtime'} {how(status)}{said}"
 
 
-def _how(status: int | None) -> str:
+def how(status: int | None) -> str:
+    """Return how a process ended, in words."""
     if status is None:
         return "ended"
     code, number = pidfd.decode_wait_status(status)

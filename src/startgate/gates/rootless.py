@@ -24,7 +24,8 @@ from startgate.gates.begin import begin, begun_before, expect_certain, is_the_sa
 from startgate.gates.callers import Line, line_of
 from startgate.gates.context import Context, Job, event, runtime_path
 from startgate.gates.created import Created
-from startgate.gates.executing import container_of, process_of
+from startgate.gates.execs import Execs
+from startgate.gates.executing import container_of, draft_of, process_of
 from startgate.gates.failure import find_users_log, path_of_log
 from startgate.gates.freezing import TOLD, Freezing
 from startgate.gates.repeats import Repeats
@@ -54,8 +55,9 @@ _THREADS = 8
 class Rootless:
     """Decides on the commands of users, as `CommandGate` does on root's."""
 
-    def __init__(self, context: Context, unsettled: Callable[[int], object]) -> None:
+    def __init__(self, context: Context, unsettled: Callable[[int], object], execs: Execs) -> None:
         """`unsettled`: see `Lifecycle`; users' containers have one of their own."""
+        self._execs = execs
         self._context = dataclasses.replace(
             context,
             lifecycle=Lifecycle(unsettled, CONTAINERS),
@@ -247,14 +249,14 @@ class Rootless:
                 unknown = container.unknown
                 container = replace(outline(self._context, call, path, record), unknown=unknown)
             process = None if call.process else process_of(call, container, self._context.capabilities)
-            draft = replace(event("exec", "exec", container), process=process)
+            draft = draft_of(self._context, container, process, record)
             passage = Passage(hold, self._context.listeners, [draft])
             if call.process and not call.doubt:
                 draft = replace(draft, process=self._read_process(call, record, container))
             if self._repeats.seen(record, call.id, draft.process, hold):
                 passage.skip()
             else:
-                passage.run([draft])
+                self._execs.run(passage, draft, record, hold)
 
     def _read_process(self, call: Invocation, record: ExecRecord, container: Container) -> Process | None:
         path = posixpath.join(self._context.proc.working_directory(record.tid), call.process or "")

@@ -35,5 +35,10 @@ def start_id_of_init(init: ProcessId) -> str:
     return _identity(round(boot_seconds(init) * 1e9), init.pid)
 
 
+def exec_id(runtime: ProcessId) -> str:
+    """Return what no other `exec` on this node has: a runtime's process makes one."""
+    return _identity(round(boot_seconds(runtime) * 1e9), runtime.pid)
+
+
 def _identity(nanoseconds: int, pid: int) -> str:
     return f"{boot_id()[:8]}-{nanoseconds:x}-{pid:x}"

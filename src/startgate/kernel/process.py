@@ -218,11 +218,12 @@ class Proc:
         if path == "/":
             kind, path = next((own for own in parse_cgroup(text) if own[1] != "/"), ("", "/"))
         try:
-            return Cgroup(path, os.stat(self._hierarchy(kind) + path).st_ino)
+            return Cgroup(path, os.stat(self.hierarchy(kind) + path).st_ino)
         except (OSError, KeyError, ValueError):
             return Cgroup(path, None)
 
-    def _hierarchy(self, kind: str) -> str:
+    def hierarchy(self, kind: str) -> str:
+        """Return where a cgroup hierarchy is mounted here. Raises KeyError where it is not, OSError."""
         if self._hierarchies is None:
             text = Path("/proc/self/mountinfo").read_text(errors="surrogateescape")
             self._hierarchies = parse_cgroup_mounts(text, self.host)

@@ -16,6 +16,8 @@ from startgate.kernel.fanotify import Group
 from startgate.kernel.inherited import InheritedObject
 from startgate.kernel.process import Facts
 from startgate.records import layout
+from startgate.records.joins import MAPS as OF_JOINS
+from startgate.records.joins import BpfJoins
 from startgate.records.record import Sighting
 
 _TRACEPOINTS = (
@@ -25,6 +27,7 @@ _TRACEPOINTS = (
     "exit_execveat",
     "exec_done",
     "task_exit",
+    "task_forked",
     "oom_victim",
 )
 _KPROBES = ("pick_event", "picked_event")
@@ -37,6 +40,7 @@ _MAPS = (
     "runtime_names",
     "sightings",
     "looks",
+    *OF_JOINS,
 )
 _PENDING, _LOOK, _TELL_ALL = "pending_tid", "look_at", "tell_all"
 _ON_DEMAND = ("set_tracer_group", _PENDING, _LOOK, _TELL_ALL)
@@ -133,6 +137,13 @@ class BpfSource:
     def exits(self) -> BpfExits:
         """See ExecRecordSource."""
         return BpfExits(self.bpf)
+
+    def joins(self) -> BpfJoins | None:
+        """See ExecRecordSource. A daemon of a version before this one has no such programs."""
+        try:
+            return BpfJoins(self.bpf.object)
+        except KeyError:
+            return None
 
     def sightings(self) -> BpfSightings:
         """See ExecRecordSource."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import struct
 
-from startgate.exits import OomKill
-from startgate.kernel.process import NAMESPACES, Facts, start_ticks
+from startgate.exits import OomKill, Outcome
+from startgate.kernel.process import NAMESPACES, Facts, ProcessId, start_ticks
 from startgate.records.record import ExecRecord, Sighting
 
 HEADER = struct.Struct("=QQIIIIIIII32sII16s16s")
@@ -29,6 +29,12 @@ LOOKS = 64
 _VICTIM = struct.Struct("=8I16s")
 KILL_SIZE = FACTS_SIZE + _VICTIM.size
 """Of ``struct oom_kill``."""
+
+_OUTCOME = struct.Struct("=QQQIIIiII")
+OUTCOME_SIZE = _OUTCOME.size
+"""Of ``struct exec_outcome``."""
+_JOIN = struct.Struct("=QIIiIiI")
+_MEMBER = struct.Struct("=QII")
 
 TRUNCATED = 1
 INCOMPLETE = 2
@@ -65,6 +71,7 @@ def decode(data: bytes | bytearray | memoryview) -> ExecRecord | None:
         parent_comm=_text(parent),
         loginuid=None if login == _NOBODY else login,
         session=None if session == _NOBODY else session,
+        start_ns=start,
     )
 
 
@@ -95,6 +102,31 @@ def decode_kill(data: bytes) -> OomKill:
     *levels, comm = _VICTIM.unpack_from(data, FACTS_SIZE)
     pid = _FACTS.unpack_from(data)[2]
     return OomKill(pid, decode_facts(data), tuple(filter(None, levels)), _text(comm))
+
+
+def decode_outcome(data: bytes) -> Outcome:
+    """Decode ``struct exec_outcome``. Raises ValueError when it is too short."""
+    if len(data) < OUTCOME_SIZE:
+        raise ValueError(f"exec outcome of {len(data)} bytes")
+    before, start, end, runtime, init, pid, status, victim, _ = _OUTCOME.unpack_from(data)
+    return Outcome(
+        runtime=ProcessId(runtime, start_ticks(before)),
+        init=init or None,
+        pid=pid or None,
+        status=None if status < 0 else status,
+        oom_victim=bool(victim),
+        lived=max(0, end - start) / 1e9 if pid else None,
+    )
+
+
+def join(start_ns: int, mnt: int, init: int) -> bytes:
+    """Return ``struct exec_join``: of a runtime that has one process, itself."""
+    return _JOIN.pack(start_ns, mnt, init, 1, 0, -1, 0)
+
+
+def member(start_ns: int, runtime: int) -> bytes:
+    """Return ``struct exec_member``."""
+    return _MEMBER.pack(start_ns, runtime, 0)
 
 
 def tid_of(data: bytes | bytearray | memoryview) -> int:

@@ -46,6 +46,9 @@ class Procfs:
     def exits(self) -> None:
         """See ExecRecordSource."""
 
+    def joins(self) -> None:
+        """See ExecRecordSource."""
+
     def sightings(self) -> None:
         """See ExecRecordSource."""
 

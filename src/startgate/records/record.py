@@ -7,7 +7,7 @@ from typing import Protocol
 
 import msgspec
 
-from startgate.exits import ExitMemory
+from startgate.exits import ExitMemory, Joins
 from startgate.kernel.process import Facts, ProcessId
 
 
@@ -36,6 +36,8 @@ class ExecRecord(msgspec.Struct, frozen=True):
     """Who logged in (pam_loginuid(8)), whatever the uid is now; None: nobody, or unknown."""
     session: int | None = None
     """The audit session."""
+    start_ns: int = 0
+    """When the process started, as the kernel has it: ns of CLOCK_BOOTTIME; 0: unknown."""
 
     @property
     def process(self) -> ProcessId | None:
@@ -87,6 +89,9 @@ class ExecRecordSource(Protocol):
 
     def exits(self) -> ExitMemory | None:
         """Return what remembers the wait statuses of processes, if this source can."""
+
+    def joins(self) -> Joins | None:
+        """Return what tells how each `exec` came out, if this source can. The caller closes it."""
 
     def sightings(self) -> Sightings | None:
         """Return the executions of what may be runtimes that nobody watches, if this source sees them.
