@@ -8,7 +8,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import cast
 
@@ -279,15 +279,31 @@ class FakeExits:
         self.forgotten.append(watch)
 
 
-def make_context(group: FakeGroup, proc: Proc | None = None) -> Context:
-    """Return what gates share: all real but for the kernel's parts."""
+class Jobs:
+    """Workers without threads: what is submitted is done when a test says so."""
+
+    def __init__(self) -> None:
+        self.closed = False
+        self._waiting: list[Callable[[], object]] = []
+
+    def submit(self, job: Callable[[], object]) -> None:
+        self._waiting.append(job)
+
+    def run(self) -> None:
+        """Do all that waits, and what comes of it."""
+        while self._waiting:
+            self._waiting.pop(0)()
+
+
+def make_context(group: FakeGroup, proc: Proc | None = None, jobs: Jobs | None = None) -> Context:
+    """Return what gates share: all real but for the kernel's parts, and threads if there are `jobs`."""
     return Context(
         proc=proc or Proc(),
         lifecycle=Lifecycle(lambda unsettled: None),
         listeners=Listeners(),
         exits=cast(Exits, FakeExits()),
-        workers=Workers(),
-        housekeeping=Workers(),
+        workers=cast(Workers, jobs or Workers()),
+        housekeeping=cast(Workers, jobs or Workers()),
         pid_files=PidFiles(group),
         programs=Programs(group),
         capabilities=frozenset(),
