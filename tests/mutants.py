@@ -141,19 +141,21 @@ Covering = dict[str, dict[int, list[str]]]
 """File, line, the tests that execute it; line 0: that execute anything of the file."""
 
 
-def covering(tests: Path) -> Covering:
-    """Run all unit tests once, and see; unless that was done since the last change."""
-    everything = sorted([*PACKAGE.rglob("*.py"), *tests.glob("*.py")])
-    digest = hashlib.sha256(b"".join(file.read_bytes() for file in everything)).hexdigest()
+def covering(tests: list[str]) -> Covering:
+    """Run the tests once, and see; unless that was done since the last change."""
+    everything = sorted([*PACKAGE.rglob("*.py"), *ROOT.glob("tests/unit/*.py")])
+    digest = hashlib.sha256(
+        b"".join(file.read_bytes() for file in everything) + repr(tests).encode()
+    ).hexdigest()
     kept = CACHE / "covering.json"
     if kept.exists() and (found := json.loads(kept.read_text()))["of"] == digest:
         return {file: {int(n): names for n, names in lines.items()} for file, lines in found["lines"].items()}
-    print("running all unit tests once, to see which executes what", flush=True)
+    print("running the tests once, to see which executes what", flush=True)
     CACHE.mkdir(parents=True, exist_ok=True)
     data = CACHE / "coverage"
     environment = os.environ | {"COVERAGE_FILE": str(data), "COVERAGE_CORE": "ctrace"}
     options = ["--cov=startgate", "--cov-context=test", "--cov-report=", "-p", "no:cacheprovider"]
-    command = [sys.executable, "-m", "pytest", "-q", "-x", *options, str(tests)]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", *options, *tests]
     if os.spawnve(os.P_WAIT, sys.executable, command, environment):
         raise SystemExit("the unit tests fail as it is")
     lines = _read_contexts(data)
@@ -244,12 +246,13 @@ def main() -> None:
         "files", nargs="*", default=list(HEART), help="below src/startgate; the heart's by default"
     )
     ask.add_argument("--sample", type=int, default=20, help="of each file so many (0: all)")
+    ask.add_argument("--tests", nargs="+", default=["tests/unit"], help="those that may notice")
     ask.add_argument("--seed", type=int, default=1)
     ask.add_argument("--least", type=int, default=0, help="fail below so many percent that are noticed")
     given = ask.parse_args()
     os.chdir(ROOT)
     os.nice(19)
-    tests = covering(ROOT / "tests/unit")
+    tests = covering(given.tests)
     import hypothesis  # noqa: F401
     import pytest  # noqa: F401
 
