@@ -15,7 +15,9 @@ import os
 import random
 import resource
 import signal
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -151,14 +153,15 @@ def covering(tests: list[str]) -> Covering:
     if kept.exists() and (found := json.loads(kept.read_text()))["of"] == digest:
         return {file: {int(n): names for n, names in lines.items()} for file, lines in found["lines"].items()}
     print("running the tests once, to see which executes what", flush=True)
+    with tempfile.TemporaryDirectory() as directory:
+        data = Path(directory) / "coverage"
+        environment = os.environ | {"COVERAGE_FILE": str(data), "COVERAGE_CORE": "ctrace"}
+        options = ["--cov=startgate", "--cov-context=test", "--cov-report=", "-p", "no:cacheprovider"]
+        command = [sys.executable, "-m", "pytest", "-q", "-x", *options, *tests]
+        if subprocess.run(command, env=environment, check=False).returncode:
+            raise SystemExit("the unit tests fail as it is")
+        lines = _read_contexts(data)
     CACHE.mkdir(parents=True, exist_ok=True)
-    data = CACHE / "coverage"
-    environment = os.environ | {"COVERAGE_FILE": str(data), "COVERAGE_CORE": "ctrace"}
-    options = ["--cov=startgate", "--cov-context=test", "--cov-report=", "-p", "no:cacheprovider"]
-    command = [sys.executable, "-m", "pytest", "-q", "-x", *options, *tests]
-    if os.spawnve(os.P_WAIT, sys.executable, command, environment):
-        raise SystemExit("the unit tests fail as it is")
-    lines = _read_contexts(data)
     kept.write_text(json.dumps({"of": digest, "lines": lines}))
     return lines
 
