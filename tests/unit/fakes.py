@@ -257,17 +257,27 @@ def make_entry(
 
 
 class FakeExits:
-    """Follows nobody; remembers who was to be forgotten."""
+    """Follows nobody; remembers who was to be followed, and who was to be forgotten."""
 
     def __init__(self) -> None:
+        self.watched: list[Watch] = []
         self.forgotten: list[object] = []
+        self.gone: Exception | None = None
+        """What `watch` raises: the process is not there any more."""
         self.oom_victim: bool | None = None
 
     def was_oom_victim(self, watch: object) -> bool | None:
         return self.oom_victim
 
     def watch(self, process: ProcessId, ended: Ended, *, patient: bool = False) -> Watch:
-        return Watch(process, -1, ended, patient)
+        if self.gone:
+            raise self.gone
+        self.watched.append(Watch(process, -1, ended, patient))
+        return self.watched[-1]
+
+    def followed(self) -> list[ProcessId]:
+        """Return the processes whose end would be told."""
+        return [watch.process for watch in self.watched if watch not in self.forgotten]
 
     def gone(self, process: ProcessId) -> int | None:
         return None
