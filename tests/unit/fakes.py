@@ -296,6 +296,12 @@ class Jobs:
         self.closed = False
         self._waiting: list[Callable[[], object]] = []
 
+    def start(self) -> None:
+        pass
+
+    def close(self) -> None:
+        self.closed = True
+
     def submit(self, job: Callable[[], object]) -> None:
         self._waiting.append(job)
 
