@@ -262,7 +262,7 @@ class FakeExits:
     def __init__(self) -> None:
         self.watched: list[Watch] = []
         self.forgotten: list[object] = []
-        self.gone: Exception | None = None
+        self.fails: Exception | None = None
         """What `watch` raises: the process is not there any more."""
         self.oom_victim: bool | None = None
 
@@ -270,8 +270,8 @@ class FakeExits:
         return self.oom_victim
 
     def watch(self, process: ProcessId, ended: Ended, *, patient: bool = False) -> Watch:
-        if self.gone:
-            raise self.gone
+        if self.fails:
+            raise self.fails
         self.watched.append(Watch(process, -1, ended, patient))
         return self.watched[-1]
 

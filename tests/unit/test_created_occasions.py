@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import re
 import time
 from collections.abc import Iterator
 from typing import cast
@@ -10,10 +12,13 @@ from typing import cast
 import pytest
 from msgspec.structs import replace
 
+from startgate.actual import Actual
 from startgate.errors import NotReadable
-from startgate.events import Deny, Event, Note, Reason
+from startgate.events import Container, Deny, Event, Note, Reason
+from startgate.gates import actual
 from startgate.gates.created import Created
 from startgate.hold import Hold
+from startgate.inherited.notes import Noted, Notes
 from startgate.kernel import pidfd
 from startgate.kernel.fanotify import FAN_ALLOW, FAN_DENY
 from startgate.kernel.process import Proc, ProcessId
@@ -47,7 +52,10 @@ class Scene:
         self.host = host
         self.group = group
         self.jobs = Jobs()
-        self.context = make_context(group, host.proc, self.jobs)
+        self.directory = host.root / "notes"
+        self.directory.mkdir()
+        notes = Notes(str(self.directory))
+        self.context = dataclasses.replace(make_context(group, host.proc, self.jobs), notes=notes)
         self.exits = cast(FakeExits, self.context.exits)
         self.events = self.context.listeners.subscribe(100)
         self.init: ProcessId | None = INIT
@@ -98,6 +106,10 @@ class Scene:
         while event := self.events.get(timeout=0):
             found.append(event)
         return found
+
+    def noted(self) -> list[Noted]:
+        """Return what a worker after us would know."""
+        return list(Notes(str(self.directory)))
 
     def refuse(self, event_type: str = "created") -> None:
         self.context.listeners.on(event_type, lambda event: Deny("not here", "r"))  # type: ignore[arg-type]
@@ -169,7 +181,7 @@ def test_a_start_of_what_has_no_init_goes_on(scene: Scene) -> None:
 
 
 def test_an_init_that_ends_while_it_is_looked_at(scene: Scene) -> None:
-    scene.exits.gone = NotReadable("process 200 is gone")
+    scene.exits.fails = NotReadable("process 200 is gone")
     hold = scene.hold()
     scene.created.at_start(scene.entry, hold)
     assert hold.answered
@@ -295,7 +307,10 @@ def test_a_container_that_no_gate_held_is_told_late(scene: Scene) -> None:
     scene.created.late(scene.entry, INIT)
     (event,) = scene.seen()
     assert (event.type, event.gate) == ("created", "none")
-    assert event.reason and event.reason.message.startswith("no gate held it: its program has run for up to ")
+    assert event.reason
+    said = re.fullmatch(r"no gate held it: its program has run for up to (\S+) s", event.reason.message)
+    booted = time.clock_gettime(time.CLOCK_BOOTTIME)
+    assert said and abs(float(said[1]) - (booted - INIT.start_time / os.sysconf("SC_CLK_TCK"))) < 60
     assert scene.entry.state is State.RUNNING
     assert scene.entry.passed
     scene.created.late(scene.entry, INIT)
@@ -316,7 +331,7 @@ def test_a_refusal_that_comes_late_kills(scene: Scene, before: bool) -> None:
         scene.refuse()
     scene.created.late(scene.entry, INIT)
     (event,) = scene.seen()
-    assert event.type == "denied"
+    assert (event.type, event.held_us) == ("denied", 0)
     assert event.reason and event.reason.rule == "r"
     assert event.reason.message.startswith("not here (killed: no gate held it: its program has run for up to")
     assert scene.killed == [INIT.pid]
@@ -374,6 +389,20 @@ def test_nobody_is_looked_for_without_end(scene: Scene, clock: list[float]) -> N
     scene.created.look_for(scene.entry, make_entry("other"))
     assert 9.9 < sum(clock) < 10.1
     assert clock[0] > 0.005  # two are looked for: each takes time
+
+
+def test_who_is_found_is_looked_for_no_more(scene: Scene, clock: list[float]) -> None:
+    scene.executes()
+    looked: list[Entry] = []
+
+    def by_state(proc: Proc, entry: Entry, tid: int | None) -> ProcessId | None:
+        looked.append(entry)
+        return INIT if len(looked) > 2 or entry is scene.entry else None
+
+    other = make_entry("other", runtime=ProcessId(101, 1000))
+    scene.context.lifecycle.begin(other)
+    Created(scene.context, by_state).look_for(scene.entry, other)
+    assert looked == [scene.entry, other, other]
 
 
 def test_nobody_is_looked_for_when_all_ends(scene: Scene, clock: list[float]) -> None:
@@ -434,6 +463,7 @@ def test_a_create_that_is_done_waits_for_its_start(scene: Scene) -> None:
     assert scene.exits.followed() == [INIT]
     assert list(scene.group.marks) == [inode_of(scene.program)]
     scene.created.at_start(scene.entry, scene.hold())
+    assert not scene.context.programs.holds(scene.entry)
     assert scene.told() == ["created start"]
     assert scene.group.marks == {}  # `start` was held: that was spare
     assert scene.exits.followed() == [INIT]
@@ -452,7 +482,7 @@ def test_no_program_of_a_user_is_marked(scene: Scene) -> None:
     assert scene.exits.followed() == [INIT]
 
 
-@pytest.mark.parametrize("config", [None, Config(process=OciProcess(args=["/nowhere"], cwd="/"))])
+@pytest.mark.parametrize("config", [None, Config(process=OciProcess(args=("/nowhere",), cwd="/"))])
 def test_a_program_that_is_not_found_is_not_held(scene: Scene, config: Config | None) -> None:
     scene.entry.config = config
     scene.created.runtime_ended(scene.entry, 0)
@@ -470,7 +500,7 @@ def test_a_create_whose_program_runs_already(scene: Scene) -> None:
 
 
 def test_an_init_that_ended_with_its_create(scene: Scene) -> None:
-    scene.exits.gone = NotReadable("process 200 is gone")
+    scene.exits.fails = NotReadable("process 200 is gone")
     scene.created.runtime_ended(scene.entry, 0)
     scene.jobs.run()
     (event,) = scene.seen()
@@ -540,6 +570,102 @@ def test_what_is_not_looked_for_before_an_end(scene: Scene, case: str) -> None:
     before = scene.exits.followed()
     scene.created.expect_end(scene.entry)
     assert scene.exits.followed() == before
+
+
+# What the kernel says of it
+
+
+class Asked:
+    """Somebody asks for `container.actual`; remembers how final each answer was."""
+
+    def __init__(self, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.final: list[bool] = []
+        scene.context.listeners.actual = True
+        monkeypatch.setattr(actual, "complete", self)
+
+    def __call__(self, container: Container, proc: Proc, pid: int, *, final: bool) -> Container:
+        self.final.append(final)
+        return replace(container, actual=Actual(uid=len(self.final)))
+
+
+def test_the_kernel_is_asked_again_at_the_first_exec(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until then a runtime may still change what it asked for."""
+    asked = Asked(scene, monkeypatch)
+    scene.created.at_start(scene.entry, scene.hold())
+    scene.created.at_first_exec([scene.entry], INIT.pid, scene.hold())
+    assert asked.final == [False, True]
+    told = [event.container.actual for event in scene.seen() if event.container]
+    assert told == [Actual(uid=1), Actual(uid=2)]
+
+
+@pytest.mark.parametrize("late", [True, False])
+def test_what_is_asked_at_its_first_exec_is_final(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, late: bool
+) -> None:
+    asked = Asked(scene, monkeypatch)
+    if late:
+        scene.created.late(scene.entry, INIT)
+    else:
+        scene.created.at_first_exec([scene.entry], INIT.pid, scene.hold())
+    assert asked.final == [True]
+
+
+# What the next worker knows
+
+
+def test_a_passed_gate_is_noted(scene: Scene) -> None:
+    scene.created.at_start(scene.entry, scene.hold())
+    (note,) = scene.noted()
+    assert (note.state, note.init) == ("CREATED", INIT)
+    scene.created.at_first_exec([scene.entry], INIT.pid, scene.hold())
+    (note,) = scene.noted()
+    assert note.state == "RUNNING"
+
+
+def test_a_container_that_is_told_late_is_noted(scene: Scene) -> None:
+    scene.created.late(scene.entry, INIT)
+    (note,) = scene.noted()
+    assert (note.state, note.init) == ("RUNNING", INIT)
+
+
+def test_a_refusal_is_noted(scene: Scene) -> None:
+    """The next worker carries it out."""
+    scene.refuse()
+    scene.created.at_start(scene.entry, scene.hold())
+    (note,) = scene.noted()
+    assert note.verdict == ("not here", "r")
+
+
+def test_a_first_exec_that_is_held_to_be_safe_is_noted(scene: Scene) -> None:
+    scene.created.runtime_ended(scene.entry, 0)
+    (note,) = scene.noted()
+    assert note.spare
+    assert note.program and note.program[0] == inode_of(scene.program)
+    scene.created.at_start(scene.entry, scene.hold())
+    (note,) = scene.noted()
+    assert (note.spare, note.program) == (False, None)
+
+
+def test_a_first_exec_that_comes_too_late_to_be_held_is_not(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another gate is passed while the mark is made."""
+    mark = scene.group.mark
+
+    def marked(mask: int, path: str) -> None:
+        mark(mask, path)
+        scene.created.at_start(scene.entry, scene.hold())
+
+    monkeypatch.setattr(scene.group, "mark", marked)
+    scene.created.runtime_ended(scene.entry, 0)
+    assert scene.group.marks == {}
+    assert scene.told() == ["created start"]
+
+
+def test_what_a_wrapper_armed_is_noted_no_more(scene: Scene) -> None:
+    scene.context.note(scene.entry)
+    assert scene.created.pass_on(scene.entry, behind(scene.entry))
+    assert scene.noted() == []
 
 
 # A wrapper

@@ -149,7 +149,7 @@ def test_a_container_that_a_gate_saw_is_not_told(scene: Scene) -> None:
 
 
 def test_a_container_that_ends_meanwhile_is_not_told(scene: Scene) -> None:
-    scene.exits.gone = NotReadable("process 10 is gone")
+    scene.exits.fails = NotReadable("process 10 is gone")
     scene.container()
     assert scene.types() == []
     assert scene.entries() == []

@@ -86,7 +86,7 @@ class Scene:
         self, line: str, *, tid: int = TID, ppid: int = SHELL, start_time: int = 1000, **more: Any
     ) -> ExecRecord:
         arguments = [os.fsencode(word) for word in line.split()]
-        known = {"uid": UID, "complete": True, "namespaces": self.namespaces} | more
+        known: dict[str, Any] = {"uid": UID, "complete": True, "namespaces": self.namespaces} | more
         return ExecRecord(tid, tid, ppid, False, arguments, start_time=start_time, **known)
 
     def decide(self, line: str, path: str = "", **record: Any) -> Hold:
@@ -263,7 +263,7 @@ def test_an_end_that_came_before_is_told_after(scene: Scene, monkeypatch: pytest
 
 
 def test_a_runtime_that_is_gone_is_no_start(scene: Scene) -> None:
-    scene.exits.gone = OSError(3, "No such process")
+    scene.exits.fails = OSError(3, "No such process")
     scene.decide("runc create -b b c1")
     assert scene.types() == ["lost"]
     assert scene.rootless.lifecycle.containers() == []
