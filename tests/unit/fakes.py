@@ -293,11 +293,12 @@ class Jobs:
     """Workers without threads: what is submitted is done when a test says so."""
 
     def __init__(self) -> None:
+        self.started = False
         self.closed = False
         self._waiting: list[Callable[[], object]] = []
 
     def start(self) -> None:
-        pass
+        self.started = True
 
     def close(self) -> None:
         self.closed = True

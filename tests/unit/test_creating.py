@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any, cast
@@ -15,6 +17,7 @@ from startgate.events import Deny, Event, Note, Reason
 from startgate.gates.created import Created
 from startgate.gates.creating import Creating
 from startgate.hold import Hold
+from startgate.inherited.notes import Notes
 from startgate.kernel.fanotify import FAN_ALLOW, FAN_DENY, FAN_OPEN_EXEC_PERM
 from startgate.kernel.process import Proc, ProcessId
 from startgate.lifecycle import End, Entry, State
@@ -39,7 +42,9 @@ class Scene:
         self.host = host
         self.group = group
         self.jobs = Jobs()
-        self.context = make_context(group, host.proc, self.jobs)
+        (host.root / "notes").mkdir()
+        notes = Notes(str(host.root / "notes"))
+        self.context = dataclasses.replace(make_context(group, host.proc, self.jobs), notes=notes)
         self.exits = cast(FakeExits, self.context.exits)
         self.events = self.context.listeners.subscribe(100)
         self.looked_at: list[Entry] = []
@@ -52,19 +57,14 @@ class Scene:
         host.process(1, comm="systemd")
         host.process(SHIM, comm="shim", start_time=500)
         self.caller()
+        self.created = Created(self.context, self.by_state)
+        self.creating = Creating(self.context, self.created)
 
     def caller(self, tid: int = TID, *, ppid: int = SHIM, start_time: int = 1000) -> None:
         self.host.process(tid, ppid=ppid, start_time=start_time, cwd=self.host.root / "work")
 
     def write(self, document: object) -> None:
         (self.bundle / "config.json").write_text(json.dumps(document))
-
-    @property
-    def creating(self) -> Creating:
-        created = Created(self.context, self.by_state)
-        creating = Creating(self.context, created)
-        self.ends = created.ends
-        return creating
 
     def by_state(self, proc: Proc, entry: Entry, tid: int | None) -> ProcessId | None:
         self.looked_at.append(entry)
@@ -165,11 +165,38 @@ def test_a_start_that_can_not_be_described_is_told_all_the_same(scene: Scene, te
     assert scene.looked_for == 0
 
 
+def test_an_id_that_is_used_again_is_told_in_order(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The end of the container that had it comes before the next one."""
+    scene.run("runc create --bundle /b c1")
+    scene.created.ends.ended(scene.entries()[0], End(9, "killed"))
+    monkeypatch.setattr(threading.Condition, "wait", lambda self, timeout: scene.jobs.run())
+    scene.caller(101, start_time=1001)
+    scene.run("runc create --bundle /b c1", tid=101, start_time=1001)
+    assert scene.types() == ["creating", "stopped", "creating"]
+
+
+def test_the_next_worker_knows_of_it(scene: Scene) -> None:
+    scene.run("runc create --bundle /b --pid-file /b/pid c1")
+    (note,) = scene.context.notes
+    assert (note.id, note.state, note.gated) == (b"c1", "CREATING", True)
+    assert note.pid_file and note.pid_file[0] == inode_of(scene.bundle)
+
+
+def test_the_runtimes_log_tells_why_a_start_failed(scene: Scene) -> None:
+    scene.run("runc --log /b/log create --bundle /b c1")
+    (scene.bundle / "log").write_text("no such program\n")
+    scene.created = Created(scene.context, lambda proc, entry, tid: None)
+    scene.created.runtime_ended(scene.entries()[0], 1 << 8)
+    _, stopped = scene.told()
+    assert stopped.reason
+    assert stopped.reason.message == "the start failed: runc ended with exit code 1: no such program"
+
+
 def test_an_end_that_came_before_is_told_after(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     watch = scene.exits.watch
 
     def killed(process: ProcessId, ended: Any, *, patient: bool = False) -> Any:
-        scene.ends.ended(scene.entries()[0], End(9, "killed"))
+        scene.created.ends.ended(scene.entries()[0], End(9, "killed"))
         return watch(process, ended, patient=patient)
 
     monkeypatch.setattr(scene.exits, "watch", killed)
@@ -212,17 +239,36 @@ def test_where_a_relative_pid_file_will_be(scene: Scene, runtime: str, directory
     assert scene.marked() == {directory}
 
 
-@pytest.mark.parametrize(("config", "looked_for"), [(CONFIG, 0), ({"root": {"path": "nowhere"}}, 1)])
-def test_a_run_without_a_program_is_looked_for(scene: Scene, config: object, looked_for: int) -> None:
+@pytest.mark.parametrize(
+    ("config", "looked_for"), [(CONFIG, 0), ({"root": {"path": "nowhere"}}, 1), (None, 1)]
+)
+def test_a_run_whose_program_is_not_found_is_looked_for(
+    scene: Scene, config: object, looked_for: int
+) -> None:
     scene.write(config)
     scene.run("runc run --bundle /b c1")
     assert scene.looked_for == looked_for
 
 
-def test_a_pid_file_that_can_not_be_watched(scene: Scene) -> None:
+@pytest.mark.parametrize(("place", "ignored"), [("/b", True), ("/work", False)])
+def test_the_runtimes_own_reads_in_the_bundle_are_not_held(scene: Scene, place: str, ignored: bool) -> None:
+    (scene.host.root / "work/config.json").touch()
+    scene.run(f"runc create --bundle /b --pid-file {place}/pid c1")
+    assert (inode_of(scene.bundle / "config.json") in scene.group.ignored) == ignored
+    assert inode_of(scene.host.root / "work/config.json") not in scene.group.ignored
+
+
+def test_a_pid_file_that_can_not_be_watched(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
     """The first exec is held in its place."""
     scene.run("runc create --bundle /b --pid-file /nowhere/pid c1")
     assert scene.marked() == {"sh"}
+    assert "container c1: its pid file is not watched: " in caplog.text
+
+
+def test_a_program_that_can_not_be_held(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+    scene.program.unlink()
+    scene.run("runc create --bundle /b c1")
+    assert "container c1: its first exec is not held: " in caplog.text
 
 
 # A refusal
@@ -247,13 +293,14 @@ def test_engines_show_why(scene: Scene) -> None:
     assert "not here" in (scene.host.root / "b/log").read_text()
 
 
-@pytest.mark.parametrize("gone", ["the caller", "the doubt"])
-def test_a_command_that_is_not_understood_is_no_start(scene: Scene, gone: str) -> None:
+@pytest.mark.parametrize("case", ["the caller is gone", "its end can't be seen", "in doubt"])
+def test_a_command_that_can_not_be_followed_is_no_start(scene: Scene, case: str) -> None:
+    """Whoever submitted the work tells of it."""
+    if case == "its end can't be seen":
+        scene.exits.fails = NotReadable("process 100 is gone")
+    line = "runc create --new-option b --newer c1" if case == "in doubt" else "runc create --bundle /b c1"
     with pytest.raises(NotReadable):
-        if gone == "the caller":
-            scene.run("runc create --bundle /b c1", tid=999)
-        else:
-            scene.run("runc create --new-option b --newer c1")
+        scene.run(line, tid=999 if case == "the caller is gone" else TID)
     assert scene.group.answers == [FAN_ALLOW]
     assert scene.entries() == []
     assert scene.told() == []
@@ -312,7 +359,7 @@ def test_a_start_that_is_killed_while_it_is_judged_again(
     watch = scene.exits.watch
 
     def killed(process: ProcessId, ended: Any, *, patient: bool = False) -> Any:
-        scene.ends.ended(scene.entries()[0], End(9, "killed"))
+        scene.created.ends.ended(scene.entries()[0], End(9, "killed"))
         scene.jobs.run()
         return watch(process, ended, patient=patient)
 
@@ -342,6 +389,30 @@ def test_a_start_that_nobody_held_is_told(scene: Scene) -> None:
     assert scene.marked() == {"sh"}
     assert scene.looked_for == 1
     assert scene.group.answers == []
+
+
+def test_its_pid_file_is_a_gate_yet(scene: Scene) -> None:
+    scene.miss("runc create --bundle /b --pid-file /b/pid c1")
+    assert scene.marked() == {"b"}
+    assert scene.looked_at[0].verdict is None
+
+
+def test_its_end_that_came_before_is_told_after(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    watch = scene.exits.watch
+
+    def killed(process: ProcessId, ended: Any, *, patient: bool = False) -> Any:
+        scene.created.ends.ended(scene.entries()[0], End(9, "killed"))
+        return watch(process, ended, patient=patient)
+
+    monkeypatch.setattr(scene.exits, "watch", killed)
+    scene.miss("runc create --bundle /b c1")
+    assert scene.types() == ["creating", "stopped"]
+
+
+def test_who_is_meant_is_not_guessed(scene: Scene) -> None:
+    with pytest.raises(NotReadable, match="the runtime's option --new"):
+        scene.miss("runc create --new b --newer c1")
+    assert scene.types() == []
 
 
 def test_its_refusal_is_carried_out_at_its_first_exec(scene: Scene) -> None:

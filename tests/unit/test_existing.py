@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import threading
@@ -17,6 +18,7 @@ from startgate.events import Event
 from startgate.exits import Watch
 from startgate.gates.ends import Ends
 from startgate.gates.existing import Existing
+from startgate.inherited.notes import Notes
 from startgate.kernel.process import ProcessId
 from startgate.lifecycle import Entry, State
 from startgate.runtimes.state import CRUN, RUNC
@@ -34,7 +36,9 @@ class Scene:
     def __init__(self, root: Path, group: FakeGroup) -> None:
         self.host = Host(root)
         self.jobs = Jobs()
-        self.context = make_context(group, self.host.proc, self.jobs)
+        (self.host.root / "notes").mkdir()
+        notes = Notes(str(self.host.root / "notes"))
+        self.context = dataclasses.replace(make_context(group, self.host.proc, self.jobs), notes=notes)
         self.exits = cast(FakeExits, self.context.exits)
         self.events = self.context.listeners.subscribe(100)
         self.runtimes: list[str] = []
@@ -70,7 +74,12 @@ class Scene:
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """How long was waited; nobody really waits."""
     pauses: list[float] = []
-    monkeypatch.setattr(threading.Event, "wait", lambda self, timeout=0: pauses.append(timeout))
+
+    def wait(event: threading.Event, timeout: float) -> None:
+        if not event.is_set():
+            pauses.append(timeout)
+
+    monkeypatch.setattr(threading.Event, "wait", wait)
     monkeypatch.setattr(time, "monotonic", lambda: sum(pauses))
     return pauses
 
@@ -97,6 +106,7 @@ def test_a_container_that_runs_is_told_and_followed(scene: Scene) -> None:
     assert scene.exits.followed() == [INIT]
     (entry,) = scene.entries()
     assert (entry.state, entry.passed, entry.config, entry.flavour) == (State.RUNNING, True, None, RUNC)
+    assert [note.init for note in scene.context.notes] == [INIT]
     scene.exits.watched[0].ended(3 << 8)
     (stopped,) = scene.told()
     assert stopped.type == "stopped"
@@ -191,7 +201,9 @@ def test_what_can_not_be_looked_at_is_told(scene: Scene, monkeypatch: pytest.Mon
     assert event.reason and event.reason.message.startswith("containers that run already are not all known")
 
 
-def test_who_is_closed_looks_no_further(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_is_closed_looks_no_further(
+    scene: Scene, pauses: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
     watch = scene.exits.watch
 
     def closing(process: ProcessId, ended: Any, *, patient: bool = False) -> Watch:
@@ -202,6 +214,14 @@ def test_who_is_closed_looks_no_further(scene: Scene, monkeypatch: pytest.Monkey
     scene.container()
     scene.container("c2", 11)
     assert scene.types() == ["existing"]
+    assert pauses == [2.0]  # who closes waits for the look that is under way, but not for long
+
+
+def test_who_closes_waits_for_no_look_that_is_over(scene: Scene, pauses: list[float]) -> None:
+    scene.existing.close()
+    scene.look()
+    scene.existing.close()
+    assert pauses == []
 
 
 # What is just being started

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any, cast
@@ -16,6 +17,7 @@ from startgate.gates import rootless as rootless_module
 from startgate.gates.rootless import Rootless
 from startgate.gates.turns import COMMANDS_OF_ONE
 from startgate.hold import Hold
+from startgate.kernel import pidfd
 from startgate.kernel.fanotify import FAN_ALLOW, FAN_DENY
 from startgate.kernel.process import Proc, ProcessId
 from startgate.lifecycle import End, Entry, Key, State
@@ -52,6 +54,8 @@ class Scene:
         monkeypatch.setattr(rootless_module, "Workers", lambda **limits: self.jobs)
         monkeypatch.setattr(inits, "by_users_files", self.by_users_files)
         host.proc._hierarchies = {}
+        self.killed: list[int] = []
+        monkeypatch.setattr(pidfd, "kill", lambda pid, sure: self.killed.append(pid))
         namespaces = {"user": 7, "mnt": 8, "net": 9}
         host.process(1, comm="systemd", namespaces={"user": 1, "mnt": 1, "net": 9})
         host.process(SHELL, comm="sh", start_time=500, uid=UID)
@@ -270,6 +274,27 @@ def test_a_runtime_that_is_gone_is_no_start(scene: Scene) -> None:
     assert scene.unsettled == 0
 
 
+def test_the_runtimes_log_tells_why_a_start_failed(scene: Scene) -> None:
+    scene.init, scene.stop_looking = None, False
+    scene.decide("runc --log b/log create -b b c1")
+    scene.write("b/log", "no such program\n")
+    scene.exits.watched[0].ended(1 << 8)
+    _, stopped = scene.told()
+    assert stopped.reason
+    assert stopped.reason.message == "the start failed: runc ended with exit code 1: no such program"
+
+
+def test_an_id_that_is_used_again_is_told_in_order(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene.decide("runc create -b b c1")
+    scene.exits.watched[0].ended(None)
+    scene.init, scene.stop_looking = None, False
+    scene.rootless._created.ends.ended(scene.entry(), End(9, "killed"))
+    monkeypatch.setattr(threading.Condition, "wait", lambda self, timeout: scene.jobs.run())
+    scene.caller(101, start_time=1001)
+    scene.decide("runc create -b b c1", tid=101, start_time=1001)
+    assert scene.types() == ["creating", "stopped", "creating"]
+
+
 # Where its files are
 
 
@@ -364,6 +389,7 @@ def test_a_refused_container_never_starts(scene: Scene) -> None:
     scene.decide("runc create -b b c1")
     scene.decide("runc start c1")
     assert scene.types() == ["creating", "denied"]
+    assert scene.killed == []
     scene.decide("runc start c1")
     assert scene.types() == []
     assert scene.group.answers == [FAN_ALLOW, FAN_DENY, FAN_DENY]
@@ -427,10 +453,13 @@ def test_an_exec_may_be_refused(scene: Scene) -> None:
 
 
 def test_an_exec_that_is_raised_twice_is_told_once(scene: Scene) -> None:
-    for _ in range(2):
-        scene.decide("crun exec c1 ls")
+    asked: list[Event] = []
+    scene.context.listeners.on("exec", asked.append)
+    holds = [scene.decide("crun exec c1 ls") for _ in range(2)]
     assert scene.types() == ["exec"]
+    assert len(asked) == 1
     assert scene.group.answers == [FAN_ALLOW, FAN_ALLOW]
+    assert not any(hold.expired for hold in holds)
 
 
 @pytest.mark.parametrize(("owner", "argv"), [(UID, ("id",)), (0, None)])
@@ -446,6 +475,12 @@ def test_an_exec_whose_words_are_in_doubt(scene: Scene) -> None:
     (event,) = scene.told()
     assert event.container and event.container.unknown == ("id",)
     assert event.process is None
+
+
+def test_its_threads_are_its_own(scene: Scene) -> None:
+    assert scene.jobs.started
+    scene.rootless.close()
+    assert scene.jobs.closed
 
 
 def test_the_commands_are_of_users_only(scene: Scene) -> None:
