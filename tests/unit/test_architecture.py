@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,16 @@ FILES = sorted(SOURCE.rglob("*.py"))
 NAMES = [str(file.relative_to(SOURCE)) for file in FILES]
 
 
+@cache
+def parsed(file: Path) -> ast.Module:
+    return ast.parse(file.read_text())
+
+
+@cache
 def imported(file: Path) -> set[str]:
     """Return the modules that a file names in its imports, those within functions too."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(file.read_text())):
+    for node in ast.walk(parsed(file)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -54,7 +61,7 @@ def test_only_the_command_line_prints_or_exits(file: Path) -> None:
     if file.parent.name == "cli":
         return
     calls = {
-        ast.unparse(node.func) for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Call)
+        ast.unparse(node.func) for node in ast.walk(parsed(file)) if isinstance(node, ast.Call)
     }
     assert not calls & {"print", "sys.exit", "exit", "os._exit", "sys.stdout.write", "sys.stderr.write"}
 
