@@ -60,9 +60,7 @@ def test_no_file_is_long(file: Path) -> None:
 def test_only_the_command_line_prints_or_exits(file: Path) -> None:
     if file.parent.name == "cli":
         return
-    calls = {
-        ast.unparse(node.func) for node in ast.walk(parsed(file)) if isinstance(node, ast.Call)
-    }
+    calls = {ast.unparse(node.func) for node in ast.walk(parsed(file)) if isinstance(node, ast.Call)}
     assert not calls & {"print", "sys.exit", "exit", "os._exit", "sys.stdout.write", "sys.stderr.write"}
 
 

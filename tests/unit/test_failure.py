@@ -183,10 +183,16 @@ def test_a_runtime_that_did_well_has_no_last_error(host: FakeHost, logged: Entry
     assert describe(host.proc, logged, 0) == "no container was seen: runc ended with exit code 0"
 
 
-def test_a_log_that_others_write_as_well(host: FakeHost, logged: Entry) -> None:
+@pytest.mark.parametrize(("path", "certain"), [("/b/log", False), ("/b/log2", True), (None, True)])
+def test_a_log_that_others_write_as_well(
+    host: FakeHost, logged: Entry, path: str | None, certain: bool
+) -> None:
     """Nobody knows whose line is whose."""
-    said = describe(host.proc, logged, FAILED, alone=False)
-    assert said == "no container was seen: runc ended with exit code 1"
+    other = make_entry("other")
+    other.log = RuntimeLog(path, (1, 1), 0) if path else None
+    said = describe(host.proc, logged, FAILED, [other])
+    failed = "the start failed: runc ended with exit code 1: no such program"
+    assert said == (failed if certain else "no container was seen: runc ended with exit code 1")
 
 
 @pytest.mark.parametrize("case", ["another directory", "gone"])
