@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from startgate.exits import OomKill
-from startgate.kernel.process import NAMESPACES, Facts, ProcessId
+from startgate.kernel.process import NAMESPACES, ProcessFacts, ProcessId
 from startgate.records import layout
 from startgate.records.bpf import BpfEnds, BpfExits
 from startgate.records.record import ExecRecord, Sighting
@@ -185,7 +185,7 @@ def test_facts_are_decoded(names: bytes, path: str) -> None:
     inodes = layout._INODES.pack(*range(1, 9))
     data = layout._FACTS.pack(START, 99, 10, len(names), inodes) + names
     facts = layout.decode_facts(data.ljust(layout.FACTS_SIZE, b"\xaa"))
-    assert facts == Facts(7_654_321, dict(zip(NAMESPACES, range(1, 8), strict=True)), path, 99)
+    assert facts == ProcessFacts(7_654_321, dict(zip(NAMESPACES, range(1, 8), strict=True)), path, 99)
     with pytest.raises(ValueError, match="process facts"):
         layout.decode_facts(data)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple, Protocol
 
-from startgate.kernel.process import Facts, ProcessId
+from startgate.kernel.process import ProcessFacts, ProcessId
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class OomKill(NamedTuple):
     """A process that the kernel's OOM killer ended."""
 
     pid: int
-    facts: Facts
+    facts: ProcessFacts
     """At its end; the cgroup is the memory controller's where it is in the unified hierarchy's root."""
     pid_namespaces: tuple[int, ...]
     """Inode numbers of its own and of those around it, from its own on."""

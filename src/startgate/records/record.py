@@ -8,7 +8,7 @@ from typing import Protocol
 import msgspec
 
 from startgate.exits import ExitMemory
-from startgate.kernel.process import Facts, ProcessId
+from startgate.kernel.process import ProcessFacts, ProcessId
 
 
 class ExecRecord(msgspec.Struct, frozen=True):
@@ -94,7 +94,7 @@ class ExecRecordSource(Protocol):
         The caller closes it.
         """
 
-    def look(self) -> Callable[[int], Facts | None] | None:
+    def look(self) -> Callable[[int], ProcessFacts | None] | None:
         """Return what tells of a process, given its pidfd, if this source can; see `Proc.look`."""
 
     def fds(self) -> dict[str, int]:
