@@ -21,7 +21,7 @@ NAMED = sorted(set(re.findall(r"`(?:(unit/)?(test_\w+)\.py::)?(test_\w+)`", SECU
 
 LINKS = [
     (document, link)
-    for document in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"))
+    for document in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"))
     for link in re.findall(r"\]\(([^)]+)\)", document.read_text())
     if "://" not in link
 ]
@@ -63,3 +63,20 @@ def test_the_limits_are_those_of_the_code() -> None:
     assert f"{STARTING_LIMIT:,}, or a quarter" in SECURITY
     assert f"| {COMMANDS}, {COMMANDS_OF_ONE} of one uid; {CONTAINERS:,}, {CONTAINERS_OF_ONE} of" in SECURITY
     assert f"{RateLimit()._burst} in {RateLimit()._period:g} s" in SECURITY
+
+
+WORKFLOW = (ROOT / ".github/workflows/check.yml").read_text()
+MAKEFILE = (ROOT / "Makefile").read_text()
+
+
+def test_the_workflow_runs_what_ci_runs() -> None:
+    assert ".ci/run" in WORKFLOW
+    assert "exec make test" in (ROOT / ".ci/run").read_text()
+    (stages,) = re.findall(r'STAGES="([^"]+)"', WORKFLOW)
+    for target in ("root", "setup", "test-apt", "stages", *stages.split()):
+        assert re.search(rf"^{target}:", MAKEFILE, re.MULTILINE), target
+
+
+def test_the_workflow_needs_no_secret_and_may_write_nothing() -> None:
+    assert "secrets." not in WORKFLOW
+    assert re.findall(r"^permissions:\n((?:  .*\n)+)", WORKFLOW, re.MULTILINE) == ["  contents: read\n"]
