@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from startgate import foreign
 from startgate.cli.log import RateLimit
+from startgate.events import Container, Event, Exit, Process
 from startgate.gates.rootless import CONTAINERS, CONTAINERS_OF_ONE
 from startgate.gates.turns import COMMANDS, COMMANDS_OF_ONE
 from startgate.lifecycle import STARTING_LIMIT
@@ -80,3 +82,12 @@ def test_the_workflow_runs_what_ci_runs() -> None:
 def test_the_workflow_needs_no_secret_and_may_write_nothing() -> None:
     assert "secrets." not in WORKFLOW
     assert re.findall(r"^permissions:\n((?:  .*\n)+)", WORKFLOW, re.MULTILINE) == ["  contents: read\n"]
+
+
+EVENTS = (ROOT / "docs/events.md").read_text()
+
+
+@pytest.mark.parametrize("record", [Event, Container, Process, Exit])
+def test_each_field_is_told_of(record: type[msgspec.Struct]) -> None:
+    named = set(re.findall(r"\w+", " ".join(re.findall(r"`([^`]+)`", EVENTS))))
+    assert {field.encode_name for field in msgspec.structs.fields(record)} <= named
