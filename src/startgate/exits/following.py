@@ -61,7 +61,7 @@ class ExitMemory(Protocol):
         """Return the wait status, None where not known."""
 
     def take(self, pid: int) -> int | None:
-        """As `peek`; forget it once taken as often as expected."""
+        """Return it as `peek` does; forget it with the last `take` of as many as there were `expect`s."""
 
     def was_oom_victim(self, pid: int) -> bool:
         """Did the kernel's OOM killer choose this process, whose status was taken?"""

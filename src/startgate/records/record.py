@@ -52,7 +52,7 @@ class Sighting(msgspec.Struct, frozen=True):
     path: bytes
     """As the caller wrote it; may be cut."""
     watched: bool = False
-    """The file is marked by now: it was held, unless it was opened right before that."""
+    """Is the file marked? Then the execution was held, unless the file was opened right before the mark."""
 
 
 class Sightings(Protocol):
