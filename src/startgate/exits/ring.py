@@ -1,6 +1,7 @@
 """Ends of processes, for a watcher in a child pid namespace.
 
-The host's processes have no pid there, and so no pidfd: the BPF program tells their ends through a ring buffer.
+The host's processes have no pid there, and so no pidfd: the BPF program tells their ends, through a ring
+buffer.
 """
 
 from __future__ import annotations
