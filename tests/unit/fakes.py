@@ -306,6 +306,10 @@ class Jobs:
     def submit(self, job: Callable[[], object]) -> None:
         self._waiting.append(job)
 
+    def run_newest(self) -> None:
+        """Do what came last, while the rest still waits."""
+        self._waiting.pop()()
+
     def run(self) -> None:
         """Do all that waits, and what comes of it."""
         while self._waiting:

@@ -285,13 +285,16 @@ def test_the_runtimes_log_tells_why_a_start_failed(scene: Scene) -> None:
 
 
 def test_an_id_that_is_used_again_is_told_in_order(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The end of the container that had it comes before the next one."""
     scene.decide("runc create -b b c1")
-    scene.exits.watched[0].ended(None)
-    scene.init, scene.stop_looking = None, False
     scene.rootless._created.ends.ended(scene.entry(), End(9, "killed"))
     monkeypatch.setattr(threading.Condition, "wait", lambda self, timeout: scene.jobs.run())
     scene.caller(101, start_time=1001)
-    scene.decide("runc create -b b c1", tid=101, start_time=1001)
+    with Hold(scene.group, held(path="/usr/bin/runc")) as hold:
+        job = scene.rootless.decide(scene.record("runc create -b b c1", tid=101, start_time=1001), hold)
+        assert job
+        job()
+        scene.jobs.run_newest()
     assert scene.types() == ["creating", "stopped", "creating"]
 
 
@@ -373,8 +376,9 @@ def test_a_config_that_is_taken_away_is_a_change(scene: Scene) -> None:
 
 
 def test_a_start_tells_created(scene: Scene) -> None:
+    scene.context.listeners.on("creating", lambda event: None, fail_closed=True)
     scene.decide("runc create -b b c1")
-    scene.decide("runc start c1")
+    assert not scene.decide("runc start c1").fail_closed  # nobody is asked here
     _, created = scene.told()
     assert (created.type, created.gate) == ("created", "start")
     assert created.container and created.container.pid == INIT.pid
