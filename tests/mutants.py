@@ -31,7 +31,16 @@ PACKAGE = ROOT / "src/startgate"
 CACHE = ROOT / "build/mutants"
 HEART = (
     *("gates/created.py", "gates/creating.py", "gates/rootless.py", "gates/existing.py", "gates/failure.py"),
-    *("lifecycle.py", "passage.py", "hold.py", "gates/ends.py", "gates/begin.py", "gates/program.py"),
+    *(
+        "lifecycle.py",
+        "passage.py",
+        "hold.py",
+        "gates/ends.py",
+        "gates/begin.py",
+        "gates/spare.py",
+        "gates/untold.py",
+        "gates/program.py",
+    ),
     *("gates/command.py", "gates/repeats.py", "gates/turns.py", "gates/inits.py", "runtimes/commandline.py"),
     *("runtimes/describe.py", "keeper/group.py", "keeper/protocol.py", "policy/verdict.py"),
 )

@@ -7,7 +7,7 @@ import textwrap
 
 import pytest
 
-from tests.mutants import chosen, mutants
+from tests.mutants import HEART, PACKAGE, chosen, mutants
 
 SOURCE = '''
 LIMIT = 5
@@ -67,3 +67,7 @@ def test_of_many_parameters_some_are_run() -> None:
     assert "test_b" in some[:2]
     assert len(some) < len(names)
     assert some == chosen(reversed(names), seed=1)
+
+
+def test_the_heart_is_where_it_was() -> None:
+    assert [file for file in HEART if not (PACKAGE / file).is_file()] == []
