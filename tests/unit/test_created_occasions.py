@@ -338,6 +338,24 @@ def test_a_refusal_that_comes_late_kills(scene: Scene, before: bool) -> None:
     assert scene.entry.verdict == Deny("not here", "r")
 
 
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [(ProcessLookupError(3, "gone"), ["denied"]), (PermissionError(1, "not allowed"), ["lost", "created"])],
+)
+def test_a_late_refusal_that_kills_nobody(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, error: OSError, told: list[str]
+) -> None:
+    """Who has ended is refused all the same; of who runs on that is told."""
+
+    def kill(pid: int, sure: object) -> None:
+        raise error
+
+    monkeypatch.setattr(pidfd, "kill", kill)
+    scene.refuse()
+    scene.created.late(scene.entry, INIT)
+    assert [event.type for event in scene.seen()] == told
+
+
 def test_a_late_users_container_is_told_with_its_refusal(scene: Scene) -> None:
     scene.created = Created(scene.context, scene.by_state, marks=False)
     scene.refuse()

@@ -280,6 +280,7 @@ def test_a_refused_start_leaves_nothing_behind(scene: Scene) -> None:
     assert scene.group.answers == [FAN_DENY]
     (event,) = scene.told()
     assert (event.type, event.reason) == ("denied", Reason("not here", "r"))
+    assert list(scene.context.notes) == []
     assert scene.entries() == []
     assert scene.marked() == set()
     assert scene.exits.followed() == []
