@@ -257,7 +257,7 @@ def test_a_bounded_number_runs_at_a_time() -> None:
     """Whoever gets no slot in its time fails, by its own rule."""
     listeners = Listeners()
     decisions: list[Decision] = []
-    with Hooks([hook("sleep 1000", timeout=0.5)], limit=1) as hooks:
+    with Hooks([hook("sleep 1000", timeout=0.2)], limit=1) as hooks:
         hooks.register(listeners)
         threads = [
             threading.Thread(target=lambda n=n: decisions.append(listeners.call(make_event("created", id=n))))
@@ -268,8 +268,8 @@ def test_a_bounded_number_runs_at_a_time() -> None:
         for thread in threads:
             thread.join()
     messages = sorted(decision.notes[0].message for decision in decisions)
-    assert len(messages) == 3 and "not done within 0.5 s" in messages[0]
-    assert "not started within 0.5 s: 1 hooks are running" in messages[-1]
+    assert len(messages) == 3 and "not done within 0.2 s" in messages[0]
+    assert "not started within 0.2 s: 1 hooks are running" in messages[-1]
 
 
 def test_a_closed_one_runs_nothing_more(tmp_path: Path) -> None:
@@ -303,7 +303,7 @@ def test_hooks_of_different_containers_run_at_the_same_time(tmp_path: Path) -> N
 
 def test_a_later_event_of_a_container_waits_for_the_earlier(tmp_path: Path) -> None:
     """The deadline may let a container go, and end, while its hook still runs."""
-    script = f"echo $STARTGATE_TYPE begin >>{tmp_path}/log; sleep 0.2; echo end >>{tmp_path}/log"
+    script = f"echo $STARTGATE_TYPE begin >>{tmp_path}/log; sleep 0.05; echo end >>{tmp_path}/log"
     listeners = Listeners()
     with Hooks([hook(script, "created", "stopped")]) as hooks:
         hooks.register(listeners)
