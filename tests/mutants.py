@@ -22,6 +22,7 @@ import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.machinery import SourceFileLoader
+from itertools import repeat
 from pathlib import Path
 from types import CodeType
 from typing import NamedTuple, cast
@@ -44,8 +45,10 @@ HEART = (
     *("gates/command.py", "gates/repeats.py", "gates/turns.py", "gates/inits.py", "runtimes/commandline.py"),
     *("runtimes/describe.py", "keeper/group.py", "keeper/protocol.py", "policy/verdict.py"),
 )
-_TIME, _TESTS = 20.0, 150
-"""Seconds that the tests of a mutant may take, and how many are run at most."""
+_TESTS = 150
+"""How many are run for one mutant."""
+_LEAST, _TIMES, _LONGEST = 20.0, 5, 600.0
+"""A mutant's tests may take so many seconds, or so many times as long as those of its file do unchanged."""
 _SWAPPED: dict[type[ast.cmpop], type[ast.cmpop]] = {
     **{ast.Eq: ast.NotEq, ast.Is: ast.IsNot, ast.In: ast.NotIn, ast.Lt: ast.LtE, ast.Gt: ast.GtE},
     **{ast.NotEq: ast.Eq, ast.IsNot: ast.Is, ast.NotIn: ast.In, ast.LtE: ast.Lt, ast.GtE: ast.Gt},
@@ -205,12 +208,12 @@ def chosen(names: Iterable[str], seed: int) -> list[str]:
 # Trying one
 
 
-def survives(mutant: Mutant, names: list[str]) -> bool:
+def survives(mutant: Mutant, names: list[str], limit: float = _LONGEST) -> bool:
     """Do the tests pass with it? In a process of its own, that is forked from one which has pytest loaded."""
     child = os.fork()
     if not child:
         _be_the_child(mutant, names)
-    until = time.monotonic() + _TIME
+    until = time.monotonic() + limit
     while True:
         pid, status = os.waitpid(child, os.WNOHANG)
         if pid:
@@ -276,10 +279,11 @@ def main() -> None:
         unchanged = Mutant(file, 0, "", "", ast.parse((PACKAGE / file).read_text()))
         if not survives(unchanged, chosen(tests[file][0], given.seed)):
             raise SystemExit(f"{file}: its tests fail here as it is")
+        limit = max(_LEAST, _TIMES * (time.monotonic() - began))
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
             lines = tests.get(file, {})
             names = [chosen(lines.get(m.line) or lines.get(0, []), given.seed) for m in some]
-            for mutant, survived in zip(some, pool.map(survives, some, names), strict=True):
+            for mutant, survived in zip(some, pool.map(survives, some, names, repeat(limit)), strict=True):
                 if survived:
                     alive.append(mutant)
         for mutant in sorted(alive, key=lambda m: m.line):
