@@ -41,8 +41,8 @@ HELD = @mkdir -p build; $(VENV)/bin/startgate doctor >build/doctor.txt; \
 	esac
 
 .PHONY: help root run test stages fuzz setup check bpf keeper keeper-test apt test-apt vm-apt arm64-apt bare-apt engines-apt lint types \
-	unit kernel engines engines-table newest test-newest faults faults-table around around-table soak engines-and-vm test-vm test-bare bare-quick \
-	test-systemd kernel-table bench bench-check bench-rules bench-peer update-tools clean clean-caches
+	unit mutants kernel engines engines-table newest test-newest faults faults-table around around-table soak engines-and-vm test-vm \
+	test-bare bare-quick test-systemd kernel-table bench bench-check bench-rules bench-peer update-tools clean clean-caches
 
 help: ## this list
 	@echo "startgate sees every container start before the container runs. As root, on Debian or Ubuntu:"
@@ -142,6 +142,10 @@ types:
 	$(VENV)/bin/mypy
 unit:
 	$(PY) -m pytest -q tests/unit
+FILES ?=
+SAMPLE ?= 20
+mutants: setup ## change the source in small ways: which changes does no unit test notice? FILES=lifecycle.py SAMPLE=0 for all of one
+	$(PY) -m tests.mutants --sample $(SAMPLE) $(FILES)
 kernel: setup test-apt ## real containers on this kernel; where that can't hold them, all of it in the VM
 	$(call HELD,its kernel tests run in a VM; $(PY) vm/matrix.py run 6.1 --all,STARTGATE_REQUIRE_KERNEL=1 $(PY) -m pytest -q tests/kernel)
 

@@ -10,7 +10,7 @@ from concurrent.futures import CancelledError, wait
 from functools import partial
 from typing import Any, Self, TypeVar, Unpack
 
-from startgate.callbacks import Registers
+from startgate.callbacks import Callbacks
 from startgate.errors import StartgateError
 from startgate.events import Event
 from startgate.listeners import Callback, Registration, Subscription
@@ -103,7 +103,7 @@ class AsyncSubscription:
         self._room.release()
 
 
-class AsyncWatcher(Registers):
+class AsyncWatcher(Callbacks):
     """As `Watcher`, for asyncio: callbacks may be coroutine functions, which run on the loop.
 
     A function runs on a thread of the watcher. A coroutine that is not waited for any more (`timeout`

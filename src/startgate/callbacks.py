@@ -22,7 +22,7 @@ _STUCK = 128
 """Runs of one callback that nobody waits for any more; then it is not called before one of them returns."""
 
 
-class Registers:
+class Callbacks:
     """What registers callbacks: `Watcher`, and its asyncio twin."""
 
     @overload

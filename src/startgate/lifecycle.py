@@ -143,8 +143,8 @@ class Lifecycle:
         self._tell_unsettled = unsettled
 
     def begin(self, entry: Entry) -> Entry:
-        """A runtime command starts a container: `creating`. Returns the entry that its process has by then:
-        this one, or another's who was faster. Raises Overloaded."""
+        """A runtime command starts a container: `creating`. Return the entry of that process from now on:
+        this one, or the one that another thread began for it first. Raises Overloaded."""
         with self._lock:
             other = self._starting.get(entry.runtime)
             if other and other.key.id == entry.key.id and not (other.command and other.command.denied):
@@ -197,7 +197,8 @@ class Lifecycle:
             return self._containers.get(key) or self._being_created(key)
 
     def doubt(self) -> list[Entry]:
-        """Some gate was passed unseen: none that is armed is relied on. Return whose it may have been."""
+        """Somebody may have passed a gate while no worker was there: rely on no gate that is armed. Return
+        the containers that are being created: each may be the one."""
         with self._lock:
             entries = [entry for entry in self._starting.values() if entry.state is State.CREATING]
             for entry in entries:
@@ -262,7 +263,8 @@ class Lifecycle:
             return waiting, end
 
     def told(self, entry: Entry) -> End | None:
-        """`creating` was told; return an end that came before, unless a gate is being passed."""
+        """Its `creating` is published: from now on its end may be. Return an end that was kept back for
+        that; None while the created gate is being passed, as `passed` returns it then."""
         with self._lock:
             entry.told = True
             if entry.state is State.CREATED and not entry.passed:

@@ -31,7 +31,7 @@ __all__ = [
     "lost",
 ]
 
-TOLD_TYPES: tuple[EventType, ...] = ("existing", "paused", "resumed", "oom", "denied", "lost")
+TOLD_TYPES: tuple[EventType, ...] = ("existing", "exec_ended", "paused", "resumed", "oom", "denied", "lost")
 """The types of events that nobody is asked about: their callbacks are called after, by `Telling`."""
 
 
@@ -83,15 +83,21 @@ class Subscription:
         self._closed = False
         self._forget = forget
 
-    def put(self, event: Event) -> None:
-        """Queue an event, or drop it when the consumer is too far behind. Never waits; wakes nobody."""
+    def put(self, event: Event, *, wake: bool = True) -> None:
+        """Queue an event, or drop it when the consumer is too far behind. Never waits. Without `wake`
+        the consumer comes for it later: `wake`."""
         with self._lock:
-            if len(self._events) >= self._backlog:
-                self._dropped += 1
-                return
-            if self._dropped:
-                self._events.append(self._loss())
-            self._events.append(event)
+            self._add(event)
+        if wake:
+            self.wake()
+
+    def _add(self, event: Event) -> None:
+        if len(self._events) >= self._backlog:
+            self._dropped += 1
+            return
+        if self._dropped:
+            self._events.append(self._loss())
+        self._events.append(event)
 
     def wake(self) -> None:
         """Let the consumer come for what was put."""
@@ -241,7 +247,7 @@ class Listeners:
     def publish(self, event: Event, *, wake: bool = True) -> None:
         """Give the event to all subscriptions. Never waits. Without `wake` they are told later: `wake`."""
         for subscription in self._subscriptions:
-            subscription.put(event)
+            subscription.put(event, wake=False)
         if wake:
             self.wake()
 

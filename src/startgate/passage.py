@@ -53,9 +53,9 @@ class Passage:
         """`passed` is called once, when the gate is passed in whichever way; must not wait.
 
         `refusing` is called right before a refusal is answered; it may wait. With `keep` the events
-        were told before, and only a refusal is told; what rules said goes there. `end` ends what was
-        refused, whatever becomes of the held task, which is free if that is `late`; it tells
-        whether it did, and must not wait.
+        were told before, and only a refusal is told; what rules said goes there. `end(late)`
+        kills what was refused, where failing the held access is not enough; `late`: the task was let go
+        before. It returns whether it killed, and must not wait.
         """
         self._end = end
         self._keep = keep
@@ -198,7 +198,8 @@ def notes_of(decision: Decision) -> tuple[Note, ...]:
 
 
 def _nothing() -> None:
-    """Also lets go of what `passed` referred to: holds are remembered for a while."""
+    """In the place of `passed` once that was called: a hold is remembered for a while, and would keep the
+    container in memory."""
 
 
 def denied(event: Event, verdict: Deny, held_us: int) -> Event:

@@ -47,7 +47,7 @@ class Running:
 
 
 @dataclass(frozen=True, slots=True)
-class Command:
+class RootProcess:
     """A process of root, and what it was executed with."""
 
     process: ProcessId
@@ -55,7 +55,7 @@ class Command:
     words: list[str]
 
 
-def commands(proc: Proc) -> Iterator[Command]:
+def commands(proc: Proc) -> Iterator[RootProcess]:
     """Yield the processes that may be believed: root's, in the initial user namespace.
 
     Only of those the command line is read: a user may make that wait (FUSE, userfaultfd).
@@ -65,16 +65,16 @@ def commands(proc: Proc) -> Iterator[Command]:
             yield found
 
 
-def _command(proc: Proc, pid: int) -> Command | None:
+def _command(proc: Proc, pid: int) -> RootProcess | None:
     try:
         record = procfs.identify(proc, pid)
         process = proc.identify(pid)
     except NotReadable:
         return None
-    return Command(process, record.ppid, proc.command_line(pid)) if record.trusted else None
+    return RootProcess(process, record.ppid, proc.command_line(pid)) if record.trusted else None
 
 
-def executable(proc: Proc, command: Command) -> str:
+def executable(proc: Proc, command: RootProcess) -> str:
     """Return the path of what it executes; argv[0] where it has none, as crun's clone of itself."""
     path = proc.executable(command.process.pid)
     return command.words[0] if path is None or path == "/" or path.startswith("/memfd:") else path
@@ -114,7 +114,7 @@ class Scan:
                 inodes.setdefault((status.st_dev, status.st_ino), directory)
         return list(inodes.values())
 
-    def _of_engine(self, command: Command) -> str | None:
+    def _of_engine(self, command: RootProcess) -> str | None:
         name = _name(command)
         if name == roots.CONMON:
             return roots.of_conmon(command.words)
@@ -176,7 +176,7 @@ class Scan:
     def _is_apart(self, pid: int) -> bool:
         return self._proc.namespace(pid, "mnt") != self._proc.namespace(_KTHREADD, "mnt")
 
-    def _manager(self, parent: int) -> Command | None:
+    def _manager(self, parent: int) -> RootProcess | None:
         """Return the init's parent, if that may be believed: a shim, conmon, or the runtime. Any other is
         some subreaper (prctl(2)), which may see other files than the runtime did."""
         found = _command(self._proc, parent) if parent > 1 else None
@@ -188,12 +188,12 @@ class Scan:
         with self._view(manager) as view:
             return view.read_small(posixpath.join(running.container.bundle or "/", oci.CONFIG))
 
-    def _view(self, manager: Command | None) -> View:
+    def _view(self, manager: RootProcess | None) -> View:
         pid = manager.process.pid if manager else None
         return View(self._proc, pid, pid or 0)
 
     def _from_bundle(
-        self, container: Container, bundle: str | None, key: Key, manager: Command | None
+        self, container: Container, bundle: str | None, key: Key, manager: RootProcess | None
     ) -> tuple[Container, oci.Config | None]:
         if not bundle:
             return container, None
@@ -209,7 +209,7 @@ class Scan:
             container = host.resolved(container, view)
             return engines.identify(container, key.root, view.trusted_files(), view.caller_arguments), config
 
-    def _started_by(self, container: Container, view: View, manager: Command | None) -> Container:
+    def _started_by(self, container: Container, view: View, manager: RootProcess | None) -> Container:
         """Tell who executed the runtime, and which one: where a process that remembers lives."""
         if manager is None:
             return container
@@ -252,20 +252,20 @@ def of_process(container: Container, proc: Proc, process: ProcessId) -> Containe
     )
 
 
-def _name(command: Command) -> str:
+def _name(command: RootProcess) -> str:
     return posixpath.basename(command.words[0]) if command.words else ""
 
 
-def _manages(command: Command) -> bool:
+def _manages(command: RootProcess) -> bool:
     name = _name(command)
     return name == roots.CONMON or name.startswith(roots.SHIM) or _invocation(command).command.starts
 
 
-def _invocation(command: Command) -> commandline.Invocation:
+def _invocation(command: RootProcess) -> commandline.Invocation:
     return commandline.parse([os.fsencode(word) for word in command.words])
 
 
-def _of_runtime(command: Command) -> str | None:
+def _of_runtime(command: RootProcess) -> str | None:
     name = _name(command)
     if name == roots.CONMON or name.startswith(roots.SHIM):
         return None

@@ -1,4 +1,4 @@
-"""Callbacks of events that nobody is asked about: `existing`, `paused`, `resumed`, `oom`, `denied`, `lost`.
+"""Callbacks of events that nobody is asked about: `TOLD_TYPES`.
 
 Who tells of such an event never waits, so they are called on a thread of their own: in the events' order,
 one at a time.
@@ -18,9 +18,9 @@ _GRACE = 1.0
 class _Told(Subscription):
     """Takes those events only, and is woken for them only."""
 
-    def put(self, event: Event) -> None:
+    def put(self, event: Event, *, wake: bool = True) -> None:
         if event.type in TOLD_TYPES:
-            super().put(event)
+            super().put(event, wake=wake)
 
     def wake(self) -> None:
         if self._events or self._closed:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import TypedDict
 
-from startgate.callbacks import Registers
+from startgate.callbacks import Callbacks
 from startgate.errors import KernelUnsupported, StartgateError
 from startgate.events import Event, EventType
 from startgate.exits import exits_for
@@ -68,7 +68,7 @@ def _forget_in_child() -> None:
 os.register_at_fork(after_in_child=_forget_in_child)
 
 
-class Watcher(Registers):
+class Watcher(Callbacks):
     """Sees every container start and stop on this host; holds starts while callbacks run.
 
     Use it as a context manager, and iterate it for the events::

@@ -14,7 +14,7 @@ import pytest
 
 from startgate.kernel import features
 from startgate.kernel.cgroups import parse_cgroup_mounts, unified_path
-from startgate.kernel.process import Facts, Proc
+from startgate.kernel.process import Proc, ProcessFacts
 from startgate.records.bpf import BpfLook
 from startgate.records.table import Table
 from tests.kernel.support import unavailable
@@ -47,7 +47,7 @@ def process(*prefix: str) -> Iterator[int]:
             os.killpg(started.pid, signal.SIGKILL)
 
 
-def looked_at(look: BpfLook, pid: int) -> Facts | None:
+def looked_at(look: BpfLook, pid: int) -> ProcessFacts | None:
     fd = os.pidfd_open(pid)
     try:
         return look(fd)

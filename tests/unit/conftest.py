@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,6 +34,16 @@ def _nothing_is_left_behind() -> Iterator[None]:
             thread.join(PATIENCE)
             assert not thread.is_alive(), f"{thread.name} is left running"
     assert _open_fds() <= before, "file descriptors are left open"
+
+
+@pytest.fixture(autouse=True)
+def _no_stranger_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pids of made-up hosts are those of real processes here. Let a test say what is to be killed."""
+
+    def refuse(fd: int, number: int, *more: object) -> None:
+        raise AssertionError("a unit test was about to kill a process")
+
+    monkeypatch.setattr(signal, "pidfd_send_signal", refuse)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import cast
 
@@ -257,17 +257,27 @@ def make_entry(
 
 
 class FakeExits:
-    """Follows nobody; remembers who was to be forgotten."""
+    """Follows nobody; remembers who was to be followed, and who was to be forgotten."""
 
     def __init__(self) -> None:
+        self.watched: list[Watch] = []
         self.forgotten: list[object] = []
+        self.fails: Exception | None = None
+        """What `watch` raises: the process is not there any more."""
         self.oom_victim: bool | None = None
 
     def was_oom_victim(self, watch: object) -> bool | None:
         return self.oom_victim
 
     def watch(self, process: ProcessId, ended: Ended, *, patient: bool = False) -> Watch:
-        return Watch(process, -1, ended, patient)
+        if self.fails:
+            raise self.fails
+        self.watched.append(Watch(process, -1, ended, patient))
+        return self.watched[-1]
+
+    def followed(self) -> list[ProcessId]:
+        """Return the processes whose end would be told."""
+        return [watch.process for watch in self.watched if watch not in self.forgotten]
 
     def gone(self, process: ProcessId) -> int | None:
         return None
@@ -279,15 +289,42 @@ class FakeExits:
         self.forgotten.append(watch)
 
 
-def make_context(group: FakeGroup, proc: Proc | None = None) -> Context:
-    """Return what gates share: all real but for the kernel's parts."""
+class Jobs:
+    """Workers without threads: what is submitted is done when a test says so."""
+
+    def __init__(self) -> None:
+        self.started = False
+        self.closed = False
+        self._waiting: list[Callable[[], object]] = []
+
+    def start(self) -> None:
+        self.started = True
+
+    def close(self) -> None:
+        self.closed = True
+
+    def submit(self, job: Callable[[], object]) -> None:
+        self._waiting.append(job)
+
+    def run_newest(self) -> None:
+        """Do what came last, while the rest still waits."""
+        self._waiting.pop()()
+
+    def run(self) -> None:
+        """Do all that waits, and what comes of it."""
+        while self._waiting:
+            self._waiting.pop(0)()
+
+
+def make_context(group: FakeGroup, proc: Proc | None = None, jobs: Jobs | None = None) -> Context:
+    """Return what gates share: all real but for the kernel's parts, and threads if there are `jobs`."""
     return Context(
         proc=proc or Proc(),
         lifecycle=Lifecycle(lambda unsettled: None),
         listeners=Listeners(),
         exits=cast(Exits, FakeExits()),
-        workers=Workers(),
-        housekeeping=Workers(),
+        workers=cast(Workers, jobs or Workers()),
+        housekeeping=cast(Workers, jobs or Workers()),
         pid_files=PidFiles(group),
         programs=Programs(group),
         capabilities=frozenset(),

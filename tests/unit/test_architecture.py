@@ -5,6 +5,9 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -14,10 +17,16 @@ FILES = sorted(SOURCE.rglob("*.py"))
 NAMES = [str(file.relative_to(SOURCE)) for file in FILES]
 
 
+@cache
+def parsed(file: Path) -> ast.Module:
+    return ast.parse(file.read_text())
+
+
+@cache
 def imported(file: Path) -> set[str]:
     """Return the modules that a file names in its imports, those within functions too."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(file.read_text())):
+    for node in ast.walk(parsed(file)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -38,25 +47,30 @@ def test_the_sources_are_found() -> None:
     assert {"watcher.py", "kernel/libc.py", "runtimes/commandline.py"} <= set(NAMES)
 
 
-@pytest.mark.parametrize("file", FILES, ids=NAMES)
-def test_only_the_kernel_package_talks_to_the_c_library(file: Path) -> None:
-    in_kernel = file.parent.name == "kernel"
-    assert in_kernel or not any(name.split(".")[0] == "ctypes" for name in imported(file))
+def those(breaks: Callable[[Path], bool]) -> list[str]:
+    """Return the names of the files that break a rule."""
+    return [name for name, file in zip(NAMES, FILES, strict=True) if breaks(file)]
 
 
-@pytest.mark.parametrize("file", FILES, ids=NAMES)
-def test_no_file_is_long(file: Path) -> None:
-    assert len(file.read_text().splitlines()) <= 350
+def test_only_the_kernel_package_talks_to_the_c_library() -> None:
+    def talks(file: Path) -> bool:
+        return file.parent.name != "kernel" and any(name.split(".")[0] == "ctypes" for name in imported(file))
+
+    assert those(talks) == []
 
 
-@pytest.mark.parametrize("file", FILES, ids=NAMES)
-def test_only_the_command_line_prints_or_exits(file: Path) -> None:
-    if file.parent.name == "cli":
-        return
-    calls = {
-        ast.unparse(node.func) for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Call)
-    }
-    assert not calls & {"print", "sys.exit", "exit", "os._exit", "sys.stdout.write", "sys.stderr.write"}
+def test_no_file_is_long() -> None:
+    assert those(lambda file: len(file.read_text().splitlines()) > 350) == []
+
+
+def test_only_the_command_line_prints_or_exits() -> None:
+    forbidden = {"print", "sys.exit", "exit", "os._exit", "sys.stdout.write", "sys.stderr.write"}
+
+    def speaks(file: Path) -> bool:
+        calls = {ast.unparse(node.func) for node in ast.walk(parsed(file)) if isinstance(node, ast.Call)}
+        return file.parent.name != "cli" and bool(calls & forbidden)
+
+    assert those(speaks) == []
 
 
 @pytest.mark.parametrize("name", ["errors.py", "runtimes/commandline.py", "runtimes/signals.py"])
@@ -81,3 +95,17 @@ def test_the_kernel_package_knows_nothing_of_the_rest() -> None:
     modules = {name for file in (SOURCE / "kernel").glob("*.py") for name in imported(file)}
     ours = {name for name in modules if name.startswith("startgate.")}
     assert all(name.startswith(("startgate.kernel", "startgate.errors")) for name in ours)
+
+
+NAMED_TWICE = {"Config", "Database", "Programs", "Resources", "Table", "Watch"}
+"""To be renamed: who adds one here makes readers ask which is meant."""
+
+
+def test_a_class_has_a_name_of_its_own() -> None:
+    names = Counter(
+        node.name
+        for file in FILES
+        for node in parsed(file).body
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    )
+    assert {name for name, count in names.items() if count > 1} == NAMED_TWICE

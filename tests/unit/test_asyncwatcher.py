@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from startgate import AsyncWatcher, Deny, Event, StartgateError
+from startgate import AsyncWatcher, Deny, Event, StartgateError, asyncwatcher
 from startgate.asyncwatcher import AsyncSubscription, _run_on
 from startgate.listeners import Decision, Listeners, Registration
 from startgate.testing import make_event
@@ -202,7 +202,13 @@ def test_one_that_is_closed_with_events_waiting_leaves_no_thread() -> None:
     asyncio.run(asyncio.wait_for(scenario(), 10))
 
 
-def test_one_that_nobody_reads_ends_with_its_loop() -> None:
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is looked again and again whether a loop is there still."""
+    monkeypatch.setattr(asyncwatcher, "_LOOK", 0.02)
+
+
+def test_one_that_nobody_reads_ends_with_its_loop(impatient: None) -> None:
     async def scenario() -> None:
         listeners = Listeners()
         AsyncSubscription(listeners.subscribe(1000))
@@ -213,7 +219,7 @@ def test_one_that_nobody_reads_ends_with_its_loop() -> None:
     asyncio.run(scenario())
 
 
-def test_what_a_loop_is_given_at_its_very_end_is_not_waited_for() -> None:
+def test_what_a_loop_is_given_at_its_very_end_is_not_waited_for(impatient: None) -> None:
     """It takes the call, and never runs it."""
     loop = asyncio.new_event_loop()
     called = []

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
+import msgspec
 import pytest
 
 from startgate.errors import NotReadable
-from startgate.events import Container
+from startgate.events import Container, Reason
 from startgate.gates.command import CommandGate
 from startgate.gates.context import Context
 from startgate.gates.created import Created
@@ -20,9 +21,10 @@ from startgate.gates.rootless import Rootless
 from startgate.hold import Hold
 from startgate.keeper.protocol import Held
 from startgate.kernel.fanotify import FAN_OPEN_EXEC_PERM
-from startgate.lifecycle import End, Lifecycle
+from startgate.lifecycle import End, Entry, Lifecycle
 from startgate.listeners import Listeners
 from startgate.records import ExecRecord, layout
+from startgate.runtimes import commandline
 from tests.unit.fakes import FakeGroup, FakeHost, held, make_entry
 
 CORPUS = Path(__file__).parent.parent / "data/runtime-invocations.json"
@@ -58,6 +60,9 @@ class Work:
 
     def decide(self, record: ExecRecord, hold: Hold) -> None:
         self.calls.append(f"{self.name} decides")
+
+    def missed(self, call: Any, path: str, record: ExecRecord, reason: Reason) -> None:
+        self.calls.append(f"{self.name} missed {call.id}")
 
     def at_start(self, entry: Any, hold: Hold, tid: int) -> None:
         self.calls.append(f"{self.name} start {entry.key.id}")
@@ -207,6 +212,18 @@ def test_an_end_waits_until_the_init_is_known(scene: Scene, line: str) -> None:
     assert scene.run(line) == []
 
 
+def test_a_kill_is_remembered_once_the_init_is_known(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = make_entry("c1")
+    scene.lifecycle.begin(entry)
+
+    def expect_end(work: Work, entry: Entry, tid: int) -> None:
+        scene.lifecycle.describe(entry, Container(id="c1", pid=7))
+
+    monkeypatch.setattr(Work, "expect_end", expect_end)
+    scene.run("runc kill c1 9")
+    assert entry.requested_signal == 9
+
+
 @pytest.mark.parametrize("word", ["pause", "resume"])
 def test_a_container_that_is_known_is_paused_and_resumed(scene: Scene, word: str) -> None:
     assert scene.decide(record(f"runc {word} c1")) is None
@@ -216,6 +233,21 @@ def test_a_container_that_is_known_is_paused_and_resumed(scene: Scene, word: str
     assert scene.decide(record(f"runc {word} c1")) is not None
     assert scene.decide(record(f"runc --root /elsewhere {word} c1")) is None
     assert scene.decide(record(f"runc {word} --help c1")) is None
+
+
+# A start that was seen, and not held
+
+
+def test_a_start_that_was_held_was_not_missed(scene: Scene) -> None:
+    """Who watches for what is missed sees it as well."""
+    known = msgspec.structs.replace(record("runc create c1"), start_time=0)
+    call, reason = commandline.parse(known.arguments), Reason("not held")
+    scene.gate.missed(call, "/usr/bin/runc", known, reason)
+    scene.gate.missed(call, "/usr/bin/conmon", known, reason)
+    assert scene.calls == ["creating missed c1"]
+    scene.decide(known)
+    scene.gate.missed(call, "/usr/bin/runc", known, reason)
+    assert scene.calls == ["creating missed c1"]
 
 
 # What the source does not know

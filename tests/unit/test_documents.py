@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from startgate import foreign
 from startgate.cli.log import RateLimit
+from startgate.events import Container, Event, Exit, Process
 from startgate.gates.rootless import CONTAINERS, CONTAINERS_OF_ONE
 from startgate.gates.turns import COMMANDS, COMMANDS_OF_ONE
 from startgate.lifecycle import STARTING_LIMIT
@@ -21,7 +23,7 @@ NAMED = sorted(set(re.findall(r"`(?:(unit/)?(test_\w+)\.py::)?(test_\w+)`", SECU
 
 LINKS = [
     (document, link)
-    for document in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"))
+    for document in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"))
     for link in re.findall(r"\]\(([^)]+)\)", document.read_text())
     if "://" not in link
 ]
@@ -63,3 +65,29 @@ def test_the_limits_are_those_of_the_code() -> None:
     assert f"{STARTING_LIMIT:,}, or a quarter" in SECURITY
     assert f"| {COMMANDS}, {COMMANDS_OF_ONE} of one uid; {CONTAINERS:,}, {CONTAINERS_OF_ONE} of" in SECURITY
     assert f"{RateLimit()._burst} in {RateLimit()._period:g} s" in SECURITY
+
+
+WORKFLOW = (ROOT / ".github/workflows/check.yml").read_text()
+MAKEFILE = (ROOT / "Makefile").read_text()
+
+
+def test_the_workflow_runs_what_ci_runs() -> None:
+    assert ".ci/run" in WORKFLOW
+    assert "exec make test" in (ROOT / ".ci/run").read_text()
+    (stages,) = re.findall(r'STAGES="([^"]+)"', WORKFLOW)
+    for target in ("root", "setup", "test-apt", "stages", *stages.split()):
+        assert re.search(rf"^{target}:", MAKEFILE, re.MULTILINE), target
+
+
+def test_the_workflow_needs_no_secret_and_may_write_nothing() -> None:
+    assert "secrets." not in WORKFLOW
+    assert re.findall(r"^permissions:\n((?:  .*\n)+)", WORKFLOW, re.MULTILINE) == ["  contents: read\n"]
+
+
+EVENTS = (ROOT / "docs/events.md").read_text()
+
+
+@pytest.mark.parametrize("record", [Event, Container, Process, Exit])
+def test_each_field_is_told_of(record: type[msgspec.Struct]) -> None:
+    named = set(re.findall(r"\w+", " ".join(re.findall(r"`([^`]+)`", EVENTS))))
+    assert {field.encode_name for field in msgspec.structs.fields(record)} <= named

@@ -18,7 +18,7 @@ from startgate.kernel.pidfd import decode_wait_status
 from startgate.kernel.process import ProcessId
 from startgate.lifecycle import End, Entry
 from startgate.listeners import Subscription
-from tests.unit.fakes import FakeExits, FakeGroup, FakeHost, make_context, make_entry, running
+from tests.unit.fakes import FakeExits, FakeGroup, FakeHost, Jobs, make_context, make_entry, running
 
 PATIENCE = 10.0
 
@@ -152,6 +152,39 @@ def test_an_end_is_told_before_another_start_of_that_id(
             threading.Timer(0.02, ends.ended, (entry, End(256, "failed"))).start()
         ends.settle(entry.key)
         assert bool(events.get(timeout=0)) is not alive
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """How long was waited for an end; nobody really waits."""
+    waits: list[float] = []
+    monkeypatch.setattr(time, "monotonic", lambda: 1000 + sum(waits))
+    monkeypatch.setattr(threading.Condition, "wait", lambda self, timeout: waits.append(timeout))
+    return waits
+
+
+def test_an_end_that_nobody_can_tell_is_waited_for_a_moment(
+    group: FakeGroup, host: FakeHost, waits: list[float]
+) -> None:
+    """The next start of that id is held meanwhile."""
+    context = make_context(group, host.proc, Jobs())
+    entry = make_entry("c1")
+    context.lifecycle.begin(entry)
+    Ends(context).settle(entry.key)
+    assert 0.2 < sum(waits) < 0.3
+    assert max(waits) < 0.01
+
+
+@pytest.mark.parametrize("case", ["it lives", "it is not told of", "another"])
+def test_what_is_not_waited_for(group: FakeGroup, host: FakeHost, waits: list[float], case: str) -> None:
+    context = make_context(group, host.proc, Jobs())
+    entry = make_entry("c2" if case == "another" else "c1")
+    entry.told = case != "it is not told of"
+    context.lifecycle.begin(entry)
+    if case == "it lives":
+        host.process(entry.runtime.pid, start_time=entry.runtime.start_time)
+    Ends(context).settle(make_entry("c1").key)
+    assert waits == []
 
 
 def test_what_was_armed_is_dropped(context: Context, events: Subscription, entry: Entry) -> None:

@@ -7,7 +7,7 @@ from functools import partial
 
 from startgate import exits
 from startgate.exits import Exits, OomKill
-from startgate.kernel.process import Facts
+from startgate.kernel.process import ProcessFacts
 
 PATIENCE = 10.0
 
@@ -39,7 +39,7 @@ def test_a_victim_is_told_before_its_end() -> None:
     following.kills(kills, lambda kill: done.put(f"killed {kill.comm}"))
     following.also(ended, lambda: done.put(f"ended {os.eventfd_read(ended)}"))
     following.start()
-    kills.waiting.append(OomKill(7, Facts(1, {}, "/c", 2), (), "tail"))
+    kills.waiting.append(OomKill(7, ProcessFacts(1, {}, "/c", 2), (), "tail"))
     os.eventfd_write(ended, 1)
     assert [done.get(timeout=PATIENCE) for _ in range(2)] == ["killed tail", "ended 1"]
     following.close()

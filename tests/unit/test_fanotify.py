@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from startgate.kernel.fanotify import FAN_NOFD, FAN_OPEN_EXEC_PERM, FAN_Q_OVERFLOW, Event, decode
+from startgate.kernel.fanotify import FAN_NOFD, FAN_OPEN_EXEC_PERM, FAN_Q_OVERFLOW, PermissionEvent, decode
 
 # struct fanotify_event_metadata of <linux/fanotify.h>
 SIZE = 24
@@ -17,7 +17,7 @@ def metadata(mask: int = FAN_OPEN_EXEC_PERM, fd: int = 7, pid: int = 42, version
 
 
 def test_an_event_is_decoded() -> None:
-    assert decode(metadata()) == Event(FAN_OPEN_EXEC_PERM, 7, 42)
+    assert decode(metadata()) == PermissionEvent(FAN_OPEN_EXEC_PERM, 7, 42)
     assert not decode(metadata()).overflow
 
 

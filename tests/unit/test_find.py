@@ -224,8 +224,11 @@ def test_one_in_use_that_is_gone(group: FakeGroup, binaries: RuntimeBinaries, tm
     assert eventually(lambda: binaries.paths == [str(strange)])
 
 
-def test_a_tree_that_is_renamed_into_place(binaries: RuntimeBinaries, tmp_path: Path) -> None:
+def test_a_tree_that_is_renamed_into_place(
+    binaries: RuntimeBinaries, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whatever comes first: the directory, what is in it, or both at once."""
+    monkeypatch.setattr(find, "_PAUSE", 0.01)
     (tmp_path / "later").mkdir()
     binaries.mark_all()
     binaries.start()

@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from startgate.events import Container, Event, Exit, Process
-from startgate.exits import Outcome, Watch
+from startgate.exits import ExecOutcome, Watch
 from startgate.exits.joins import Joins
 from startgate.gates import execs as module
 from startgate.gates.context import Context, event
@@ -42,7 +42,7 @@ class FakeJoins:
     def forget(self, pid: int) -> None:
         self.followed = [each for each in self.followed if each[0] != pid]
 
-    def read(self) -> list[Outcome]:
+    def read(self) -> list[ExecOutcome]:
         return []
 
 
@@ -141,12 +141,12 @@ def test_an_end(
 ) -> None:
     passed(context, group, execs, record())
     assert joins.followed == [(42, 5_000_000_000, 7, 4242)]
-    execs.tell(Outcome(RUNTIME, 4242, 77, status, victim, 0.12345))
+    execs.tell(ExecOutcome(RUNTIME, 4242, 77, status, victim, 0.12345))
     end = told(events)
     assert (end.gate, end.exit, end.reason, end.container) == ("none", exit, None, CONTAINER)
     assert end.process == replace(LS, pid=77)
     assert end.exec_id == node.exec_id(RUNTIME)
-    execs.tell(Outcome(RUNTIME, 4242, None, status))
+    execs.tell(ExecOutcome(RUNTIME, 4242, None, status))
     assert nothing_told(events), "once"
 
 
@@ -177,7 +177,7 @@ def test_one_that_brought_no_process(
 ) -> None:
     """It is only said that it failed where a process would have been seen."""
     passed(context, group, execs, record(), container)
-    execs.tell(Outcome(RUNTIME, None, None, status))
+    execs.tell(ExecOutcome(RUNTIME, None, None, status))
     end = told(events)
     assert end.reason and end.reason.message == message
     assert (end.exit, end.process) == (Exit(), LS)
@@ -187,7 +187,7 @@ def test_what_is_not_known_of_it(
     context: Context, group: FakeGroup, execs: Execs, events: Subscription
 ) -> None:
     passed(context, group, execs, record(), process=None)
-    execs.tell(Outcome(RUNTIME, None, 77, None))
+    execs.tell(ExecOutcome(RUNTIME, None, 77, None))
     end = told(events)
     assert (end.process, end.exit) == (Process(pid=77), Exit())
 
@@ -205,7 +205,7 @@ def test_one_that_is_denied_is_not_followed(
     context.listeners.on("exec", lambda event: Deny("no"))
     passed(context, group, execs, record())
     assert not joins.followed and not execs._followed
-    execs.tell(Outcome(RUNTIME, 4242, None, 0))
+    execs.tell(ExecOutcome(RUNTIME, 4242, None, 0))
     assert nothing_told(events)
 
 
@@ -217,7 +217,7 @@ def test_one_that_is_denied_may_end_before_it_is_taken_back(
 
     def deny(*arguments: Any) -> bool:
         done = tell(*arguments)
-        execs.tell(Outcome(RUNTIME, 4242, None, 126 << 8))
+        execs.tell(ExecOutcome(RUNTIME, 4242, None, 126 << 8))
         return done
 
     context.listeners.on("exec", lambda event: Deny("no"))
@@ -276,9 +276,9 @@ def test_what_a_worker_before_us_followed(
     entry.state, entry.passed = State.RUNNING, True
     entry.init_watch = Watch(ProcessId(4242, start), -1, lambda status: None)
     assert context.lifecycle.adopt(entry)
-    execs.tell(Outcome(RUNTIME, init, None, 0))
+    execs.tell(ExecOutcome(RUNTIME, init, None, 0))
     assert nothing_told(events), "of one that failed nobody knows anything"
-    execs.tell(Outcome(RUNTIME, init, 77, 0, lived=1.0))
+    execs.tell(ExecOutcome(RUNTIME, init, 77, 0, lived=1.0))
     if not known:
         assert nothing_told(events)
         return

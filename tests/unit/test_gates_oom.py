@@ -10,7 +10,7 @@ from startgate.events import CgroupId, Namespaces
 from startgate.exits import ExitMemory, OomKill, Watch
 from startgate.gates.context import Context
 from startgate.gates.oom import OutOfMemory, owner
-from startgate.kernel.process import Facts, ProcessId
+from startgate.kernel.process import ProcessFacts, ProcessId
 from startgate.lifecycle import Entry, Lifecycle
 from startgate.listeners import Subscription
 from tests.unit.fakes import FakeGroup, FakeHost, make_context, make_entry
@@ -21,7 +21,7 @@ HOST = 1
 def kill(
     pid: int = 50, cgroup: str = "/c/one", levels: tuple[int, ...] = (10, HOST), mnt: int = 77
 ) -> OomKill:
-    return OomKill(pid, Facts(100, {"mnt": mnt}, cgroup, 5), levels, "tail")
+    return OomKill(pid, ProcessFacts(100, {"mnt": mnt}, cgroup, 5), levels, "tail")
 
 
 def container(identity: str, cgroup: str | None, pid_namespace: int | None = 10, init: int = 40) -> Entry:

@@ -18,8 +18,8 @@ from startgate.errors import UsageError
 from startgate.events import Event, Note
 from startgate.hooks import HookConfig, Hooks, HookType
 from startgate.hooks import process as hook_process
-from startgate.hooks.order import Turns
-from startgate.hooks.process import Outcome, Running
+from startgate.hooks.order import Queues
+from startgate.hooks.process import Children, Outcome
 from startgate.listeners import Decision, Deny, Listeners
 from startgate.testing import make_event
 
@@ -27,9 +27,11 @@ PATIENCE = 10.0
 ENVIRONMENT = {"PATH": os.environ["PATH"]}
 
 
-def run(script: str, timeout: float = PATIENCE, running: Running | None = None) -> Outcome:
+def run(script: str, timeout: float = PATIENCE, running: Children | None = None) -> Outcome:
     command = ["/bin/sh", "-c", script]
-    return hook_process.run(command, ENVIRONMENT, [b"the state", b"the event"], timeout, running or Running())
+    return hook_process.run(
+        command, ENVIRONMENT, [b"the state", b"the event"], timeout, running or Children()
+    )
 
 
 def hook(script: str, *on: HookType, **fields: object) -> HookConfig:
@@ -65,7 +67,7 @@ def test_its_documents() -> None:
 def test_large_documents() -> None:
     state, event = b"s" * 5_000_000, b"e" * 5_000_000
     outcome = hook_process.run(
-        ["/bin/sh", "-c", "wc -c; wc -c <&3"], ENVIRONMENT, [state, event], PATIENCE, Running()
+        ["/bin/sh", "-c", "wc -c; wc -c <&3"], ENVIRONMENT, [state, event], PATIENCE, Children()
     )
     assert outcome.stdout.split() == [b"5000000", b"5000000"]
 
@@ -121,7 +123,7 @@ def test_a_daemon_is_not_waited_for(tmp_path: Path) -> None:
 
 
 def test_an_unread_input_hurts_nobody() -> None:
-    outcome = hook_process.run(["/bin/true"], {}, [b"x" * 1_000_000], PATIENCE, Running())
+    outcome = hook_process.run(["/bin/true"], {}, [b"x" * 1_000_000], PATIENCE, Children())
     assert outcome.failure is None
 
 
@@ -134,7 +136,7 @@ def test_where_children_are_reaped_by_themselves() -> None:
 
 
 def test_running_ones_are_killed_at_the_end() -> None:
-    running, outcomes = Running(), list[Outcome]()
+    running, outcomes = Children(), list[Outcome]()
     thread = threading.Thread(target=lambda: outcomes.append(run("sleep 1000", 1000, running)))
     thread.start()
     until = time.monotonic() + PATIENCE
@@ -255,7 +257,7 @@ def test_a_bounded_number_runs_at_a_time() -> None:
     """Whoever gets no slot in its time fails, by its own rule."""
     listeners = Listeners()
     decisions: list[Decision] = []
-    with Hooks([hook("sleep 1000", timeout=0.5)], limit=1) as hooks:
+    with Hooks([hook("sleep 1000", timeout=0.2)], limit=1) as hooks:
         hooks.register(listeners)
         threads = [
             threading.Thread(target=lambda n=n: decisions.append(listeners.call(make_event("created", id=n))))
@@ -266,8 +268,8 @@ def test_a_bounded_number_runs_at_a_time() -> None:
         for thread in threads:
             thread.join()
     messages = sorted(decision.notes[0].message for decision in decisions)
-    assert len(messages) == 3 and "not done within 0.5 s" in messages[0]
-    assert "not started within 0.5 s: 1 hooks are running" in messages[-1]
+    assert len(messages) == 3 and "not done within 0.2 s" in messages[0]
+    assert "not started within 0.2 s: 1 hooks are running" in messages[-1]
 
 
 def test_a_closed_one_runs_nothing_more(tmp_path: Path) -> None:
@@ -301,7 +303,7 @@ def test_hooks_of_different_containers_run_at_the_same_time(tmp_path: Path) -> N
 
 def test_a_later_event_of_a_container_waits_for_the_earlier(tmp_path: Path) -> None:
     """The deadline may let a container go, and end, while its hook still runs."""
-    script = f"echo $STARTGATE_TYPE begin >>{tmp_path}/log; sleep 0.2; echo end >>{tmp_path}/log"
+    script = f"echo $STARTGATE_TYPE begin >>{tmp_path}/log; sleep 0.05; echo end >>{tmp_path}/log"
     listeners = Listeners()
     with Hooks([hook(script, "created", "stopped")]) as hooks:
         hooks.register(listeners)
@@ -326,7 +328,7 @@ def test_one_callback_fails_closed_for_those_that_do() -> None:
 
 
 def test_turns_are_taken_in_the_order_of_asking() -> None:
-    turns, order = Turns(), list[int]()
+    turns, order = Queues(), list[int]()
     threads = []
 
     def take(number: int) -> None:
@@ -345,7 +347,7 @@ def test_turns_are_taken_in_the_order_of_asking() -> None:
 
 
 def test_a_turn_ends_when_its_work_fails() -> None:
-    turns = Turns()
+    turns = Queues()
     with pytest.raises(ValueError, match="bug"), turns.of("c"):
         raise ValueError("bug")
     with turns.of("c"), turns.of("d"):
@@ -355,6 +357,6 @@ def test_a_turn_ends_when_its_work_fails() -> None:
 def test_python_starts_no_further_interpreter() -> None:
     """The hook's program is what is executed, with nothing in between."""
     outcome = hook_process.run(
-        [sys.executable, "-c", "import os; print(os.getppid())"], {}, [b""], PATIENCE, Running()
+        [sys.executable, "-c", "import os; print(os.getppid())"], {}, [b""], PATIENCE, Children()
     )
     assert int(outcome.stdout) == os.getpid()

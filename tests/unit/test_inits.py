@@ -10,9 +10,10 @@ import pytest
 from msgspec.structs import replace
 
 from startgate.events import Caller
-from startgate.gates.inits import by_exec, by_pid_file, by_state
+from startgate.gates.inits import by_exec, by_pid_file, by_state, by_users_files
 from startgate.gates.view import View
 from startgate.hold import Hold, Released
+from startgate.kernel import namespaces
 from startgate.kernel.process import NAMESPACES, ProcessId
 from startgate.lifecycle import Entry
 from startgate.runtimes.commandline import Command
@@ -275,3 +276,70 @@ def test_a_process_that_is_gone(host: FakeHost) -> None:
     assert by_exec(host.proc, [creating("c1")], INIT) is None
     host.process(INIT, ppid=555)
     assert by_exec(host.proc, [creating("c1")], INIT) is None
+
+
+# A user's container
+
+
+@pytest.fixture
+def of_user(host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> Entry:
+    """A container of uid 1000, its init in a user namespace of that user's."""
+    host.process(INIT, start_time=1001)
+    monkeypatch.setattr(namespaces, "owner_of_user_namespace", lambda path: 1000)
+    (host.root / "home").mkdir()
+    entry = make_entry(runtime=RUNTIME)
+    entry.key = entry.key._replace(uid=1000)
+    entry.invocation = replace(entry.invocation, pid_file="/home/pid", root="/home/state")
+    return entry
+
+
+def write_as_user(path: Path, data: str, owner: int = 1000) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(data)
+    os.chown(path, owner, owner)
+
+
+@only_root
+@pytest.mark.parametrize("data", ["200", "200\n"])
+def test_a_users_pid_file_names_the_init(host: FakeHost, of_user: Entry, data: str) -> None:
+    write_as_user(host.root / "home/pid", data)
+    assert by_users_files(host.proc, of_user) == ProcessId(INIT, 1001)
+
+
+@only_root
+@pytest.mark.parametrize("data", ["", "junk", "-200", "999", "200 200"])
+def test_a_users_pid_file_that_names_none(host: FakeHost, of_user: Entry, data: str) -> None:
+    write_as_user(host.root / "home/pid", data)
+    assert by_users_files(host.proc, of_user) is None
+
+
+@only_root
+@pytest.mark.parametrize(("start", "found"), [(1001, True), (0, True), (1002, False)])
+def test_a_users_state_names_the_init(host: FakeHost, of_user: Entry, start: int, found: bool) -> None:
+    state = {"id": "c1", "init_process_pid": INIT, "init_process_start": start}
+    write_as_user(host.root / "home/state/c1/state.json", json.dumps(state))
+    assert bool(by_users_files(host.proc, of_user)) == found
+
+
+@only_root
+@pytest.mark.parametrize(
+    "case", ["another user's file", "another user's namespace", "older than its runtime"]
+)
+def test_a_user_names_nobody_elses_process(
+    host: FakeHost, of_user: Entry, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    write_as_user(host.root / "home/pid", "200", 1001 if case == "another user's file" else 1000)
+    if case == "another user's namespace":
+        monkeypatch.setattr(namespaces, "owner_of_user_namespace", lambda path: 0)
+    if case == "older than its runtime":
+        of_user.runtime = ProcessId(100, 1002)
+    assert by_users_files(host.proc, of_user) is None
+
+
+@only_root
+@pytest.mark.parametrize("identity", ["../c1", "/c1"])
+def test_an_id_of_a_user_that_leads_elsewhere(host: FakeHost, of_user: Entry, identity: str) -> None:
+    state = {"id": "c1", "init_process_pid": INIT, "init_process_start": 1001}
+    write_as_user(host.root / "home/c1/state.json", json.dumps(state))
+    of_user.invocation = replace(of_user.invocation, id=identity, pid_file=None)
+    assert by_users_files(host.proc, of_user) is None

@@ -6,7 +6,7 @@ import pytest
 
 from startgate.kernel import walk
 from startgate.kernel.layers import (
-    Mount,
+    MountLine,
     find_mount,
     may_not_answer,
     mount_id,
@@ -19,7 +19,7 @@ from startgate.kernel.layers import (
 
 def test_a_line_of_mountinfo() -> None:
     line = "36 35 98:0 /mnt1 /mnt\\0402 rw,noatime master:1 - ext3 /dev/root rw,errors=continue"
-    assert parse_mount(line) == Mount(
+    assert parse_mount(line) == MountLine(
         36, "98:0", "/mnt 2", "rw,errors=continue", "ext3", "/mnt1", "rw,noatime", "master:1"
     )
 
@@ -82,17 +82,17 @@ def test_what_the_mount_table_tells(kind: str, foreign: bool, tmp_path: Path) ->
 MOUNTS = {
     each.id: each
     for each in (
-        Mount(1, "8:1", "/", "", "ext4"),
-        Mount(2, "0:9", "/run", "", "tmpfs"),
-        Mount(3, "8:1", "/srv/volume", "", "ext4"),
-        Mount(4, "8:1", "/srv/data", "", "ext4", "/var/lib/data"),
-        Mount(5, "8:2", "/mnt/part", "", "ext4", "/part"),
-        Mount(6, "8:2", "/mnt/again", "", "ext4", "/part/below"),
-        Mount(7, "8:2", "/mnt/other", "", "ext4", "/partner"),
-        Mount(8, "8:3", "/sysroot", "", "xfs"),  # as ostree has it
-        Mount(9, "8:3", "/ostree-etc", "", "xfs", "/ostree/deploy/x/etc"),
-        Mount(10, "8:4", "/mnt/plugins/globalmount", "", "ext4"),
-        Mount(11, "8:4", "/mnt/pods/volume", "", "ext4"),
+        MountLine(1, "8:1", "/", "", "ext4"),
+        MountLine(2, "0:9", "/run", "", "tmpfs"),
+        MountLine(3, "8:1", "/srv/volume", "", "ext4"),
+        MountLine(4, "8:1", "/srv/data", "", "ext4", "/var/lib/data"),
+        MountLine(5, "8:2", "/mnt/part", "", "ext4", "/part"),
+        MountLine(6, "8:2", "/mnt/again", "", "ext4", "/part/below"),
+        MountLine(7, "8:2", "/mnt/other", "", "ext4", "/partner"),
+        MountLine(8, "8:3", "/sysroot", "", "xfs"),  # as ostree has it
+        MountLine(9, "8:3", "/ostree-etc", "", "xfs", "/ostree/deploy/x/etc"),
+        MountLine(10, "8:4", "/mnt/plugins/globalmount", "", "ext4"),
+        MountLine(11, "8:4", "/mnt/pods/volume", "", "ext4"),
     )
 }
 
@@ -132,8 +132,8 @@ def test_the_mount_of_a_disk() -> None:
 def test_a_root_that_is_a_part_of_a_disk() -> None:
     """As of OSTree, or of a machine made in a directory: a bind mount of `/` has the name `/`."""
     mounts = {
-        1: Mount(1, "8:1", "/", "", "ext4", "/deploy/x"),
-        2: Mount(2, "8:1", "/srv/volume", "", "ext4", "/deploy/x"),
+        1: MountLine(1, "8:1", "/", "", "ext4", "/deploy/x"),
+        2: MountLine(2, "8:1", "/srv/volume", "", "ext4", "/deploy/x"),
     }
     assert shortest_name("/srv/volume", 2, mounts) == "/"
     assert shortest_name("/srv/volume/etc", 2, mounts) == "/etc"

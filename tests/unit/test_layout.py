@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from startgate.exits import OomKill, Outcome
-from startgate.kernel.process import NAMESPACES, Facts, ProcessId
+from startgate.exits import ExecOutcome, OomKill
+from startgate.kernel.process import NAMESPACES, ProcessFacts, ProcessId
 from startgate.records import layout
 from startgate.records.bpf import BpfEnds, BpfExits
 from startgate.records.record import ExecRecord, Sighting
@@ -204,7 +204,7 @@ def test_facts_are_decoded(names: bytes, path: str) -> None:
     inodes = layout._INODES.pack(*range(1, 9))
     data = layout._FACTS.pack(START, 99, 10, len(names), inodes) + names
     facts = layout.decode_facts(data.ljust(layout.FACTS_SIZE, b"\xaa"))
-    assert facts == Facts(7_654_321, dict(zip(NAMESPACES, range(1, 8), strict=True)), path, 99)
+    assert facts == ProcessFacts(7_654_321, dict(zip(NAMESPACES, range(1, 8), strict=True)), path, 99)
     with pytest.raises(ValueError, match="process facts"):
         layout.decode_facts(data)
 
@@ -222,9 +222,9 @@ def test_a_kill_is_decoded() -> None:
 def test_an_outcome_is_decoded() -> None:
     data = layout._OUTCOME.pack(START, 5, 2_000_000_005, 10, 8, 12, 3 << 8, 1, 0)
     runtime = ProcessId(10, 7_654_321)
-    assert layout.decode_outcome(data) == Outcome(runtime, 8, 12, 3 << 8, oom_victim=True, lived=2.0)
+    assert layout.decode_outcome(data) == ExecOutcome(runtime, 8, 12, 3 << 8, oom_victim=True, lived=2.0)
     none = layout._OUTCOME.pack(START, 0, 7, 10, 0, 0, -1, 0, 0)
-    assert layout.decode_outcome(none) == Outcome(runtime, None, None, None)
+    assert layout.decode_outcome(none) == ExecOutcome(runtime, None, None, None)
     with pytest.raises(ValueError, match="exec outcome"):
         layout.decode_outcome(data[:-1])
 

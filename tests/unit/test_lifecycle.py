@@ -10,9 +10,13 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 from msgspec.structs import replace
 
 from startgate.errors import Overloaded
+from startgate.events import Note
 from startgate.hold import Hold
 from startgate.kernel.process import ProcessId
-from startgate.lifecycle import End, Entry, Key, Lifecycle, State
+from startgate.lifecycle import End, Entry, Key, Lifecycle, Start, State
+from startgate.runtimes.commandline import Command, Invocation
+from startgate.runtimes.oci import Config
+from startgate.runtimes.state import CRUN
 from tests.unit.fakes import FakeGroup, make_entry
 
 EXIT_3 = End(3 << 8)
@@ -252,6 +256,127 @@ def test_a_container_that_waits_for_its_start_hides_a_later_one(lifecycle: Lifec
     lifecycle.signal(KEY, 9)
     assert lifecycle.find(KEY) is lifecycle.to_start(KEY) is entry
     assert (entry.requested_signal, other.requested_signal) == (9, None)
+
+
+# Starts in several commands
+
+
+def test_the_starts_of_an_id(lifecycle: Lifecycle, entry: Entry) -> None:
+    """In whichever state directory; those that were refused are no starts any more."""
+    elsewhere = make_entry("c1", root="/run/crun", runtime=ProcessId(200, 2000))
+    other = make_entry("c2", runtime=ProcessId(300, 3000))
+    nobody_held = second(ProcessId(400, 4000))
+    nobody_held.command = None
+    for each in (elsewhere, other, nobody_held):
+        lifecycle.begin(each)
+    assert lifecycle.under_way("c1") == [entry, elsewhere, nobody_held]
+    assert entry.command
+    entry.command.denied = True
+    assert lifecycle.under_way("c1") == [elsewhere, nobody_held]
+
+
+def runtime_behind_a_wrapper(entry: Entry) -> Start:
+    """Return the command that a wrapper executes: another process, another state directory."""
+    return Start(
+        key=Key("/run/crun", "c1"),
+        root="/run/crun",
+        pids=None,
+        invocation=Invocation(Command.RUN, "c1"),
+        runtime=ProcessId(101, 1010),
+        arguments=[b"crun", b"run", b"c1"],
+        command=None,
+        flavour=CRUN,
+        namespaces={"mnt": 7},
+    )
+
+
+def test_a_wrapper_passes_its_start_on(lifecycle: Lifecycle, entry: Entry) -> None:
+    start = runtime_behind_a_wrapper(entry)
+    assert lifecycle.pass_on(entry, start)
+    assert lifecycle.find(start.key) is entry
+    assert lifecycle.find(KEY) is None
+    assert lifecycle.runtimes() == [start.runtime]
+    assert (entry.invocation.command, entry.flavour, entry.namespaces) == (Command.RUN, CRUN, {"mnt": 7})
+
+
+def test_a_container_that_is_created_is_passed_on_no_more(lifecycle: Lifecycle, entry: Entry) -> None:
+    claim(lifecycle, entry)
+    assert lifecycle.pass_on(entry, runtime_behind_a_wrapper(entry)) is False
+    assert lifecycle.find(KEY) is entry
+    assert lifecycle.runtimes() == []
+
+
+def test_what_rules_said_is_kept_in_order(entry: Entry) -> None:
+    entry.keep((Note("first"),))
+    entry.keep((Note("second"), Note("third")))
+    assert [note.message for note in entry.notes] == ["first", "second", "third"]
+
+
+def test_its_config_is_let_go_with_the_gate(lifecycle: Lifecycle, entry: Entry) -> None:
+    """It may take megabytes, for as long as the container runs."""
+    entry.config = Config()
+    claim(lifecycle, entry)
+    lifecycle.passed(entry)
+    assert entry.config is None
+
+
+def test_who_joins_a_container_is_remembered_for_a_while(lifecycle: Lifecycle, entry: Entry) -> None:
+    """What descends from an `exec`'s runtime is no other container's init."""
+    lifecycle.joins(ProcessId(200, 2000))
+    assert lifecycle.runtimes() == [entry.runtime, ProcessId(200, 2000)]
+    for number in range(1000):
+        lifecycle.joins(ProcessId(number, 3000))
+    assert ProcessId(200, 2000) not in lifecycle.runtimes()
+
+
+@pytest.mark.parametrize(
+    ("passed", "told_now"),
+    [(False, None), (True, EXIT_3)],
+    ids=["its created gate is being passed", "nothing is ahead of it"],
+)
+def test_an_end_that_came_before_its_creating_was_told(
+    lifecycle: Lifecycle, entry: Entry, passed: bool, told_now: End | None
+) -> None:
+    """`stopped` follows the last event of a container, whichever that is."""
+    entry.told = False
+    claim(lifecycle, entry)
+    entry.passed = passed
+    assert not lifecycle.stopped(entry, EXIT_3)
+    assert lifecycle.told(entry) == told_now
+    assert lifecycle.passed(entry)[1] == (None if told_now else EXIT_3)
+
+
+def test_a_start_that_ended_before_its_creating_was_told(lifecycle: Lifecycle, entry: Entry) -> None:
+    entry.told = False
+    assert not lifecycle.stopped(entry, EXIT_3)
+    assert lifecycle.told(entry) == EXIT_3
+    assert lifecycle.told(entry) is None
+    assert lifecycle.stopped(entry, EXIT_3)
+
+
+def test_what_is_known_of_a_start_may_be_replaced_until_it_is_created(
+    lifecycle: Lifecycle, entry: Entry
+) -> None:
+    assert lifecycle.describe(entry, replace(entry.container, pid=1)) is True
+    claim(lifecycle, entry)
+    assert lifecycle.describe(entry, replace(entry.container, pid=2)) is False
+    assert entry.container.pid == 4242
+
+
+def test_a_new_start_waits_for_nothing_and_means_nothing(entry: Entry) -> None:
+    new = make_entry("new")
+    new.told = False
+    assert not (new.passed or new.gated or new.spare or new.waiting or new.notes)
+
+
+def test_a_hold_waits_only_while_the_gate_is_being_passed(
+    lifecycle: Lifecycle, entry: Entry, hold: Hold
+) -> None:
+    assert lifecycle.wait(entry, hold) is False  # nobody passes it yet
+    claim(lifecycle, entry)
+    assert lifecycle.wait(entry, hold) is True
+    assert lifecycle.passed(entry) == ([hold], None)
+    assert lifecycle.wait(entry, hold) is False
 
 
 # Containers that were there before

@@ -306,3 +306,14 @@ def test_no_event_is_lost_or_doubled_between_many_publishers() -> None:
 def test_what_lost_says() -> None:
     event = lost("a gap")
     assert (event.type, event.container, event.reason) == ("lost", None, Reason("a gap"))
+
+
+def test_what_is_put_wakes_the_consumer() -> None:
+    """A callback may be a subscription's `put`."""
+    seen = Listeners().subscribe(10)
+    got: list[Event | None] = []
+    consumer = threading.Thread(target=lambda: got.append(seen.get(timeout=60)))
+    consumer.start()
+    seen.put(make_event("created"))
+    consumer.join(10)
+    assert [event.type for event in got if event] == ["created"]

@@ -8,7 +8,7 @@ import pytest
 
 from startgate.errors import NotReadable
 from startgate.kernel import mountinfo
-from startgate.kernel.layers import Mount
+from startgate.kernel.layers import MountLine
 from startgate.kernel.mountinfo import HostNames, is_within, parse
 
 HOST = b"""\
@@ -22,8 +22,8 @@ HOST = b"""\
 """
 
 
-def mounted(device: str, root: str) -> Mount:
-    return Mount(1, device, "/in", "rw", "ext4", root)
+def mounted(device: str, root: str) -> MountLine:
+    return MountLine(1, device, "/in", "rw", "ext4", root)
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ from startgate.kernel.cgroups import parse_cgroup, parse_cgroup_mounts, unified_
 from startgate.kernel.memory import execve_argv_index
 from startgate.kernel.process import (
     Cgroup,
-    Facts,
     Proc,
+    ProcessFacts,
     ProcessId,
     Stat,
     parse_stat,
@@ -368,9 +368,11 @@ def test_a_thread_that_is_in_no_execve(host: FakeHost, line: bytes) -> None:
         host.proc.arguments(42)
 
 
-def facts_of(cgroup: str, start_time: int | None = None) -> Facts:
+def facts_of(cgroup: str, start_time: int | None = None) -> ProcessFacts:
     own = Proc().identify(os.getpid())
-    return Facts(own.start_time if start_time is None else start_time, {"mnt": 1, "net": 2}, cgroup, 77)
+    return ProcessFacts(
+        own.start_time if start_time is None else start_time, {"mnt": 1, "net": 2}, cgroup, 77
+    )
 
 
 def test_what_a_look_tells_is_not_read() -> None:
@@ -380,7 +382,7 @@ def test_what_a_look_tells_is_not_read() -> None:
 
 
 @pytest.mark.parametrize("found", [None, facts_of("/"), facts_of("/a/b", start_time=1)])
-def test_what_a_look_does_not_tell_is_read(found: Facts | None) -> None:
+def test_what_a_look_does_not_tell_is_read(found: ProcessFacts | None) -> None:
     """Nothing; a cgroup that a v1 hierarchy may know better; another process that had the pid before."""
     proc = Proc()
     proc.look = lambda fd: found

@@ -15,7 +15,7 @@ from startgate.running import Running, Scan
 from startgate.runtimes import roots
 from tests.unit.fakes import FakeHost
 
-CONFIG = {"process": {"args": ["sleep", "5"]}, "hostname": "web", "root": {"path": "rootfs"}}
+CONFIG: dict[str, Any] = {"process": {"args": ["sleep", "5"]}, "hostname": "web", "root": {"path": "rootfs"}}
 
 
 class Host(FakeHost):

@@ -24,7 +24,7 @@ from startgate.listeners import Listeners
 from startgate.passage import Passage
 from startgate.testing import make_event
 from startgate.tracing import Told, Tracers, ready, trace
-from startgate.tracing.command import PLACEHOLDERS, Command
+from startgate.tracing.command import PLACEHOLDERS, Words
 from startgate.tracing.ready import ReadyWhen
 from tests.unit.fakes import FakeGroup, held
 
@@ -95,7 +95,7 @@ WEB = Container(
 
 
 def filled(*words: str, container: Container = WEB) -> list[str]:
-    return Command([SH, *words]).of(container)[1:]
+    return Words([SH, *words]).of(container)[1:]
 
 
 def test_placeholders_are_filled_in() -> None:
@@ -126,7 +126,7 @@ def test_a_placeholder_that_is_none() -> None:
     with pytest.raises(
         UsageError, match=r"\{cgroupid\} is no placeholder: they are id, name.*\{\{cgroupid\}\}"
     ):
-        Command([SH, "{cgroupid}"])
+        Words([SH, "{cgroupid}"])
 
 
 @pytest.mark.parametrize("name", sorted(PLACEHOLDERS.keys() - {"id", "name", "ready_fd"}))
@@ -157,7 +157,7 @@ def test_a_tracer_that_is_none(words: list[str], said: str) -> None:
     ],
 )
 def test_what_is_usual(text: str | None, program: str, how: str) -> None:
-    assert ReadyWhen.parse(text, Command([SH, *program.split()]).programs).how == how
+    assert ReadyWhen.parse(text, Words([SH, *program.split()]).programs).how == how
 
 
 def test_a_regular_expression_that_is_none() -> None:

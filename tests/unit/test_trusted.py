@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from startgate.kernel import layers
-from startgate.kernel.layers import Mount
+from startgate.kernel.layers import MountLine
 from startgate.kernel.trusted import TrustedFiles
 from tests.unit.fakes import is_open
 
@@ -120,7 +120,7 @@ def test_a_file_system_that_may_not_answer(
     mounts = iter([1, 1, 2])
     asked: list[int] = []
     monkeypatch.setattr(layers, "mount_id", lambda fd: next(mounts))
-    found = None if kind == "unknown" else Mount(2, "0:50", "/data/containers", "", kind)
+    found = None if kind == "unknown" else MountLine(2, "0:50", "/data/containers", "", kind)
     monkeypatch.setattr(layers, "find_mount", lambda path, id: found)
     monkeypatch.setattr(TrustedFiles, "_expect_owned", lambda self, status, path: asked.append(1))
     assert code(lambda: files.read("/data/containers/config", 10)) == errno.EXDEV

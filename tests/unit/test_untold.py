@@ -73,7 +73,7 @@ class Scene:
         directory.mkdir()
         self.context = replace(self.context, notes=Notes(str(directory)))
 
-    def put(self, event: Event) -> None:
+    def put(self, event: Event, *, wake: bool = True) -> None:
         self.events.append(event)
         self.group.journal.append(("told", event.type))
 

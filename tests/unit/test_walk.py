@@ -140,7 +140,7 @@ def test_a_file_system_that_may_not_answer_is_not_asked(
     (tmp_path / "below").mkdir()
     parse = layers.parse_mount
 
-    def foreign(line: str) -> layers.Mount | None:
+    def foreign(line: str) -> layers.MountLine | None:
         mount = parse(line)
         return mount and mount._replace(kind="fuse.sshfs", device=f"0:{mount.id}")
 

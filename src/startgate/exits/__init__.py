@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from startgate.errors import KernelUnsupported
 from startgate.exits.following import DELAY, Ended, EndRing, ExitMemory, Exits, KillRing, OomKill, Watch
-from startgate.exits.joins import Joins, Outcome
+from startgate.exits.joins import ExecOutcome, Joins
 from startgate.exits.pidfd import PidfdExits
 from startgate.exits.ring import RingExits
 from startgate.kernel import features
@@ -14,12 +14,12 @@ __all__ = [
     "DELAY",
     "EndRing",
     "Ended",
+    "ExecOutcome",
     "ExitMemory",
     "Exits",
     "Joins",
     "KillRing",
     "OomKill",
-    "Outcome",
     "PidfdExits",
     "RingExits",
     "Watch",

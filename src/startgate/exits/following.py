@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple, Protocol
 
-from startgate.kernel.process import Facts, ProcessId
+from startgate.kernel.process import ProcessFacts, ProcessId
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class OomKill(NamedTuple):
     """A process that the kernel's OOM killer ended."""
 
     pid: int
-    facts: Facts
+    facts: ProcessFacts
     """At its end; the cgroup is the memory controller's where it is in the unified hierarchy's root."""
     pid_namespaces: tuple[int, ...]
     """Inode numbers of its own and of those around it, from its own on."""
@@ -61,7 +61,7 @@ class ExitMemory(Protocol):
         """Return the wait status, None where not known."""
 
     def take(self, pid: int) -> int | None:
-        """As `peek`; forget it once taken as often as expected."""
+        """Return it as `peek` does; forget it with the last `take` of as many as there were `expect`s."""
 
     def was_oom_victim(self, pid: int) -> bool:
         """Did the kernel's OOM killer choose this process, whose status was taken?"""
@@ -73,7 +73,7 @@ class ExitMemory(Protocol):
         """Return the stream of what the OOM killer ends. The caller closes it."""
 
 
-class Ring(Protocol):
+class KernelStream(Protocol):
     """A stream that the kernel fills."""
 
     def fileno(self) -> int:
@@ -83,14 +83,14 @@ class Ring(Protocol):
         """Stop reading."""
 
 
-class EndRing(Ring, Protocol):
+class EndRing(KernelStream, Protocol):
     """A stream of ends of processes that are expected."""
 
     def read(self) -> list[tuple[int, int]]:
         """Return (pid, wait status) of those that ended since the last call."""
 
 
-class KillRing(Ring, Protocol):
+class KillRing(KernelStream, Protocol):
     """A stream of what the OOM killer ends, on the whole host."""
 
     def read(self) -> list[OomKill]:
@@ -110,7 +110,7 @@ class Exits:
         self._kills: KillRing | None = None
         self._tell_kill: Callable[[OomKill], object] = lambda kill: None
         self._first: list[Callable[[], object]] = []
-        self._rings: list[Ring] = []
+        self._rings: list[KernelStream] = []
         self._thread = threading.Thread(target=self._live, name="startgate-exits", daemon=True)
         self.failed: Callable[[str], object] = log.critical
         """Told if the thread dies: no end would be told from then on. Never waits."""
@@ -150,7 +150,7 @@ class Exits:
         self._readable[fd] = readable
         self._epoll.register(fd, select.EPOLLIN)
 
-    def first(self, ring: Ring, readable: Callable[[], object]) -> None:
+    def first(self, ring: KernelStream, readable: Callable[[], object]) -> None:
         """As `also`; it is called before any end is told, too, which the kernel may have told later. The ring
         is ours from now on."""
         self._rings.append(ring)

@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 from startgate.kernel.process import ProcessId
 
 
-class Outcome(NamedTuple):
+class ExecOutcome(NamedTuple):
     """How an `exec` came out. Host pids."""
 
     runtime: ProcessId
@@ -37,7 +37,7 @@ class Joins(Protocol):
     def fileno(self) -> int:
         """Return an fd that polls readable when there are outcomes."""
 
-    def read(self) -> list[Outcome]:
+    def read(self) -> list[ExecOutcome]:
         """Return those since the last call, oldest first. Two may be of one `exec` that brought none."""
 
     def close(self) -> None:

@@ -1,6 +1,7 @@
-"""What serves in a child pid namespace: the host's processes have no pid of ours there, and so no pidfd.
+"""Ends of processes, for a watcher in a child pid namespace.
 
-The BPF program tells their end itself, through a ring buffer.
+The host's processes have no pid there, and so no pidfd: the BPF program tells their ends, through a ring
+buffer.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from startgate.gates.view import View
 from startgate.kernel import mountinfo
 from startgate.kernel.capabilities import CAPABILITIES, capability_names
 from startgate.kernel.cgroups import parse_cgroup
-from startgate.kernel.layers import Mount, overlay_layers
+from startgate.kernel.layers import MountLine, overlay_layers
 from startgate.kernel.mountinfo import HostNames, is_within
 from startgate.kernel.process import Proc, ProcessId
 from startgate.lifecycle import Entry, State
@@ -181,7 +181,7 @@ class _Layers:
         self._view = view
         self.left = 1000
 
-    def __call__(self, mount: Mount) -> Iterator[str | None]:
+    def __call__(self, mount: MountLine) -> Iterator[str | None]:
         """Yield where what is mounted leads in each layer; None: nobody knows."""
         for layer in overlay_layers(mount.options)[: self.left]:
             self.left -= 1
@@ -194,11 +194,11 @@ class _Layers:
 
 
 def _of_host(
-    mounts: Iterable[Mount],
-    root: Mount | None,
+    mounts: Iterable[MountLine],
+    root: MountLine | None,
     names: HostNames,
     cgroups: Iterable[str],
-    layers: Callable[[Mount], Iterator[str | None]],
+    layers: Callable[[MountLine], Iterator[str | None]],
 ) -> Iterator[Found]:
     """Yield what is the host's, beside the rootfs, the own cgroup and what every container has.
 
@@ -229,12 +229,12 @@ def _host_mounts(found: Iterable[Found]) -> Iterator[HostMount]:
             )
 
 
-def _rootfs(root: Mount | None, names: HostNames) -> str | None:
+def _rootfs(root: MountLine | None, names: HostNames) -> str | None:
     paths = names.of(root) if root else None
     return printable(paths[0]) if paths else None
 
 
-def _mount(mount: Mount) -> ActualMount:
+def _mount(mount: MountLine) -> ActualMount:
     return ActualMount(
         device=mount.device,
         root=printable(mount.root),

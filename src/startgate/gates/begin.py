@@ -113,7 +113,7 @@ def ancestors(behind: Line) -> list[ProcessId]:
 
 
 def is_the_same(entry: Entry, start: Start) -> bool:
-    """Does a command that belongs to a start say nothing new? What it reads may be new all the same."""
+    """Does a further command of a start say what the one before said? Its files may have changed."""
     return (
         entry.arguments[1:] == start.arguments[1:]  # argv[0] is the wrapper's
         and entry.key == start.key

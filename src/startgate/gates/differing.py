@@ -20,7 +20,7 @@ from startgate.runtimes.oci import is_bind
 class Found(NamedTuple):
     """A mount of a file system of the host's, and what it is there."""
 
-    mount: layers.Mount
+    mount: layers.MountLine
     paths: tuple[str | None, ...]
     """All names that it has on the host; None for one that is not known."""
     layer: bool = False
@@ -129,7 +129,7 @@ def _is_asked_for(found: Found, container: Container) -> bool:
     return any(_leads_there(mount, found.mount, paths) for mount in container.mounts)
 
 
-def _leads_there(asked: Mount, built: layers.Mount, paths: Iterable[str]) -> bool:
+def _leads_there(asked: Mount, built: layers.MountLine, paths: Iterable[str]) -> bool:
     if asked.resolved is not None:
         return any(is_within(path, asked.resolved) for path in paths)
     if is_bind(asked):  # to nobody knows where

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from startgate.errors import NotReadable
 from startgate.events import Container, Event, Exit, Process, Reason
-from startgate.exits import Joins, Outcome
+from startgate.exits import ExecOutcome, Joins
 from startgate.gates.context import Context, event
 from startgate.gates.failure import how
 from startgate.hold import Hold
@@ -133,7 +133,7 @@ class Execs:
         for outcome in self._joins.read() if self._joins else ():
             self.tell(outcome)
 
-    def tell(self, outcome: Outcome) -> None:
+    def tell(self, outcome: ExecOutcome) -> None:
         """Publish `exec_ended`, if it is known whose process that was."""
         followed = self._drop(outcome.runtime)
         if followed and not followed.was_let_go:
@@ -156,7 +156,7 @@ class Execs:
         )
         self._context.listeners.publish(ended)
 
-    def _container_of(self, outcome: Outcome) -> Container | None:
+    def _container_of(self, outcome: ExecOutcome) -> Container | None:
         """Return the container in which a worker before us let it run."""
         for lifecycle in self.lifecycles:
             for entry in lifecycle.containers():
@@ -166,7 +166,7 @@ class Execs:
         return None
 
 
-def _exit(outcome: Outcome) -> Exit:
+def _exit(outcome: ExecOutcome) -> Exit:
     if outcome.pid is None or outcome.status is None:
         return Exit()
     code, signal = pidfd.decode_wait_status(outcome.status)
@@ -174,7 +174,7 @@ def _exit(outcome: Outcome) -> Exit:
     return Exit(code, signal, signal == _SIGKILL and outcome.oom_victim, None, lived)
 
 
-def _reason(outcome: Outcome, container: Container | None, *, certain: bool) -> Reason:
+def _reason(outcome: ExecOutcome, container: Container | None, *, certain: bool) -> Reason:
     said = "the exec failed" if certain and outcome.status else "no process of it was seen"
     return Reason(f"{said}: {_name(container) or 'the runtime'} {how(outcome.status)}")
 

@@ -200,7 +200,7 @@ class Programs:
         """Hold whoever executes the file; the fd stays the caller's. Raises OSError."""
         inode, program = inode_of(fd), _Program(entry, os.readlink(path_of(fd)))
         with self._turns.of(inode):
-            with self._lock:  # before the mark: who executes it then is not taken for nobody's
+            with self._lock:  # before the mark: an execve right after that finds its container here
                 self._by_inode.setdefault(inode, []).append(program)
             try:
                 self._group.mark(FAN_OPEN_EXEC_PERM, path_of(fd))
@@ -245,7 +245,7 @@ class Programs:
     def match(self, fd: int) -> list[Entry]:
         """Return the containers whose first program an event's fd is. Never waits.
 
-        None: the mark was left behind by a start that failed, see `unmark_unused`.
+        Empty: the mark was left behind by a start that failed, see `unmark_unused`.
         """
         inode = inode_of(fd)
         with self._lock:

@@ -38,7 +38,7 @@ class Repeats:
         self._last: OrderedDict[int, _Look] = OrderedDict()
 
     def seen(self, record: ExecRecord, container: str, process: Process | None, hold: Hold) -> bool:
-        """Was this very runtime, or its parent, let go with the same before? On a worker."""
+        """Was the same command let go before, of this runtime process or of its parent? On a worker."""
         try:
             runtime = record.process or self._proc.identify(record.tgid)
         except NotReadable:

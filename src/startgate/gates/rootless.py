@@ -104,7 +104,7 @@ class Rootless:
         return self._turn(record.uid, hold, lambda: work(call, path, record, hold), owed=owed)
 
     def _on_container(self, call: Invocation, path: str, record: ExecRecord, hold: Hold) -> Job | None:
-        """As `CommandGate` does it."""
+        """Decide on what concerns a container that is there, as `CommandGate` does for root."""
         key = keys.of_user(self._context.proc, call, path, record).key
         if call.command is Command.START:
             return self._on_start(key, record, hold)
@@ -114,7 +114,7 @@ class Rootless:
         return self._on_end(call, key, record, hold)
 
     def _on_end(self, call: Invocation, key: Key, record: ExecRecord, hold: Hold) -> Job | None:
-        """As `CommandGate` does it."""
+        """Before `kill` and `delete`: follow the init, else nobody could tell how it ended."""
 
         def note() -> None:
             if call.command is Command.KILL:
@@ -167,7 +167,7 @@ class Rootless:
             self._seekers.submit(lambda: self._created.look_for(entry))
 
     def _go_on(self, entry: Entry, start: Start, hold: Hold) -> Deny | None:
-        """As `Creating` does it."""
+        """A further command of a start that began before: judge it again if it says or reads anything new."""
         digest = self._digest(start)
         if (is_the_same(entry, start) and digest == entry.digest) or not self._created.pass_on(entry, start):
             return None

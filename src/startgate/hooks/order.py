@@ -1,4 +1,4 @@
-"""Turns: what concerns one container happens in the order in which it was asked for."""
+"""What concerns one container happens in the order in which it was asked for."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class Turns:
+class Queues:
     """A queue for each key. Keys that nobody waits for cost nothing."""
 
     def __init__(self) -> None:

@@ -41,7 +41,7 @@ def run(
     environment: Mapping[str, str],
     documents: Sequence[bytes],
     timeout: float,
-    running: Running,
+    running: Children,
 ) -> Outcome:
     """Run a program until its main process ends, or `timeout` seconds pass: then its process
     group is killed. `running` may kill it before.
@@ -67,7 +67,7 @@ def run(
     return Outcome(status, bytes(tails[out]), bytes(tails[err]), killed)
 
 
-class Running:
+class Children:
     """The processes that run; `end` kills them, and those that are started later."""
 
     def __init__(self) -> None:

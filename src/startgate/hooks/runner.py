@@ -14,7 +14,7 @@ from startgate.events import Event, Note
 from startgate.filters import compile_filter
 from startgate.hooks import documents, process
 from startgate.hooks.config import HOOK_TYPES, HookConfig, resolve
-from startgate.hooks.order import Turns
+from startgate.hooks.order import Queues
 from startgate.kernel import spawn
 from startgate.listeners import Deny, Registration
 
@@ -49,8 +49,8 @@ class Hooks:
         self._hooks = [_Hook(config, missing) for config in configs]
         self._limit = limit
         self._slots = threading.BoundedSemaphore(limit)
-        self._turns = Turns()
-        self._running = process.Running()
+        self._turns = Queues()
+        self._running = process.Children()
 
     def register(self, watcher: _Registers) -> None:
         """Have the hooks run at the watcher's events."""
@@ -146,7 +146,7 @@ class _Hook:
         """Is it to be run at an event?"""
         return self._filter is None or self._filter(event)
 
-    def run(self, event: Event, running: process.Running) -> process.Outcome:
+    def run(self, event: Event, running: process.Children) -> process.Outcome:
         """Raises OSError when it can't be started."""
         document = event.to_json()
         environment = {

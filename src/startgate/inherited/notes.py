@@ -146,7 +146,7 @@ class Notes:
         self._lock = threading.Lock()
 
     def save(self, entry: Entry, pid_files: PidFiles, programs: Programs, *, untold: bool = False) -> None:
-        """Noted how it stands with a container."""
+        """Write down what the next worker must know of a container."""
         if not self._directory:
             return
         init = entry.init_watch.process if entry.init_watch else None
@@ -210,8 +210,8 @@ class Notes:
                 _remove(path)
 
     def _names(self) -> list[str]:
-        """Return the notes' file names, and remove those that were never finished: their gates let nobody go,
-        so what they were to replace still holds. What somebody else put there is left alone."""
+        """Return the file names of whole notes. Remove what was being written when its worker died: a gate
+        lets a task go only after its note is whole, so the note before it is still true. Other files stay."""
         os.makedirs(self._directory, mode=0o700, exist_ok=True)  # somebody tidied up
         names = os.listdir(self._directory)
         for name in names:

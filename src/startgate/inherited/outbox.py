@@ -48,16 +48,15 @@ class Outbox(Subscription):
         self._taken = self._at[_TAIL]
         self.number = self._at[_NUMBER]
 
-    def put(self, event: Event) -> None:
-        """Add an event, or drop it when the consumer is too far behind. Never waits; wakes nobody."""
+    def _add(self, event: Event) -> None:
+        """Add an event, or drop it when the consumer is too far behind."""
         record = _record(event)
-        with self._lock:
-            self._rewind()
-            if self._dropped:
-                loss = lost(f"{self._dropped} events were dropped: the output is slow")
-                self._dropped = 0 if self._add(_record(loss)) else self._dropped
-            if self._dropped or not self._add(record):
-                self._dropped += 1
+        self._rewind()
+        if self._dropped:
+            loss = lost(f"{self._dropped} events were dropped: the output is slow")
+            self._dropped = 0 if self._append(_record(loss)) else self._dropped
+        if self._dropped or not self._append(record):
+            self._dropped += 1
 
     def _rewind(self) -> None:
         """Use the first pages again while the consumer keeps up: the others are never touched."""
@@ -65,7 +64,7 @@ class Outbox(Subscription):
         if self._at[_TAIL] == head and head % _ROOM:
             self._taken = self._at[_TAIL] = self._at[_HEAD] = head - head % _ROOM + _ROOM
 
-    def _add(self, record: bytes) -> bool:
+    def _append(self, record: bytes) -> bool:
         head = self._at[_HEAD]
         if head + len(record) - self._at[_TAIL] > _ROOM:
             return False

@@ -11,7 +11,7 @@ import os
 import struct
 import threading
 import weakref
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from startgate.kernel import libc
 
@@ -55,7 +55,14 @@ _fanotify_mark = libc.function(
 )
 
 
-class Event(NamedTuple):
+class Marker(Protocol):
+    """A fanotify group, or who has one."""
+
+    def mark(self, mask: int, path: str) -> None:
+        """Mark the inode that `path` names. Raises OSError."""
+
+
+class PermissionEvent(NamedTuple):
     """One fanotify event.
 
     `fd` is the file that the event is about, or FAN_NOFD (an overflow). `pid` is the
@@ -73,7 +80,7 @@ class Event(NamedTuple):
         return bool(self.mask & FAN_Q_OVERFLOW)
 
 
-def decode(record: bytes) -> Event:
+def decode(record: bytes) -> PermissionEvent:
     """Decode one ``struct fanotify_event_metadata``.
 
     Raises ValueError on a short record or another version of the format.
@@ -83,7 +90,7 @@ def decode(record: bytes) -> Event:
     _, version, _, _, mask, fd, pid = _METADATA.unpack_from(record)
     if version != _METADATA_VERSION:
         raise ValueError(f"fanotify metadata version {version}, expected {_METADATA_VERSION}")
-    return Event(mask, fd, pid)
+    return PermissionEvent(mask, fd, pid)
 
 
 _open_groups: weakref.WeakSet[Group] = weakref.WeakSet()
@@ -124,7 +131,7 @@ class Group:
         """Return the group's fd: it polls readable while an event waits."""
         return self._fd
 
-    def read(self) -> Event | None:
+    def read(self) -> PermissionEvent | None:
         """Return the next event, None when none waits.
 
         One event per read(2): BPF counts on it, and one fd is installed at a time.

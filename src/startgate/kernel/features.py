@@ -10,11 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Protocol
 
 from startgate.errors import KernelUnsupported
 from startgate.kernel import files, namespaces, pidfd
-from startgate.kernel.fanotify import FAN_ALLOW, FAN_OPEN_EXEC_PERM, Event, Group
+from startgate.kernel.fanotify import FAN_ALLOW, FAN_OPEN_EXEC_PERM, Group, Marker, PermissionEvent
 
 _PATIENCE_MS = 2000
 _PROC_PID_INIT_INO = 0xEFFFFFFC
@@ -32,13 +31,6 @@ def open_group(*, report_tid: bool = False) -> Group:
                 "holding containers needs CAP_SYS_ADMIN in the initial user namespace: run as root"
             ) from error
         raise KernelUnsupported(f"this kernel has no fanotify permission events: {error.strerror}") from error
-
-
-class Marker(Protocol):
-    """A fanotify group, or who has one."""
-
-    def mark(self, mask: int, path: str) -> None:
-        """Mark the inode that `path` names. Raises OSError."""
 
 
 @contextmanager
@@ -65,7 +57,7 @@ def executing(group: Marker) -> Iterator[None]:
 
 
 @contextmanager
-def held_exec(group: Group) -> Iterator[Event]:
+def held_exec(group: Group) -> Iterator[PermissionEvent]:
     """Hold such an execution in its execve; let it go at the end.
 
     Raises KernelUnsupported when the kernel does not hold it.
@@ -74,7 +66,7 @@ def held_exec(group: Group) -> Iterator[Event]:
         yield from _next_event(group)
 
 
-def _next_event(group: Group) -> Iterator[Event]:
+def _next_event(group: Group) -> Iterator[PermissionEvent]:
     poll = select.poll()
     poll.register(group, select.POLLIN)
     event = group.read() if poll.poll(_PATIENCE_MS) else None

@@ -18,7 +18,7 @@ _FOREIGN_KINDS = ("fuse", "virtiofs", "nfs", "cifs", "smb", "9p", "ceph", "afs",
 """What /proc/PID/mountinfo calls the file systems of files.FOREIGN; ``nfs4``, ``fuse.sshfs``, too."""
 
 
-class Mount(NamedTuple):
+class MountLine(NamedTuple):
     """One line of /proc/PID/mountinfo."""
 
     id: int
@@ -71,7 +71,7 @@ def may_not_answer(fd: int, process: str, host: str) -> bool:
     return root is None or root.device != mount.device
 
 
-def are_local(mount: Mount, host: str) -> bool:
+def are_local(mount: MountLine, host: str) -> bool:
     """Is no layer of an overlay on a foreign file system?"""
     return not any(_is_foreign(host, layer) for layer in overlay_layers(mount.options))
 
@@ -85,7 +85,7 @@ def mount_id(fd: int) -> int:
     return int(found[1]) if found else 0
 
 
-def find_mount(path: str, *, id: int | None = None, point: str | None = None) -> Mount | None:
+def find_mount(path: str, *, id: int | None = None, point: str | None = None) -> MountLine | None:
     """Return the mount of that id, or the topmost at that mount point."""
     # Only a newline ends a line: a path may hold whatever else ends one for Python.
     for line in reversed(os.fsdecode(Path(path).read_bytes()).split("\n")):
@@ -108,7 +108,7 @@ def position(fd: int, path: str, rest: str, mounts: str) -> str | None:
     return f"{mount.device}:{os.path.normpath('/'.join((mount.root, inside, rest)))}"
 
 
-def shortest_name(path: str, id: int, mounts: Mapping[int, Mount]) -> str:
+def shortest_name(path: str, id: int, mounts: Mapping[int, MountLine]) -> str:
     """Return the shortest path of what is at `path`, on the mount `id`: a bind mount of / has the name /.
 
     Not the one of the widest mount: where /etc is a part of what is mounted at /sysroot, /etc is its name.
@@ -120,7 +120,7 @@ def shortest_name(path: str, id: int, mounts: Mapping[int, Mount]) -> str:
     return min((path, *names(mount.device, inside, mounts)), key=len)
 
 
-def names(device: str, inside: str, mounts: Mapping[int, Mount]) -> list[str]:
+def names(device: str, inside: str, mounts: Mapping[int, MountLine]) -> list[str]:
     """Return the paths at which a directory of a file system is mounted, or is below a mount."""
     found = (mount for mount in mounts.values() if mount.device == device and _is_below(inside, mount.root))
     return [_moved(inside, mount.root, mount.point) for mount in found]
@@ -136,12 +136,12 @@ def _is_below(path: str, directory: str) -> bool:
     return f"{path.rstrip('/')}/".startswith(f"{directory.rstrip('/')}/")
 
 
-def parse_mount(line: str) -> Mount | None:
+def parse_mount(line: str) -> MountLine | None:
     """Parse a line of /proc/PID/mountinfo; None for junk."""
     fields, right = line.partition(" - ")[0].split(" "), line.partition(" - ")[2].split(" ")
     if len(fields) < 6 or len(right) < 3 or not fields[0].isascii() or not fields[0].isdigit():
         return None
-    return Mount(
+    return MountLine(
         id=int(fields[0]),
         device=fields[2],
         point=unescape(fields[4]),

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator
 
 from startgate.errors import NotReadable
-from startgate.kernel.layers import Mount, parse_mount
+from startgate.kernel.layers import MountLine, parse_mount
 
 LIMIT = 1 << 20
 """Bytes of a table: some thousands of mounts. The kernel allows 100,000 (sysctl fs.mount-max)."""
@@ -34,7 +34,7 @@ def read(process: str, limit: int | None = None) -> tuple[bytes, bool]:
     return bytes(whole), len(data) < limit
 
 
-def parse(table: bytes) -> Iterator[Mount]:
+def parse(table: bytes) -> Iterator[MountLine]:
     """Yield the mounts, as the kernel lists them. Only a newline ends a line: a path may hold all others."""
     for line in table.split(b"\n"):
         if mount := parse_mount(os.fsdecode(line)):
@@ -50,9 +50,9 @@ class HostNames:
     def __init__(self, tables: Iterable[tuple[bytes, str]]) -> None:
         """Tables, each with the directory of the host's root: what is elsewhere is not the host's."""
         self._tables = [(_by_device(table), host.rstrip("/")) for table, host in tables]
-        self._known: dict[str, list[tuple[Mount, str]]] = {}
+        self._known: dict[str, list[tuple[MountLine, str]]] = {}
 
-    def of(self, mount: Mount) -> tuple[str, ...] | None:
+    def of(self, mount: MountLine) -> tuple[str, ...] | None:
         """Return the host's paths of what is mounted, the shortest one first.
 
         None: it is on no file system that the host has mounted. Those that are below other mounts are
@@ -66,7 +66,7 @@ class HostNames:
         found = {path.removeprefix(host) or "/" for path, host in paths if path is not None}
         return tuple(sorted(found, key=lambda path: (len(path), path)))
 
-    def _mounted(self, device: bytes) -> Iterator[tuple[Mount, str]]:
+    def _mounted(self, device: bytes) -> Iterator[tuple[MountLine, str]]:
         for lines, host in self._tables:
             for line in lines.get(device, ()):
                 mount = parse_mount(os.fsdecode(line))
@@ -79,7 +79,7 @@ def is_within(path: str, directory: str) -> bool:
     return path == directory or path.startswith(directory.rstrip("/") + "/")
 
 
-def _path(mounted: Mount, root: str) -> str | None:
+def _path(mounted: MountLine, root: str) -> str | None:
     """Return where a mount of the host shows what has this path in the file system."""
     if root.endswith("//deleted"):  # it has no name any more
         return None

@@ -48,7 +48,7 @@ class ProcessId(NamedTuple):
     """In clock ticks since boot."""
 
 
-class Facts(NamedTuple):
+class ProcessFacts(NamedTuple):
     """What BPF tells of a process in one look, instead of a dozen files of /proc."""
 
     start_time: int
@@ -97,7 +97,7 @@ class Proc:
     def __init__(self, host: str = "/") -> None:
         self.host = host
         self.root = os.path.join(host, "proc")
-        self.look: Callable[[int], Facts | None] | None = None
+        self.look: Callable[[int], ProcessFacts | None] | None = None
         """Tells at once what is asked of a process most, given its pidfd; None: read it here."""
         self._hierarchies: dict[str, str] | None = None
         self._host_namespaces: dict[str, int] | None = None
@@ -146,7 +146,7 @@ class Proc:
             return self.namespaces(process.pid), self.cgroup(process.pid)
         return facts.namespaces, Cgroup(facts.cgroup, facts.cgroup_id)
 
-    def _look_at(self, process: ProcessId) -> Facts | None:
+    def _look_at(self, process: ProcessId) -> ProcessFacts | None:
         if self.look is None:
             return None
         try:

@@ -15,7 +15,7 @@ import stat
 
 from startgate.errors import NotReadable
 from startgate.kernel import files, layers
-from startgate.kernel.layers import Mount, mount_id, parse_mount
+from startgate.kernel.layers import MountLine, mount_id, parse_mount
 from startgate.kernel.local import LOCAL
 from startgate.kernel.process import parse_stat
 
@@ -40,7 +40,7 @@ class Walk:
         self._root = root
         self._process = process
         self._host = host
-        self._tables: dict[str, dict[int, Mount]] = {}
+        self._tables: dict[str, dict[int, MountLine]] = {}
         """Tables of mounts, by the mounts' ids."""
         self._known = -1
         """The mount that was asked last, and answers."""
@@ -268,20 +268,20 @@ class Walk:
         found = self._find(mount)
         return found.kind if found else "unknown"
 
-    def _find(self, mount: int) -> Mount | None:
+    def _find(self, mount: int) -> MountLine | None:
         for table in (f"{self._process}/mountinfo", "/proc/self/mountinfo", *self._tables):
             if found := self._mounts_of(table).get(mount):
                 return found
         return None
 
-    def _mounts_of(self, table: str) -> dict[int, Mount]:
+    def _mounts_of(self, table: str) -> dict[int, MountLine]:
         """Return a table of mounts. The ids of all mount namespaces are different ones."""
         if table not in self._tables:
             self._tables[table] = _read(table)
         return self._tables[table]
 
 
-def _read(table: str, directory: int | None = None) -> dict[int, Mount]:
+def _read(table: str, directory: int | None = None) -> dict[int, MountLine]:
     try:
         fd = os.open(table, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
     except OSError:

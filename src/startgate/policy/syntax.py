@@ -95,7 +95,7 @@ class Tree:
         return len(ends) + 1, at - (ends[-1] if ends else 0) + 1
 
     def forget(self, node: Node) -> None:
-        """Take away what the checker said of a node that is not what it was."""
+        """Drop what the checker found a node to mean: the node was changed since."""
         kept = [entry for entry in self._checked.reference_map if entry.key != node.id]
         del self._checked.reference_map[:]
         self._checked.reference_map.extend(kept)

@@ -14,7 +14,7 @@ from startgate.exits import OomKill
 from startgate.kernel import bpf, features
 from startgate.kernel.fanotify import Group
 from startgate.kernel.inherited import InheritedObject
-from startgate.kernel.process import Facts
+from startgate.kernel.process import ProcessFacts
 from startgate.records import layout
 from startgate.records.joins import MAPS as OF_JOINS
 from startgate.records.joins import BpfJoins
@@ -199,7 +199,7 @@ class BpfLook:
         self._looks = exec_bpf.object.map("looks")
         self._lock = threading.Lock()
 
-    def __call__(self, pidfd: int) -> Facts | None:
+    def __call__(self, pidfd: int) -> ProcessFacts | None:
         """Return what the kernel knows of the process now; None when it is gone, or a zombie."""
         with self._lock:
             found = self._run(pidfd, self._PLACE, 0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from startgate.exits import Outcome
+from startgate.exits import ExecOutcome
 from startgate.kernel.bpf import Object
 from startgate.kernel.inherited import InheritedObject
 from startgate.records import layout
@@ -36,7 +36,7 @@ class BpfJoins:
         """Return an fd that polls readable when there are any."""
         return self._ring.fileno()
 
-    def read(self) -> list[Outcome]:
+    def read(self) -> list[ExecOutcome]:
         """Return those since the last call, oldest first."""
         return [layout.decode_outcome(record) for record in self._ring.read()]
 

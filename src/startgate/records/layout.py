@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import struct
 
-from startgate.exits import OomKill, Outcome
-from startgate.kernel.process import NAMESPACES, Facts, ProcessId, start_ticks
+from startgate.exits import ExecOutcome, OomKill
+from startgate.kernel.process import NAMESPACES, ProcessFacts, ProcessId, start_ticks
 from startgate.records.record import ExecRecord, Sighting
 
 HEADER = struct.Struct("=QQIIIIIIII32sII16s16s")
@@ -85,14 +85,14 @@ def decode_sighting(data: bytes) -> Sighting | None:
     return Sighting(record, inode, path.partition(b"\0")[0], watched) if record else None
 
 
-def decode_facts(data: bytes) -> Facts:
+def decode_facts(data: bytes) -> ProcessFacts:
     """Decode ``struct process_facts``. Raises ValueError when it is too short."""
     if len(data) < FACTS_SIZE:
         raise ValueError(f"process facts of {len(data)} bytes")
     start, cgroup_id, _, size, inodes = _FACTS.unpack_from(data)
     names = data[_FACTS.size : _FACTS.size + size].split(b"\0")[:-1]
     path = "/" + "/".join(name.decode(errors="surrogateescape") for name in reversed(names))
-    return Facts(start_ticks(start), _namespaces(inodes), path, cgroup_id)
+    return ProcessFacts(start_ticks(start), _namespaces(inodes), path, cgroup_id)
 
 
 def decode_kill(data: bytes) -> OomKill:
@@ -104,12 +104,12 @@ def decode_kill(data: bytes) -> OomKill:
     return OomKill(pid, decode_facts(data), tuple(filter(None, levels)), _text(comm))
 
 
-def decode_outcome(data: bytes) -> Outcome:
+def decode_outcome(data: bytes) -> ExecOutcome:
     """Decode ``struct exec_outcome``. Raises ValueError when it is too short."""
     if len(data) < OUTCOME_SIZE:
         raise ValueError(f"exec outcome of {len(data)} bytes")
     before, start, end, runtime, init, pid, status, victim, _ = _OUTCOME.unpack_from(data)
-    return Outcome(
+    return ExecOutcome(
         runtime=ProcessId(runtime, start_ticks(before)),
         init=init or None,
         pid=pid or None,

@@ -8,7 +8,7 @@ from typing import Protocol
 import msgspec
 
 from startgate.exits import ExitMemory, Joins
-from startgate.kernel.process import Facts, ProcessId
+from startgate.kernel.process import ProcessFacts, ProcessId
 
 
 class ExecRecord(msgspec.Struct, frozen=True):
@@ -54,7 +54,7 @@ class Sighting(msgspec.Struct, frozen=True):
     path: bytes
     """As the caller wrote it; may be cut."""
     watched: bool = False
-    """The file is marked by now: it was held, unless it was opened right before that."""
+    """Is the file marked? Then the execution was held, unless the file was opened right before the mark."""
 
 
 class Sightings(Protocol):
@@ -99,7 +99,7 @@ class ExecRecordSource(Protocol):
         The caller closes it.
         """
 
-    def look(self) -> Callable[[int], Facts | None] | None:
+    def look(self) -> Callable[[int], ProcessFacts | None] | None:
         """Return what tells of a process, given its pidfd, if this source can; see `Proc.look`."""
 
     def fds(self) -> dict[str, int]:

@@ -9,10 +9,9 @@ import select
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 from startgate.kernel import files, layers
-from startgate.kernel.fanotify import FAN_OPEN_EXEC_PERM
+from startgate.kernel.fanotify import FAN_OPEN_EXEC_PERM, Marker
 from startgate.kernel.inotify import Inotify
 from startgate.kernel.mounts import MountChanges
 from startgate.runtimes import configured
@@ -27,13 +26,6 @@ _PAUSE = 0.2
 
 _LOOKS = 8
 """At most so many in a row, while each finds something new."""
-
-
-class Marker(Protocol):
-    """A fanotify group, or who has one."""
-
-    def mark(self, mask: int, path: str) -> None:
-        """Mark the inode that `path` names. Raises OSError."""
 
 
 class RuntimeBinaries:

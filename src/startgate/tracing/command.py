@@ -52,7 +52,7 @@ PLACEHOLDERS: dict[str, Callable[[Container], str | int | None]] = {
 """What a word may ask for. No shell reads it: a value stays a part of its word, whatever it holds."""
 
 
-class Command:
+class Words:
     """A command whose words may hold placeholders: `{pid}`; `{{pid}}` stands for itself."""
 
     def __init__(self, words: Sequence[str]) -> None:

@@ -15,7 +15,7 @@ from startgate.current import current_hold
 from startgate.errors import StartgateError
 from startgate.events import Container, Deny, Event
 from startgate.listeners import Registration
-from startgate.tracing.command import Command
+from startgate.tracing.command import Words
 from startgate.tracing.ready import ReadyWhen
 from startgate.tracing.tracer import Tell, Told, Tracer
 
@@ -78,7 +78,7 @@ class Tracers:
         it goes on, or is denied with `require`. `existing`: trace what runs already, too. `grace`:
         seconds between SIGTERM and SIGKILL. `tell` is called on several threads. Raises UsageError.
         """
-        self._command = Command(command)
+        self._command = Words(command)
         self._ready = ReadyWhen.parse(ready, self._command.programs)
         self._match = match
         self._patience, self._require, self._existing, self._grace = ready_timeout, require, existing, grace
