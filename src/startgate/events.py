@@ -238,7 +238,8 @@ class Process(msgspec.Struct, frozen=True):
     """A process that is executed in a running container.
 
     What nobody says of it is the container's. `privileged`: its bounding set holds every capability
-    that the host's pid 1 may have, as of ``docker exec --privileged``.
+    that the host's pid 1 may have, as of ``docker exec --privileged``. `env`: of its environment, only the
+    variables that startgate was told to tell.
     """
 
     argv: tuple[str, ...] = ()
@@ -253,6 +254,7 @@ class Process(msgspec.Struct, frozen=True):
     selinux: str | None = None
     from_hooks: tuple[str, ...] = ()
     truncated: tuple[str, ...] = ()
+    env: dict[str, str] = {}
 
 
 class Exit(msgspec.Struct, frozen=True):

@@ -18,7 +18,7 @@ REFERENCE = ("id", "name", "engine", "pid", "kubernetes", "start_id")
 """What events of these types tell of their container: probes are executed again and again."""
 _SHORT = ("exec", "paused", "resumed", "oom")
 
-_MAPS = ("labels", "annotations", "sysctls")
+_MAPS = ("labels", "annotations", "sysctls", "env")
 
 
 def line(event: Event, number: int, *, full_exec: bool = False) -> bytes:

@@ -33,6 +33,7 @@ from startgate.kernel import capabilities, features, spawn
 from startgate.kernel.process import Proc
 from startgate.lifecycle import Lifecycle
 from startgate.listeners import Callback, Listeners, Registration, Subscription, lost
+from startgate.runtimes import environment
 from startgate.runtimes.find import RuntimeBinaries
 from startgate.workers import Workers
 
@@ -58,6 +59,7 @@ class WatcherOptions(TypedDict, total=False):
     host_root: str
     existing: bool
     actual: bool
+    exec_env: Sequence[str]
 
 
 _OF_START: tuple[EventType, ...] = ("creating", "created", "started")
@@ -97,6 +99,7 @@ class Watcher:
         host_root: str = "/",
         existing: bool = True,
         actual: bool = False,
+        exec_env: Sequence[str] = environment.DEFAULT,
         inherited: Resources | None = None,
         notes: str = "",
     ) -> None:
@@ -109,6 +112,7 @@ class Watcher:
         root directory is mounted, its /proc included, for a watcher in a container.
         `existing`: tell of the containers that run already, and follow them.
         `actual`: read what the kernel says of each container (`Container.actual`), asked for or not.
+        `exec_env`: the environment variables of an `exec` that its event tells.
         `inherited` is what a daemon's keeper has; the watcher leaves it at its end. `notes` is the
         directory where the watchers of that keeper, one after the other, note what they know.
         """
@@ -119,6 +123,7 @@ class Watcher:
         self._backlog = backlog
         self._host_root = host_root
         self._existing = existing
+        self._exec_env = tuple(exec_env)
         self._inherited = inherited
         self._notes = notes
         self._listeners = Listeners()
@@ -301,6 +306,7 @@ class Watcher:
             programs=Programs(resources.keeper.containers),
             capabilities=capabilities.of_host(proc),
             notes=Notes(self._notes),
+            exec_env=self._exec_env,
             failed=self._fail,
         )
         parts.callback(context.pid_files.close)

@@ -122,7 +122,7 @@ def test_unknown_is_null_or_empty() -> None:
         (
             Process(),
             "argv user cwd tty privileged capabilities bounding_capabilities no_new_privileges apparmor "
-            "selinux from_hooks truncated",
+            "selinux from_hooks truncated env",
         ),
         (Exit(), "code signal oom_killed requested_signal duration"),
         (Reason("why", "rule"), "message rule"),

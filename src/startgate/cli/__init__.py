@@ -128,6 +128,7 @@ def _unless_given(settings: Settings) -> dict[str, Any]:
         "host_root": settings.host_root,
         "runtimes": settings.runtimes or None,
         "actual": settings.actual,
+        "exec_env": settings.exec_env,
     }
     return {
         name: value

@@ -9,12 +9,20 @@ from typing import Any
 import click
 
 from startgate.hold import TIMEOUT_LIMIT
+from startgate.runtimes import environment
 
 
 def text(value: str) -> str:
     """Return a value that is not empty, as one of an unset variable is."""
     if not value.strip():
         raise click.BadParameter("it is empty.")
+    return value
+
+
+def variable(value: str) -> str:
+    """Return the name of an environment variable."""
+    if not environment.is_name(value):
+        raise click.BadParameter(f"{value!r} names no environment variable.")
     return value
 
 
@@ -119,6 +127,15 @@ _WATCHING = (
         "--actual",
         is_flag=True,
         help="Tell what the kernel says of each container, too (docs/events.md).",
+    ),
+    click.option(
+        "--exec-env",
+        multiple=True,
+        type=variable,
+        default=environment.DEFAULT,
+        metavar="NAME",
+        help="Tell this environment variable of each `exec`, if it is set. Repeatable. "
+        f"[default: {', '.join(environment.DEFAULT)}]",
     ),
 )
 

@@ -14,6 +14,7 @@ from startgate.config import tomlfile
 from startgate.config.tomlfile import Reader, TomlFile
 from startgate.hold import TIMEOUT_LIMIT
 from startgate.hooks.config import HookConfig
+from startgate.runtimes import environment
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,6 +25,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     runtimes: tuple[str, ...] = ()
     host_root: str | None = None
     actual: bool | None = None
+    exec_env: tuple[environment.Name, ...] | None = None
     policy: tuple[str, ...] = ()
     hook: tuple[HookConfig, ...] = ()
 
