@@ -16,6 +16,8 @@ from startgate.actual import ActualMount as ActualMount
 from startgate.actual import CapabilityName, NamespaceKind, RealPath
 from startgate.actual import HostMount as HostMount
 from startgate.actual import IdMapping as IdMapping
+from startgate.counter import Counter as Counter
+from startgate.counter import Executions as Executions
 from startgate.foreign import clip, json_line
 from startgate.kernel.node import boot_id as this_boot
 from startgate.kernel.node import name as this_node
@@ -35,6 +37,7 @@ EventType = Literal[
     "existing",
     "denied",
     "lost",
+    "counted",
 ]
 NoteAction = Literal["deny", "warn", "audit", "patch", "error"]
 Gate = Literal["command", "pidfile", "start", "first-exec", "exec", "none"]
@@ -307,9 +310,11 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """Something that happened to a container.
 
     `time` is RFC 3339, UTC, with nanoseconds. `held_us`: microseconds for which the gate
-    held the start, None where nothing was held. `container` is None only for `lost`.
+    held the start, None where nothing was held. `container` is None only for `lost` and `counted`.
     `policy`: all that rules and callbacks had to say. `version` is that of this contract: docs/events.md.
     `sequence` numbers the lines of one output; `node` and `boot_id` say whose they are.
+    `missed`, of `lost`: how many tasks went on unseen. `lines`, of `lost` in the journal: how many lines
+    it stands for, which were dropped; its `sequence` is that of the last of them.
     """
 
     type: EventType
@@ -326,6 +331,9 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     node: str = msgspec.field(default_factory=this_node)
     boot_id: str = msgspec.field(default_factory=this_boot)
     victim: Victim | None = None
+    counted: Counter | None = None
+    missed: int | None = None
+    lines: int | None = None
 
     def to_json(self) -> bytes:
         """Return one line of JSON, without the newline; it is safe to print on a terminal."""

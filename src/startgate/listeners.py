@@ -140,9 +140,11 @@ class Subscription:
         self.wake()
 
 
-def lost(message: str) -> Event:
-    """Return the event that says honestly what was not seen."""
-    return Event(type="lost", time=timestamp(), gate="none", container=None, reason=Reason(message))
+def lost(message: str, missed: int | None = None) -> Event:
+    """Return the event that says honestly what was not seen; `missed`: how many tasks went on so."""
+    return Event(
+        type="lost", time=timestamp(), gate="none", container=None, reason=Reason(message), missed=missed
+    )
 
 
 class Listeners:

@@ -218,5 +218,5 @@ def test_made_events_are_as_the_watchers(event_type: Any) -> None:
     assert (event.type, event.container.name, event.container.id) == (event_type, "web", "test")
     assert (event.exit is not None) == (event_type == "stopped")
     assert (event.gate == "none") == (
-        event_type in ("paused", "resumed", "oom", "stopped", "existing", "lost")
+        event_type in ("paused", "resumed", "oom", "stopped", "existing", "lost", "counted")
     )

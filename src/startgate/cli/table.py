@@ -8,7 +8,7 @@ import signal
 import time
 from typing import TextIO
 
-from startgate.events import Container, Event, Exit, Victim
+from startgate.events import Container, Counter, Event, Executions, Exit, Victim
 from startgate.foreign import one_line
 
 _WIDTH = 100
@@ -25,6 +25,7 @@ _COLOURS = {
     "existing": "2",
     "denied": "1;31",
     "lost": "1;35",
+    "counted": "2",
 }
 _HEAD = f"{'TIME':<12} {'EVENT':<8} {'CONTAINER':<20} {'PID':>7} {'HELD':>7}  WHAT"
 
@@ -83,6 +84,8 @@ def _what(event: Event, container: Container) -> str:
         case "denied" | "lost":
             rule = f"{event.reason.rule}: " if event.reason and event.reason.rule else ""
             return rule + (event.reason.message if event.reason else "")
+        case "counted":
+            return _counted(event.counted or Counter("", Executions(), Executions()))
         case "creating":
             caller = f" by {container.started_by.comm}" if container.started_by else ""
             return f"{container.runtime}{caller}: {command(container.args)}{said}"
@@ -90,6 +93,14 @@ def _what(event: Event, container: Container) -> str:
             return f"{container.engine or container.runtime}: {command(container.args)}{said}"
         case _:
             return f"{event.gate} gate: {command(container.args)}{said}"
+
+
+def _counted(counter: Counter) -> str:
+    executed, unseen = counter.executed, counter.unseen
+    return (
+        f"{executed.start} starts and {executed.exec} execs by runtimes, "
+        f"of which no gate saw {unseen.start + unseen.exec}"
+    )
 
 
 def _killed(victim: Victim) -> str:
