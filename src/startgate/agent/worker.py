@@ -12,7 +12,7 @@ from startgate import cli
 from startgate.agent.handover import Handover
 from startgate.cli import log
 from startgate.cli.watch import Watch, deciding
-from startgate.inherited import notes
+from startgate.inherited import holding, notes
 from startgate.inherited.resources import Resources
 from startgate.watcher import Watcher
 
@@ -28,9 +28,12 @@ def run(handover: Handover) -> None:
     # Files are read before the keeper is told of us: they may be beside somebody's pid file, where it
     # would hold who reads until we answer.
     with deciding(lambda: _watcher(handover, options), *decisions, keep_at=keep_at) as watching:
-        watch = Watch(
-            watching, output, keep=keep, ready=watching.tell_ready, lines=watching.lines, full_exec=full
-        )
+
+        def ready() -> None:
+            watching.tell_ready()
+            holding.tell(handover.notes, watching.exec_records, watching.binaries)
+
+        watch = Watch(watching, output, keep=keep, ready=ready, lines=watching.lines, full_exec=full)
         watch.run(demo=False, end_with_demo=False)
 
 
