@@ -241,8 +241,7 @@ class Process(msgspec.Struct, frozen=True):
     """A process that is executed in a running container.
 
     What nobody says of it is the container's. `privileged`: its bounding set holds every capability
-    that the host's pid 1 may have, as of ``docker exec --privileged``. `env`: of its environment, only the
-    variables that startgate was told to tell.
+    that the host's pid 1 may have, as of ``docker exec --privileged``. `env`: the variables that were chosen.
     """
 
     argv: tuple[str, ...] = ()

@@ -41,6 +41,11 @@ class Node:
         self.number += 1
         return line(event, self.number).rstrip(b"\n")
 
+    @property
+    def followers(self) -> int:
+        """How many requests are being answered."""
+        return self.server.clients
+
     def restart(self) -> None:
         """Another agent takes the place of this one."""
         self.server.close()

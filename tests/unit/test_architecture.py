@@ -64,7 +64,7 @@ def test_pure_modules_import_nothing_of_the_kernel(name: str) -> None:
     assert not any(module.startswith("startgate") for module in imported(SOURCE / name))
 
 
-@pytest.mark.parametrize("module", ["startgate", "startgate.watcher"])
+@pytest.mark.parametrize("module", ["startgate", "startgate.watcher", "startgate.client"])
 def test_a_watcher_loads_no_more_than_it_needs(module: str) -> None:
     assert not loaded_by(module) & {
         "rich",
@@ -72,6 +72,9 @@ def test_a_watcher_loads_no_more_than_it_needs(module: str) -> None:
         "google.protobuf",
         "asyncio",
         "pydantic",
+        "aiohttp",
+        "prometheus_client",
+        "sqlite3",
         "click",
         "typer",
     }

@@ -28,6 +28,7 @@ CLIENTS = 64
 _PROBLEM = "application/problem+json"
 _LOOK = 5.0
 """Seconds between looks for a journal that is not there yet."""
+_AGAIN = 0.1
 _ROWS = 512
 
 
@@ -51,6 +52,12 @@ class Server:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._end: asyncio.Event | None = None
         self._failure: Exception | None = None
+        self._desk: Desk | None = None
+
+    @property
+    def clients(self) -> int:
+        """How many requests are being answered."""
+        return self._desk.clients if self._desk else 0
 
     def start(self) -> None:
         """Listen, and return. Raises OSError where it can't."""
@@ -95,7 +102,7 @@ class Server:
 
     async def _serve(self, listening: socket.socket, ready: threading.Event) -> None:
         self._loop, self._end = asyncio.get_running_loop(), asyncio.Event()
-        desk = Desk(self._journal, self._run_directory, Metrics(), self._host_root)
+        desk = self._desk = Desk(self._journal, self._run_directory, Metrics(), self._host_root)
         try:
             await self._answer(desk, listening, ready, self._end)
         finally:
@@ -189,13 +196,23 @@ async def _feed(desk: Desk) -> None:
     loop = asyncio.get_running_loop()
     place, changed = await _open(desk), asyncio.Event()
     loop.add_reader(desk.journal.fileno(), changed.set)
+    lately = True
+    await desk.grew()  # for those who looked before we did
     try:
         while True:
             changed.clear()
             desk.journal.changed()
-            place = await _count(desk, place)
-            await desk.grew()
-            await changed.wait()
+            before, place = place, await _count(desk, place)
+            if place != before:
+                await desk.grew()
+            # SQLite writes the log, which wakes us, and then says in shared memory that it is valid, which
+            # wakes nobody: so we look once more.
+            try:
+                async with asyncio.timeout(_AGAIN if lately else None):
+                    await changed.wait()
+                lately = True
+            except TimeoutError:
+                lately = False
     finally:
         loop.remove_reader(desk.journal.fileno())
 
