@@ -24,6 +24,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     runtimes: tuple[str, ...] = ()
     host_root: str | None = None
     actual: bool | None = None
+    spool: str | None = None
     policy: tuple[str, ...] = ()
     hook: tuple[HookConfig, ...] = ()
 
