@@ -31,7 +31,7 @@ CREATE TABLE containers (
     pod TEXT, engine TEXT, uid INTEGER, privileged INTEGER, started_by TEXT, whole INTEGER, body BLOB);
 CREATE TABLE events (
     id INTEGER PRIMARY KEY, boot INTEGER, sequence INTEGER, time INTEGER, type INTEGER,
-    container INTEGER, at INTEGER, rest BLOB, hash BLOB);
+    held INTEGER, container INTEGER, at INTEGER, rest BLOB, hash BLOB);
 CREATE INDEX by_start ON containers (start_id);
 CREATE INDEX by_container_id ON containers (container_id);
 CREATE INDEX by_name ON containers (name);

@@ -23,7 +23,8 @@ from startgate.journal.rows import Row
 from startgate.journal.spool import segments
 
 _ROWS = (
-    "SELECT e.id, b.boot_id, e.sequence, e.time, e.type, e.at, e.rest, e.hash, e.container FROM events e "
+    "SELECT e.id, b.boot_id, e.sequence, e.time, e.type, e.held, e.at, e.rest, e.hash, "
+    "e.container FROM events e "
     "LEFT JOIN boots b ON b.id = e.boot WHERE e.id > ? ORDER BY e.id LIMIT 1000"
 )
 _EVERY = 10_000
@@ -111,7 +112,7 @@ class Verifier:
             self._last = Head(file.first - 1, file.previous)
 
     def _row(self, name: FileName, row: tuple[Any, ...], containers: Containers) -> None:
-        position, boot, sequence, time, kind, at, rest, hashed, container = row
+        position, boot, sequence, time, kind, held, at, rest, hashed, container = row
         assert self._last is not None  # noqa: S101  (_begin)
         where = f"{os.path.basename(name.path)}: row {position}"
         if gap := position != self._last.position + 1:
@@ -130,11 +131,12 @@ class Verifier:
         if found is None:
             self._sequence = sequence
             return
-        if (boot, sequence, time, kind) != (
+        if (boot, sequence, time, kind, held) != (
             found.boot_id,
             found.sequence,
             found.time,
             database.type_number(found.type),
+            found.held,
         ):
             self._find(f"{where}: what it is looked up by was altered")
         if not gap:
