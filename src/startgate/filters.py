@@ -27,6 +27,11 @@ class Filter:
         """Does it ask for what the kernel says of the container?"""
         return self._compiled.references.ask_for("container", "actual")
 
+    def asks_only_for(self, name: str) -> bool:
+        """Does it ask for nothing but this field of the event, and does it ask for that?"""
+        asked = self._compiled.references
+        return asked.fields.keys() | asked.compared_with_null == {name}
+
     def __call__(self, event: Event) -> bool:
         """Does the event match? One that lacks what the expression asks for does not."""
         try:

@@ -204,6 +204,7 @@ app.add_command(policy_group)
 app.add_command(config_group)
 app.add_command(journal.agent)
 app.add_command(journal.verify)
+app.add_command(journal.history)
 
 
 @contextmanager

@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from startgate.cli import options
+from startgate.events import EVENT_TYPES
 from startgate.journal.times import moment, size
 
 SPOOL = "/run/startgate/spool"
@@ -86,3 +88,57 @@ def verify(spool: str, directory: str, head: str | None, output: str) -> None:
     from startgate.cli.verify import show  # noqa: PLC0415
 
     sys.exit(0 if show(directory, spool, head, output) else 1)
+
+
+_since = click.option(
+    "--since", type=_Moment(), metavar="TIME", help="From then on: 90s, 15m, 2h, 7d ago, or 2026-11-28T14:00."
+)
+_until = click.option("--until", type=_Moment(), metavar="TIME", help="Before then.")
+
+
+@click.group(invoke_without_command=True)
+@_journal
+@_since
+@_until
+@options.filtering
+@click.option(
+    "--container", metavar="NAME", help="Of this container: its id, the beginning of it, or its name."
+)
+@click.option("--image", metavar="IMAGE", help="Of containers of this image, as the engine shows it.")
+@click.option("--pod", metavar="[NAMESPACE/]NAME", help="Of this pod's containers.")
+@click.option(
+    "--type", "types", multiple=True, type=click.Choice(EVENT_TYPES), help="Of this type. Repeatable."
+)
+@click.option("--last", type=click.IntRange(min=1), metavar="N", help="Only the newest N.")
+@click.option(
+    "--output",
+    "-o",
+    type=click.Choice(["table", "json", "csv", "perfetto"]),
+    default="table",
+    show_default=True,
+    help="perfetto: a trace for ui.perfetto.dev.",
+)
+@click.pass_context
+def history(context: click.Context, /, directory: str, output: str, **asked: Any) -> None:
+    """Show what the journal tells: docs/journal.md."""
+    if context.invoked_subcommand:
+        context.obj = directory
+        return
+    from startgate.cli.history import show  # noqa: PLC0415
+    from startgate.journal.history import Query  # noqa: PLC0415
+
+    show(directory, Query(**asked), output)
+
+
+@history.command()
+@_journal
+@_since
+@_until
+@click.option("--size", type=click.IntRange(min=1), default=10, show_default=True, metavar="N")
+@options.output
+def top(directory: str, since: int | None, until: int | None, size: int, output: str) -> None:
+    """Show what restarted, ran out of memory and was denied most, who started most, the slowest holds."""
+    from startgate.cli.history import show_top  # noqa: PLC0415
+    from startgate.journal.history import Query  # noqa: PLC0415
+
+    show_top(directory, Query(since=since, until=until), size, output)

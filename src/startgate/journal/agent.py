@@ -6,6 +6,7 @@ dies, it goes on with the next line, and none comes twice.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import select
@@ -70,6 +71,8 @@ class Agent:
                 time.sleep(_PAUSE if done else _RETRY)
                 for _ in changes.read():
                     pass
+                if not len(changes):
+                    raise FileNotFoundError(errno.ENOENT, "the spool is gone", self._spool)
 
     def catch_up(self) -> bool:
         """Take all lines that are there; False: the journal takes none. The spool keeps them meanwhile."""
