@@ -28,9 +28,12 @@ class Filter:
         return self._compiled.references.ask_for("container", "actual")
 
     def asks_only_for(self, name: str) -> bool:
-        """Does it ask for nothing but this field of the event, and does it ask for that?"""
+        """Does it ask for what is in this field of the event, and for nothing else?
+
+        Of an event that lacks the field it is not true, then.
+        """
         asked = self._compiled.references
-        return asked.fields.keys() | asked.compared_with_null == {name}
+        return asked.fields.keys() == {name} and not asked.compared_with_null
 
     def __call__(self, event: Event) -> bool:
         """Does the event match? One that lacks what the expression asks for does not."""

@@ -14,7 +14,6 @@ from startgate.journal.writer import Writer
 from startgate.lines import line
 from startgate.testing import make_event
 
-HOUR = 3600 * 10**9
 START = 1_790_000_000 * 10**9
 
 
@@ -40,15 +39,10 @@ def life(number: int, *, image: str = "app", pod: str | None = None, code: int =
     there = replace(before, pid=1000 + number)
     at = START + number * 1000**3
     return [
-        replace(make_event(kind), container=one, time=timestamp(at + index), exit=exit, held_us=held)
-        for index, (kind, one, exit, held) in enumerate(
-            (
-                ("creating", before, None, 1000 + number),
-                ("created", there, None, 500),
-                ("exec", there, None, 100),
-                ("stopped", there, Exit(code=code), None),
-            )
-        )
+        replace(make_event("creating"), container=before, time=timestamp(at), held_us=1000 + number),
+        replace(make_event("created"), container=there, time=timestamp(at + 1), held_us=500),
+        replace(make_event("exec"), container=there, time=timestamp(at + 2), held_us=100),
+        replace(make_event("stopped"), container=there, time=timestamp(at + 3), exit=Exit(code=code)),
     ]
 
 
