@@ -35,6 +35,11 @@ class Filter:
         asked = self._compiled.references
         return asked.fields.keys() == {name} and not asked.compared_with_null
 
+    def asked_of(self, name: str) -> frozenset[str] | None:
+        """Return what it asks for of this field of the event; None: all of it."""
+        asked = self._compiled.references.fields.get(name, set())
+        return None if asked is None else frozenset(asked)
+
     def __call__(self, event: Event) -> bool:
         """Does the event match? One that lacks what the expression asks for does not."""
         try:

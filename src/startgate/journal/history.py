@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
+from msgspec.structs import astuple
 
 from startgate.events import Container, Event
 from startgate.filters import Filter, compile_filter
@@ -52,6 +53,35 @@ def conjuncts(expression: str) -> list[str]:
         else:
             part += letter
     return [*parts, part]
+
+
+class _Judged:
+    """What filters on containers say, asked once for all records that are the same in what they ask for."""
+
+    def __init__(self, filters: Sequence[Filter]) -> None:
+        self._filters = filters
+        asked = [each.asked_of("container") for each in filters]
+        names = None if None in asked else sorted(frozenset().union(*filter(None, asked)))
+        self._decoder = None if names is None else msgspec.json.Decoder(_struct(names))
+        self._known: dict[bytes, bool] = {}
+
+    def __call__(self, record: bytes) -> bool:
+        """Do all of them match the record?"""
+        key = (
+            record if self._decoder is None else b"\0".join(map(bytes, astuple(self._decoder.decode(record))))
+        )
+        if key not in self._known:
+            if len(self._known) > _REMEMBERED:
+                self._known.clear()
+            container = msgspec.json.decode(record, type=Container)
+            event = Event(type="created", gate="none", container=container)
+            self._known[key] = all(matches(event) for matches in self._filters)
+        return self._known[key]
+
+
+def _struct(names: Iterable[str]) -> type[msgspec.Struct]:
+    """Return a type with these fields, which are not looked into."""
+    return msgspec.defstruct("Asked", [(name, msgspec.Raw, msgspec.Raw(b"")) for name in names])
 
 
 class Search:
@@ -133,6 +163,7 @@ class Search:
         query = self._query
         found: dict[int, list[int]] = defaultdict(list)
         matched: dict[str, bool] = {}
+        judged = _Judged(self._of_containers)
         looked = self._journal.containers(
             since=query.since,
             until=query.until,
@@ -142,18 +173,17 @@ class Search:
             whole=False,
         )
         for done, one in enumerate(looked):
-            if self._record_matches(one, matched):
+            if self._record_matches(one, matched, judged):
                 found[one.file].append(one.id)
             if done % 1000 == 0:
                 self._progress(done, 0)
         return dict(found)
 
-    def _record_matches(self, one: Looked, matched: dict[str, bool]) -> bool:
+    def _record_matches(self, one: Looked, matched: dict[str, bool], judged: _Judged) -> bool:
         if not one.whole and one.start_id in matched:
             return matched[one.start_id]
-        container = None if one.whole else self._whole_of(one.start_id or "")
-        event = Event(type="created", gate="none", container=container or one.container())
-        result = all(matches(event) for matches in self._of_containers)
+        whole = None if one.whole else self._journal.whole(one.start_id or "")
+        result = judged(whole or one.line)
         if one.start_id:
             matched[one.start_id] = result
         return result
