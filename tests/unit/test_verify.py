@@ -240,7 +240,8 @@ def test_what_it_prints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     write(tmp_path, lines([*lives(1), lost("no worker", 1), counted(3, 1)]))
     assert show(str(tmp_path), str(tmp_path / "none"), None, "text")
     printed = capsys.readouterr().out
-    assert "counted by BPF since today: 3 starts, 0 execs; no gate saw 1, the journal tells of 1" in printed
+    assert "BPF counted 3 starts and 0 execs by root, until 2026" in printed
+    assert "gates held, and told, 1 and 1 by now; no gate saw 1, and 1 are told as such" in printed
     assert printed.splitlines()[-1].startswith("complete; 6 rows, head 6:")
     head = printed.split()[-1]
     change(tmp_path, "DELETE FROM events WHERE id = 2")

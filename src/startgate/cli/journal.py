@@ -69,7 +69,10 @@ _journal = click.option(
     help="Drop the oldest where all of it is larger.",
 )
 def agent(spool: str, directory: str, keep_days: int, keep_size: int) -> None:
-    """Keep the journal: take what the daemon spools, until a signal. docs/journal.md."""
+    """Keep the journal of what the daemon spools.
+
+    Until a signal; it holds nothing, and may end at any time: docs/journal.md.
+    """
     from startgate.cli.agent import run  # noqa: PLC0415
 
     run(spool, directory, keep_days, keep_size)
@@ -81,7 +84,9 @@ def agent(spool: str, directory: str, keep_days: int, keep_size: int) -> None:
 @click.option("--head", metavar="ROW:HASH", help="What an earlier run printed: is that row still the same?")
 @click.option("--output", "-o", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def verify(spool: str, directory: str, head: str | None, output: str) -> None:
-    """Is the journal complete, and as it was written? A sentence for each finding.
+    """Is the journal complete, and unaltered?
+
+    A sentence for each finding.
 
     Exit codes: 0 it is, 1 it is not, 2 it can't be told.
     """
@@ -120,7 +125,7 @@ _until = click.option("--until", type=_Moment(), metavar="TIME", help="Before th
 )
 @click.pass_context
 def history(context: click.Context, /, directory: str, output: str, **asked: Any) -> None:
-    """Show what the journal tells: docs/journal.md."""
+    """Show what the journal tells (docs/journal.md)."""
     if context.invoked_subcommand:
         context.obj = directory
         return
@@ -137,7 +142,10 @@ def history(context: click.Context, /, directory: str, output: str, **asked: Any
 @click.option("--size", type=click.IntRange(min=1), default=10, show_default=True, metavar="N")
 @options.output
 def top(directory: str, since: int | None, until: int | None, size: int, output: str) -> None:
-    """Show what restarted, ran out of memory and was denied most, who started most, the slowest holds."""
+    """Show what happened most, and the slowest holds.
+
+    Restarts, who started most, out of memory, denials, images.
+    """
     from startgate.cli.history import show_top  # noqa: PLC0415
     from startgate.journal.history import Query  # noqa: PLC0415
 

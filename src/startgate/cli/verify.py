@@ -43,10 +43,11 @@ def _sentences(report: Report) -> list[str]:
             f"note: {report.dropped} lines were dropped before the journal, and are told as lost"
         )
     if report.counted:
-        executed = report.counted.executed
+        executed, events = report.executed, report.events
         sentences.append(
-            f"counted by BPF since {report.counted.since}: {executed.start} starts, {executed.exec} execs; "
-            f"no gate saw {report.unseen}, the journal tells of {report.told}"
+            f"BPF counted {executed.start} starts and {executed.exec} execs by root, until "
+            f"{report.counted_until}; gates held, and told, {events.start} and {events.exec} by now; "
+            f"no gate saw {report.unseen}, and {report.told} are told as such"
         )
     verdict = "complete" if report.complete else f"NOT complete: {len(found)} findings"
     return [*sentences, f"{verdict}; {report.rows} rows, head {report.head}"]

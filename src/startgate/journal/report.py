@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from startgate.counter import Counter
+from startgate.counter import Counter, Executions
 from startgate.journal import rows
 from startgate.journal.database import File
 from startgate.journal.rows import Columns
@@ -48,6 +48,12 @@ class Report(msgspec.Struct):
     """Lines that were dropped before the journal, and are told as such."""
     counted: Counter | None = None
     """The newest."""
+    counted_until: str = ""
+    executed: Executions = Executions()
+    """All that BPF counted."""
+    events: Executions = Executions()
+    """The starts and execs by root that gates held, and told. Fewer: a command that a gate saw was none, as
+    `runc exec --help`; or a wrapper and its runtime make one container. More: one was killed in its execve."""
     unseen: int = 0
     """Executions that no gate saw."""
     told: int = 0

@@ -211,6 +211,8 @@ class Verifier:
     def _check_count(self) -> None:
         report, count = self._report, self._count
         report.counted, report.unseen, report.told = count.newest, count.unseen, count.told
+        report.counted_until = count.until
+        report.executed, report.events = count.executed, count.events
         if count.newest is None:
             report.notes.append("nothing was counted by BPF: what no gate saw can't be told")
         for finding in count.findings():
