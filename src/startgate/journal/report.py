@@ -52,8 +52,11 @@ class Report(msgspec.Struct):
     executed: Executions = Executions()
     """All that BPF counted."""
     events: Executions = Executions()
-    """The starts and execs by root that gates held, and told. Fewer: a command that a gate saw was none, as
-    `runc exec --help`; or a wrapper and its runtime make one container. More: one was killed in its execve."""
+    """The starts and execs by root that gates held, and told.
+
+    Fewer: a command made no event (`runc exec --help`), or a wrapper and its runtime make one container.
+    More: one was killed in its execve.
+    """
     unseen: int = 0
     """Executions that no gate saw."""
     told: int = 0
