@@ -24,6 +24,7 @@ def container(
         id=f"{number:064x}",
         name=f"web-{number}",
         engine="docker",
+        rootfs=f"/run/bundle-{number}/rootfs",
         image=image,
         pid=pid,
         uid=0,

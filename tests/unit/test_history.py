@@ -26,10 +26,16 @@ EVENTS: list[Event] = [*lives(6), lost("a loss")]
 DATA = lines(EVENTS)
 
 
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("journal")
+    write(directory, DATA)
+    return directory
+
+
 @pytest.fixture
-def journal(tmp_path: Path) -> Iterator[Journal]:
-    write(tmp_path, DATA)
-    with Journal(str(tmp_path)) as found:
+def journal(directory: Path) -> Iterator[Journal]:
+    with Journal(str(directory)) as found:
         yield found
 
 
@@ -107,9 +113,8 @@ def run(*arguments: str) -> str:
     return result.output
 
 
-def test_what_it_prints(tmp_path: Path) -> None:
-    write(tmp_path, DATA)
-    where = ("--journal", str(tmp_path))
+def test_what_it_prints(directory: Path) -> None:
+    where = ("--journal", str(directory))
     assert run(*where, "-o", "json").encode().splitlines() == DATA
     assert run(*where, "-o", "json", "--until", "9999d") == ""
     table = run(*where, "--container", "web-1").splitlines()

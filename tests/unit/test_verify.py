@@ -30,12 +30,20 @@ from startgate.testing import make_event
 from tests.unit.journals import START, Clock, lines, lives, write
 
 
+@pytest.fixture(scope="module")
+def three_lives(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("journal")
+    write(directory, lines(lives(3)))
+    return directory
+
+
 def verify(directory: Path, **options: object) -> Report:
     return Verifier(str(directory), **options).run()  # type: ignore[arg-type]
 
 
 def change(directory: Path, *statements: str, file: int = -1) -> None:
     with closing(sqlite3.connect(files(str(directory))[file].path)) as connection:
+        connection.execute("PRAGMA synchronous = OFF")
         for statement in statements:
             connection.execute(statement)
         connection.commit()
@@ -80,8 +88,8 @@ def test_an_untouched_journal_is_complete(tmp_path: Path) -> None:
         ("UPDATE containers SET name = 'x' WHERE whole = 0", "what container 3 is looked up by was altered"),
     ],
 )
-def test_what_is_done_to_rows(tmp_path: Path, done: str, found: str) -> None:
-    write(tmp_path, lines(lives(3)))
+def test_what_is_done_to_rows(three_lives: Path, tmp_path: Path, done: str, found: str) -> None:
+    shutil.copytree(three_lives, tmp_path, dirs_exist_ok=True)
     change(tmp_path, done)
     report = verify(tmp_path)
     assert any(found in finding for finding in report.findings), report.findings
@@ -194,13 +202,6 @@ def test_the_count_is_compared_with_what_is_told(tmp_path: Path, events: list[Ev
     assert [f"of {missing} nothing tells" in finding for finding in findings] == [True] * bool(missing)
 
 
-@pytest.fixture(scope="module")
-def two_lives(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("journal")
-    write(directory, lines(lives(2)))
-    return directory
-
-
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     table=st.sampled_from(["events", "containers"]),
@@ -209,10 +210,10 @@ def two_lives(tmp_path_factory: pytest.TempPathFactory) -> Path:
     bit=st.integers(0, 7),
 )
 def test_any_bit_that_is_turned_is_found(
-    two_lives: Path, tmp_path_factory: pytest.TempPathFactory, table: str, row: int, at: int, bit: int
+    three_lives: Path, tmp_path_factory: pytest.TempPathFactory, table: str, row: int, at: int, bit: int
 ) -> None:
     directory = tmp_path_factory.mktemp("copy")
-    shutil.copytree(two_lives, directory, dirs_exist_ok=True)
+    shutil.copytree(three_lives, directory, dirs_exist_ok=True)
     column = "rest" if table == "events" else "body"
     with closing(sqlite3.connect(files(str(directory))[0].path)) as connection:
         connection.execute("PRAGMA synchronous = OFF")

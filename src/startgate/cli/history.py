@@ -10,11 +10,12 @@ from contextlib import contextmanager, suppress
 
 import msgspec
 
-from startgate.cli.table import Table, command, describe_exit
+from startgate.cli.table import Table, command, describe_exit, shorten
 from startgate.events import Event
 from startgate.foreign import json_line, one_line
 from startgate.journal.history import Query, Search, top
 from startgate.journal.reader import Journal, Row
+from startgate.journal.times import moment
 
 _COLUMNS = (
     "time type id name image namespace pod engine uid pid held_us exit_code exit_signal rule reason what"
@@ -42,6 +43,28 @@ def show_top(directory: str, query: Query, size: int, output: str) -> None:
             text = f"{number / 1000:.1f}ms" if name == "slowest holds" else str(number)
             sys.stdout.write(f"{text:>10}  {one_line(what)}\n")
         sys.stdout.write("" if ranked else "         -\n")
+
+
+def show_replay(directory: str, policy: str, since: str | None, output: str) -> bool:
+    """Print what rules would have said; would they have refused anything? Raises UsageError, JournalError."""
+    from startgate.journal.replay import replay  # noqa: PLC0415  (with rules: a third of the start)
+    from startgate.policy import rules  # noqa: PLC0415
+
+    query = Query(since=None if since is None else moment(since, time.time()))
+    compiled = rules.load([policy])
+    with Journal(directory) as journal:
+        found = replay(journal, compiled, query)
+    if output == "json":
+        sys.stdout.write(json_line(found).decode() + "\n")
+        return bool(found.refused)
+    width = max((len(one.rule) for one in found.rules), default=4)
+    lines = [f"{'RULE':<{width}} {'EVENT':<8} {'RESULT':<6} {'TIMES':>7} LAST"]
+    for one in sorted(found.rules, key=lambda one: -one.times):
+        last = f"{one.time[:19]}Z {shorten(one.container, 20)} ({one.image or '-'}): {one.message}"
+        lines.append(f"{one.rule:<{width}} {one.event:<8} {one.result:<6} {one.times:>7} {last}")
+    lines.append(f"{found.starts} starts, {found.execs} execs: {found.refused} would have been refused")
+    sys.stdout.write("".join(one_line(line) + "\n" for line in lines))
+    return bool(found.refused)
 
 
 @contextmanager

@@ -113,6 +113,11 @@ class Search:
                 break
         yield from reversed(newest)
 
+    def only(self, types: Sequence[str]) -> Iterator[Row]:
+        """Yield those of these types."""
+        self._query = self._query._replace(types=types)
+        return self.rows()
+
     def event(self, row: Row) -> Event:
         """Return a row's event, with all that is known of its container."""
         event = msgspec.json.decode(row.line, type=Event)
