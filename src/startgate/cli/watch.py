@@ -156,11 +156,13 @@ class Watch:
         self._counting = Counting(watcher) if spool else None
         write = _write if lines is None else lines.send_waiting
         if output == "json":
-            self._print: Callable[[Event], object] = lambda event: write(self._line(event))
+            self._print: Callable[[Event, bytes], object] = lambda event, data: write(data)
         elif output == "none":
-            self._print = lambda event: None
+            self._print = lambda event, data: None
         else:
-            self._print = Table(cast(TextIO, _Lines(write))).row
+            table = Table(cast(TextIO, _Lines(write)))
+            self._print = lambda event, data: table.row(event)
+        self._json = output == "json"
 
     def run(self, *, demo: bool, end_with_demo: bool) -> None:
         """Watch until a signal, the count, the time, or the demo's end."""
@@ -206,22 +208,22 @@ class Watch:
             while event := self._watcher.events.get(timeout=0):
                 self._tell(event)
 
-    def _line(self, event: Event) -> bytes:
-        return line(event, self._watcher.events.number, full_exec=self._full_exec)
-
     def _tell(self, event: Event) -> bool:
         """Print the event if it is wanted: is it?"""
         wanted = self._keep is None or self._keep(event)
         self._watcher.events.number += wanted or self._spool is not None
+        number = self._watcher.events.number
+        needed = self._spool is not None or (wanted and self._json)
+        data = line(event, number, full_exec=self._full_exec) if needed else b""
         if self._spool:
-            self._spool.add(self._line(event), self._watcher.events.number)
+            self._spool.add(data, number)
         if wanted:
-            self._print_one(event)
+            self._print_one(event, data)
         return wanted
 
-    def _print_one(self, event: Event) -> None:
+    def _print_one(self, event: Event, data: bytes) -> None:
         try:
-            self._print(event)
+            self._print(event, data)
         except OSError as error:  # EPIPE, ENOSPC
             if self._needs_output:
                 raise

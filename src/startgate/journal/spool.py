@@ -71,7 +71,7 @@ class Spool:
         """Raises OSError."""
         self._directory = directory
         self._segment, self._bound = segment, bound
-        self._full, self._fd = False, -1
+        self._full, self._failing, self._fd = False, False, -1
         self._total = _total(directory)
         self._number = _open(os.path.join(directory, _NUMBER), os.O_RDWR)
         try:
@@ -120,9 +120,11 @@ class Spool:
             self._next_segment(len(data))
             self._write(data)
         except OSError as error:
-            log.error("the spool takes no line: %s", error)
+            if not self._failing:
+                log.error("the spool takes no line: %s", error)
+            self._failing = True
             return False
-        self._last = number
+        self._last, self._failing = number, False
         return True
 
     def _write(self, data: bytes) -> None:
