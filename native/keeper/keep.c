@@ -442,6 +442,20 @@ void keep_hear(struct keep *k, uint32_t events)
 	tell_gap(k);
 }
 
+/* The worker's socket stays: it may speak again. Who has not asked it asks now, for that answer; else one start
+   would wait for it at the door, and again at the yard. */
+static void hear_that_it_hangs(struct keep *k)
+{
+	uint64_t at = now();
+
+	if (k->worker != PRESENT || (!k->asked && at - k->heard < k->settings.hang / 2))
+		return;
+	if (!k->asked && !send_short(k, PING, 0, 0))
+		k->asked = at;
+	if (k->asked)
+		go_on_alone(k);
+}
+
 void keep_obey(struct keep *k, const struct control *control, int fd)
 {
 	switch (control->what) {
@@ -455,9 +469,8 @@ void keep_obey(struct keep *k, const struct control *control, int fd)
 		if (k->events >= 0)
 			lose_worker(k);
 		break;
-	case ALONE: /* its socket stays: it may speak again */
-		if (k->worker == PRESENT && k->asked)
-			go_on_alone(k);
+	case ALONE:
+		hear_that_it_hangs(k);
 		break;
 	case OWN_PROCESS:
 		own(k, control->value);

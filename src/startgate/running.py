@@ -177,8 +177,10 @@ class Scan:
         return self._proc.namespace(pid, "mnt") != self._proc.namespace(_KTHREADD, "mnt")
 
     def _manager(self, parent: int) -> Command | None:
-        """Return the init's parent, if that may be believed: a shim, conmon, or the runtime."""
-        return _command(self._proc, parent) if parent > 1 else None
+        """Return the init's parent, if that may be believed: a shim, conmon, or the runtime. Any other is
+        some subreaper (prctl(2)), which may see other files than the runtime did."""
+        found = _command(self._proc, parent) if parent > 1 else None
+        return found if found and found.words and _manages(found) else None
 
     def config_json(self, running: Running) -> bytes:
         """Return the bytes of its config.json. Raises OSError, or NotReadable when it has ended."""
@@ -209,7 +211,7 @@ class Scan:
 
     def _started_by(self, container: Container, view: View, manager: Command | None) -> Container:
         """Tell who executed the runtime, and which one: where a process that remembers lives."""
-        if manager is None or not manager.words:
+        if manager is None:
             return container
         name = posixpath.basename(manager.words[0])
         pid, path = manager.process.pid, None
@@ -218,10 +220,8 @@ class Scan:
         elif name == roots.CONMON:
             given = dict(itertools.pairwise(manager.words))
             path = given.get("-r", given.get("--runtime"))
-        elif commandline.parse([os.fsencode(word) for word in manager.words]).command.starts:
-            pid, path = manager.parent, executable(self._proc, manager)
         else:
-            return container
+            pid, path = manager.parent, executable(self._proc, manager)
         return replace(
             container,
             runtime=printable(posixpath.basename(path)) if path else container.runtime,
@@ -262,11 +262,20 @@ def _name(command: Command) -> str:
     return posixpath.basename(command.words[0]) if command.words else ""
 
 
+def _manages(command: Command) -> bool:
+    name = _name(command)
+    return name == roots.CONMON or name.startswith(roots.SHIM) or _invocation(command).command.starts
+
+
+def _invocation(command: Command) -> commandline.Invocation:
+    return commandline.parse([os.fsencode(word) for word in command.words])
+
+
 def _of_runtime(command: Command) -> str | None:
     name = _name(command)
     if name == roots.CONMON or name.startswith(roots.SHIM):
         return None
-    return commandline.parse([os.fsencode(word) for word in command.words]).root
+    return _invocation(command).root
 
 
 def _on(host: str, path: str) -> str:

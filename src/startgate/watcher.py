@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import TypedDict, TypeVar, overload
 
+from startgate.counter import Counter
 from startgate.errors import KernelUnsupported, StartgateError
 from startgate.events import Event, EventType
 from startgate.exits import exits_for
@@ -234,6 +235,11 @@ class Watcher:
         if self._failure:
             raise StartgateError(self._failure)
 
+    def counted(self) -> Counter | None:
+        """Return how many runtimes were executed, as BPF counts them; None without BPF."""
+        counter = self._resources.source.counter() if self._resources else None
+        return counter.read() if counter else None
+
     def tell_ready(self) -> None:
         """Tell a daemon's keeper that all marks are placed."""
         if self._resources:
@@ -279,7 +285,7 @@ class Watcher:
         rootless = Rootless(context, keeper.commands.settling())
         parts.callback(rootless.close)
         victims.lifecycles.append(rootless.lifecycle)
-        commands = CommandGate(context, keeper.commands, created, rootless)
+        commands = CommandGate(context, keeper.commands, created, rootless, resources.source.counter())
         self._tell_owed()
         parts.enter_context(reading(keeper, context, (commands, ContainerGate(context, created))))
         parts.callback(keeper.end)

@@ -14,6 +14,7 @@ import pytest
 from startgate import Event
 from startgate.config import tomlfile
 from startgate.events import Actual
+from startgate.kernel.layers import find_mount
 from startgate.policy.rules import Policy, compile_rules
 from tests.kernel.conftest import Watching
 from tests.kernel.support import Runtime, Watched, read_as_an_engine, types
@@ -185,8 +186,16 @@ def test_what_a_hook_mounts_differs(create: Callable[..., Event], runtime: Runti
     document["hooks"] = {"createContainer": [{"path": str(script)}]}
     save(bundle, document)
     actual = of(create())
-    assert [(m.destination, m.host_path) for m in actual.host_mounts] == [("/tmp", "/etc")]
+    assert names_of(actual) == [("/tmp", "/etc")]
     assert actual.differs == ("mounts",)
+
+
+def names_of(actual: Actual) -> list[tuple[str, str | None]]:
+    """Where our `/` is a part of a disk, the host's pid 1 may see that part by another name: not that one."""
+    root = find_mount("/proc/self/mountinfo", point="/")
+    part = root.root if root and root.root != "/" else None
+    mounts = [(mount.destination, mount.host_path) for mount in actual.host_mounts]
+    return [each for each in mounts if not part or not (each[1] or "").startswith(part)]
 
 
 def rules(text: str) -> Policy:
@@ -241,7 +250,7 @@ def test_of_a_container_that_was_there_before(
     runtime("run", "-d", "-b", str(bundle), name, detached=True)
     try:
         with watching(existing=True, actual=True) as watched:
-            assert [m.host_path for m in of(watched.wait_for("existing", name)).host_mounts] == ["/etc"]
+            assert names_of(of(watched.wait_for("existing", name))) == [("/tmp", "/etc")]
         with watching(existing=True) as watched:
             assert json.loads(watched.wait_for("existing", name).to_json())["container"]["actual"] is None
             ask(watched, DENY_ETC.replace("action =", 'on = ["exec"]\naction ='))

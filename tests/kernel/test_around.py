@@ -105,8 +105,8 @@ def by_disk(bundle: Bundle) -> None:
     lines = Path("/proc/self/mountinfo").read_text().split("\n")
     (line,) = [line for line in lines if root and line.startswith(f"{root.id} ")]
     kind, disk = line.split(" - ")[1].split()[:2]
-    if not disk.startswith("/dev/") or not os.path.exists(disk):
-        pytest.skip(f"the root file system is on no disk: {kind} {disk}")
+    if not disk.startswith("/dev/") or not os.path.exists(disk) or not root or root.root != "/":
+        pytest.skip(f"the root file system is on no disk, or a part of one: {kind} {disk}")
     bundle.document["mounts"].append({"destination": "/tmp", "type": kind, "source": disk})
 
 

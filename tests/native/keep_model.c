@@ -346,11 +346,14 @@ static void babble(void)
 static void obey(uint32_t what, int32_t value, int fd)
 {
 	struct control control = {.what = what, .value = value};
+	int silent = virtual_time - k.heard >= k.settings.hang / 2;
 
 	if (what == OWN_PROCESS && value > 0 && !keep_is_own(&k, value))
 		owned = value;
 	keep_obey(&k, &control, fd);
 	see_answers();
+	if (what == ALONE && silent && k.worker == PRESENT && k.asked)
+		fail("it waits for a worker that hangs", -1);
 	owned = 0;
 }
 

@@ -80,6 +80,12 @@ def test_a_watcher_loads_no_more_than_it_needs(module: str) -> None:
     }
 
 
+def test_who_holds_loads_nothing_of_the_journal_but_its_spool() -> None:
+    loaded = loaded_by("startgate.agent.worker") | loaded_by("startgate.cli.watch")
+    ours = {name for name in loaded if name.startswith("startgate.journal.")}
+    assert ours == {"startgate.journal.spool", "startgate.journal.times"} and "sqlite3" not in loaded
+
+
 def test_the_kernel_package_knows_nothing_of_the_rest() -> None:
     modules = {name for file in (SOURCE / "kernel").glob("*.py") for name in imported(file)}
     ours = {name for name in modules if name.startswith("startgate.")}

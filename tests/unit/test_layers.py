@@ -127,3 +127,14 @@ def test_the_mount_of_a_disk() -> None:
     assert names("8:1", "/", MOUNTS) == ["/", "/srv/volume"]
     assert names("8:2", "/", MOUNTS) == []  # of that only parts are mounted
     assert names("7:0", "/", MOUNTS) == []
+
+
+def test_a_root_that_is_a_part_of_a_disk() -> None:
+    """As of OSTree, or of a machine made in a directory: a bind mount of `/` has the name `/`."""
+    mounts = {
+        1: Mount(1, "8:1", "/", "", "ext4", "/deploy/x"),
+        2: Mount(2, "8:1", "/srv/volume", "", "ext4", "/deploy/x"),
+    }
+    assert shortest_name("/srv/volume", 2, mounts) == "/"
+    assert shortest_name("/srv/volume/etc", 2, mounts) == "/etc"
+    assert names("8:1", "/deploy/x", mounts) == ["/", "/srv/volume"]

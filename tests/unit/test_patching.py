@@ -48,6 +48,7 @@ class Scene:
         self.context = make_context(group, host.proc)
         self.entry: Entry = make_entry()
         self.entry.runtime = host.proc.identify(TID)
+        self.entry.namespaces = host.proc.namespaces(TID)
         self.hold: Hold = group.hold()
         self.entry.command = self.hold
         self.context.lifecycle.begin(self.entry)

@@ -185,6 +185,18 @@ def test_of_a_conmon(host: Host) -> None:
     assert (found.container.runtime, found.container.runtime_path) == ("crun", "/opt/crun")
 
 
+def test_an_orphan_of_a_subreaper(host: Host, tmp_path: Path) -> None:
+    """Who adopted it need not see what its runtime saw: a session's manager, in a root of its own."""
+    bundle = host.bundle("/b")
+    host.run(20, "/usr/bin/tmux").joinpath("root").unlink()
+    (host.root / "proc/20/root").symlink_to(tmp_path)
+    host.run(10, "sleep", ppid=20)
+    host.runc("c1", 10, str(bundle.relative_to(host.root)))
+    (found,) = host.scan()
+    assert found.container.args == tuple(CONFIG["process"]["args"])
+    assert found.container.started_by is None
+
+
 def test_what_users_run_is_not_believed(host: Host) -> None:
     """Neither the directory that it names, nor what it says of a container of root."""
     host.bundle("/b")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from startgate.cli import log, options
+from startgate.cli import journal, log, options
 from startgate.cli.policy import config as config_group
 from startgate.cli.policy import policy as policy_group
 from startgate.errors import KernelUnsupported, StartgateError, UsageError
@@ -78,7 +78,7 @@ def watch(
 
 
 @app.command()
-@options.output
+@options.daemon_output
 @options.filtering
 @options.full_exec
 @options.watching
@@ -96,6 +96,12 @@ def watch(
     default="allow",
     show_default=True,
     help="While no worker can be asked: let starts go, or deny those that a rule or hook fails closed for.",
+)
+@click.option(
+    "--spool",
+    type=click.Path(file_okay=False),
+    metavar="DIR",
+    help="Also append each event to a spool in memory (/run/startgate/spool): startgate agent's journal.",
 )
 def daemon(*, hang_limit: float, absent: str, config_path: str | None, **watch: Any) -> None:
     """Watch as the node's agent. The keeper, which holds the tasks, replaces a worker that dies or hangs.
@@ -129,6 +135,7 @@ def _unless_given(settings: Settings) -> dict[str, Any]:
         "runtimes": settings.runtimes or None,
         "actual": settings.actual,
         "exec_env": settings.exec_env,
+        "spool": settings.spool,
     }
     return {
         name: value
@@ -196,6 +203,9 @@ def schema() -> None:
 
 app.add_command(policy_group)
 app.add_command(config_group)
+app.add_command(journal.agent)
+app.add_command(journal.verify)
+app.add_command(journal.history)
 
 
 @contextmanager

@@ -48,6 +48,14 @@ output = click.option(
     show_default=True,
     help="A table for people, or one JSON object a line.",
 )
+daemon_output = click.option(
+    "--output",
+    "-o",
+    type=click.Choice(["table", "json", "none"]),
+    default="table",
+    show_default=True,
+    help="A table for people, one JSON object a line, or nothing: with --spool.",
+)
 filtering = click.option(
     "--filter",
     "keep",

@@ -152,7 +152,7 @@ def _describe(bundle: str, data: bytes) -> Container:
     container = Container(id=os.path.basename(bundle), bundle=bundle, uid=0)
     container = describe.container_of(container, config, capabilities.of_host(proc))
     with View(proc, os.getpid()) as view:
-        container = host.complete(container, config, view, proc, os.getpid())
+        container = host.complete(container, config, view, proc, proc.namespaces(os.getpid()))
         return engines.identify(container, "/run/runc", view.trusted_files(), list)
 
 

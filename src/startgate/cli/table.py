@@ -8,7 +8,7 @@ import signal
 import time
 from typing import TextIO
 
-from startgate.events import Container, Counter, Event, Executions, Exit, Victim
+from startgate.events import Container, Counter, Event, Exit, Victim
 from startgate.foreign import one_line
 
 _WIDTH = 100
@@ -63,7 +63,7 @@ def row(event: Event, *, full: bool = False) -> str:
     pid = "" if container.pid is None else str(container.pid)
     held = "" if event.held_us is None else f"{event.held_us / 1000:.1f}ms"
     local = _local_time(event.time)
-    what = _noted(event) + _what(event, container)
+    what = _counted(event.counted) if event.counted else _noted(event) + _what(event, container)
     return f"{local:<12} {event.type:<8} {name:<20} {pid:>7} {held:>7}  {what}".rstrip()
 
 
@@ -84,8 +84,6 @@ def _what(event: Event, container: Container) -> str:
         case "denied" | "lost":
             rule = f"{event.reason.rule}: " if event.reason and event.reason.rule else ""
             return rule + (event.reason.message if event.reason else "")
-        case "counted":
-            return _counted(event.counted or Counter("", Executions(), Executions()))
         case "creating":
             caller = f" by {container.started_by.comm}" if container.started_by else ""
             return f"{container.runtime}{caller}: {command(container.args)}{said}"

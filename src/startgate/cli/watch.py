@@ -13,8 +13,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, TextIO, cast
 
+from startgate.agent.counting import Counting
 from startgate.cli.demo import DemoContainer
 from startgate.cli.table import Table
+from startgate.errors import StartgateError
 from startgate.events import Event
 from startgate.filters import compile_filter
 from startgate.foreign import one_line
@@ -24,6 +26,7 @@ from startgate.watcher import Watcher
 
 if TYPE_CHECKING:
     from startgate.config.active import Active
+    from startgate.journal.spool import Spool
 
 log = logging.getLogger(__name__)
 
@@ -131,9 +134,11 @@ class Watch:
         ready: Callable[[], object] = lambda: None,
         lines: Channel | None = None,
         full_exec: bool = False,
+        spool: Spool | None = None,
     ) -> None:
         """`ready` is called once, when it holds. `lines` is where a daemon's worker prints.
-        `full_exec`: `exec` and other short events have all of their container.
+        `full_exec`: `exec` and other short events have all of their container. `spool` gets each event,
+        whatever `keep` says; it is printed with the number that it has there.
 
         Raises UsageError when the filter does not compile.
         """
@@ -146,13 +151,18 @@ class Watch:
         self._ready = ready
         self._needs_output = lines is None
         self._ended_by = _ENDS if lines is None else _ENDS_WORKER
+        self._full_exec = full_exec
+        self._spool = spool
+        self._counting = Counting(watcher) if spool else None
         write = _write if lines is None else lines.send_waiting
         if output == "json":
-            self._print: Callable[[Event], object] = lambda event: write(
-                line(event, watcher.events.number, full_exec=full_exec)
-            )
+            self._print: Callable[[Event, bytes], object] = lambda event, data: write(data)
+        elif output == "none":
+            self._print = lambda event, data: None
         else:
-            self._print = Table(cast(TextIO, _Lines(write))).row
+            table = Table(cast(TextIO, _Lines(write)))
+            self._print = lambda event, data: table.row(event)
+        self._json = output == "json"
 
     def run(self, *, demo: bool, end_with_demo: bool) -> None:
         """Watch until a signal, the count, the time, or the demo's end."""
@@ -168,7 +178,10 @@ class Watch:
             until = time.monotonic() + self._seconds if self._seconds is not None else None
             if container:
                 container.start()
-            self._show(until, container.id if container and end_with_demo else None)
+            try:
+                self._show(until, container.id if container and end_with_demo else None)
+            finally:
+                self._finish()
 
     def _say_ready(self, stream: TextIO) -> None:
         binaries = self._watcher.binaries
@@ -181,16 +194,36 @@ class Watch:
     def _show(self, until: float | None, last: str | None) -> None:
         shown = 0
         for event in self._events(until):
-            if self._keep is None or self._keep(event):
-                self._tell(event)
-                shown += 1
+            shown += self._tell(event)
             if shown == self._count or _ends(event, last):
                 return
 
-    def _tell(self, event: Event) -> None:
-        self._watcher.events.number += 1
+    def _finish(self) -> None:
+        """Spool what was told and not shown yet, and the last count: nobody comes after us who could."""
+        if self._counting is None or self._spool is None:
+            return
+        with suppress(OSError, StartgateError):
+            self._spool.reopen()
+            self._counting.publish()
+            while event := self._watcher.events.get(timeout=0):
+                self._tell(event)
+
+    def _tell(self, event: Event) -> bool:
+        """Print the event if it is wanted: is it?"""
+        wanted = self._keep is None or self._keep(event)
+        self._watcher.events.number += wanted or self._spool is not None
+        number = self._watcher.events.number
+        needed = self._spool is not None or (wanted and self._json)
+        data = line(event, number, full_exec=self._full_exec) if needed else b""
+        if self._spool:
+            self._spool.add(data, number)
+        if wanted:
+            self._print_one(event, data)
+        return wanted
+
+    def _print_one(self, event: Event, data: bytes) -> None:
         try:
-            self._print(event)
+            self._print(event, data)
         except OSError as error:  # EPIPE, ENOSPC
             if self._needs_output:
                 raise
@@ -199,11 +232,12 @@ class Watch:
     def _events(self, until: float | None) -> Iterator[Event]:
         while True:
             left = None if until is None else max(0.0, until - time.monotonic())
-            event = self._watcher.events.get(timeout=left)
-            if event is None:
+            event = self._watcher.events.get(timeout=self._counting.left if self._counting else left)
+            if event:
+                yield event
+            elif not (self._counting and self._counting.is_due()):
                 self._watcher.check()
                 return
-            yield event
 
 
 def _ends(event: Event, container: str | None) -> bool:

@@ -26,6 +26,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     host_root: str | None = None
     actual: bool | None = None
     exec_env: tuple[environment.Name, ...] | None = None
+    spool: str | None = None
     policy: tuple[str, ...] = ()
     hook: tuple[HookConfig, ...] = ()
 

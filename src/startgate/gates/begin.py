@@ -28,7 +28,9 @@ def expect_certain(call: Invocation) -> None:
         raise NotReadable(f"the runtime's option {printable(call.doubt)} is not known")
 
 
-def begin(context: Context, start: Start, path: str, record: ExecRecord, behind: Line) -> tuple[Entry, bool]:
+def begin(
+    context: Context, start: Start, path: str, record: ExecRecord, behind: Line | None = None
+) -> tuple[Entry, bool]:
     """Return the container that is being created from now on, and whether nobody was faster to begin it.
 
     Raises Overloaded.
@@ -38,8 +40,10 @@ def begin(context: Context, start: Start, path: str, record: ExecRecord, behind:
     return there, there is entry
 
 
-def entry_of(context: Context, start: Start, path: str, record: ExecRecord, behind: Line) -> Entry:
-    """Return a start as a container that nobody knows of yet."""
+def entry_of(
+    context: Context, start: Start, path: str, record: ExecRecord, behind: Line | None = None
+) -> Entry:
+    """Return a start as a container that nobody knows of yet; who is `behind` it may be told later."""
     return Entry(
         key=start.key,
         root=start.root,
@@ -51,7 +55,7 @@ def entry_of(context: Context, start: Start, path: str, record: ExecRecord, behi
             start_id=node.start_id(start.runtime),
             login_uid=record.loginuid,
             audit_session=record.session,
-            started_by_chain=behind.told(),
+            started_by_chain=behind.told() if behind else (),
         ),
         command=start.command,
         arguments=start.arguments,

@@ -47,9 +47,12 @@ class Context:
     failed: Callable[[str], object] = log.critical
     """Told what a watcher can't go on without: it ends, loudly. Never waits."""
 
-    def note(self, entry: Entry) -> None:
-        """Note how it stands with a container, for a worker after us. On a worker."""
-        self.notes.save(entry, self.pid_files, self.programs)
+    def note(self, entry: Entry, *, untold: bool = False) -> None:
+        """Note how it stands with a container, for a worker after us. On a worker.
+
+        `untold`: its `creating` is told by us after its command is let go, or by that worker.
+        """
+        self.notes.save(entry, self.pid_files, self.programs, untold=untold)
 
     def limit(self, hold: Hold) -> None:
         """See to it that it is told if the keeper's deadline answers, whatever becomes of the job."""

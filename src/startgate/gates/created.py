@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable
 
 from msgspec.structs import replace
 
 from startgate import running
-from startgate.errors import BundleError, NotReadable
+from startgate.errors import NotReadable
 from startgate.events import Container, Event, Gate, Reason
 from startgate.exits import Watch
-from startgate.gates import actual, failure, inits, program
+from startgate.gates import actual, failure, inits, spare
 from startgate.gates.context import Context, event
 from startgate.gates.ends import Ends
 from startgate.gates.gaps import Gaps
+from startgate.gates.untold import Untold
 from startgate.hold import Hold
-from startgate.kernel import pidfd
 from startgate.kernel.process import Proc, ProcessId, boot_seconds
 from startgate.lifecycle import End, Entry, Start, State
-from startgate.listeners import lost
 from startgate.passage import Passage, denied, notes_of
 from startgate.runtimes.commandline import Command
 
@@ -50,6 +48,7 @@ class Created:
         self._by_state = by_state
         self._marks = marks
         self.ends = Ends(context)
+        self.untold = Untold(context, self.ends.ended)
         self.gaps = Gaps(context.lifecycle, self.look_for)
 
     def at_pid_file(self, entry: Entry, hold: Hold) -> None:
@@ -58,8 +57,41 @@ class Created:
             self._at_pid_file(entry, inits.by_pid_file(self._context.proc, entry, hold), hold)
 
     def _at_pid_file(self, entry: Entry, init: ProcessId | None, hold: Hold) -> None:
-        if container := self._adopt(entry, init):
+        if init and not entry.verdict and not self._context.listeners.wants("created"):
+            self._let_go(entry, init, hold)
+        elif container := self._adopt(entry, init):
             self._pass(entry, hold, [_created(entry, "pidfile", container)])
+
+    def _let_go(self, entry: Entry, init: ProcessId, hold: Hold) -> None:
+        """Nobody is asked: let the reader go on, and look at the init then, which `start` waits for."""
+        if not self._is_claimed(entry, init):
+            return
+        held_us = hold.held_us
+        hold.allow()
+        container = entry.container
+        try:
+            container = self._complete(entry, init)
+            if not self._context.proc.is_alive(init):  # its pid may be another's
+                container = entry.container
+        except (NotReadable, OSError) as error:
+            log.warning("container %s: its init %d is gone: %s", entry.container.id, init.pid, error)
+        finally:
+            entry.container = container
+            created = replace(_created(entry, "pidfile", container), held_us=held_us)
+            self._context.listeners.publish(created)
+            self._passed(entry)
+        self._context.note(entry)
+
+    def _is_claimed(self, entry: Entry, init: ProcessId) -> bool:
+        self.untold.wait(entry)
+        if entry.state is not State.CREATING:
+            return False
+        try:
+            watch = self._watch_init(entry, init)
+        except (NotReadable, OSError) as error:
+            log.warning("container %s: its init %d is gone: %s", entry.container.id, init.pid, error)
+            return False
+        return self._claim(entry, replace(entry.container, pid=init.pid), watch)
 
     def at_start(self, entry: Entry, hold: Hold, tid: int | None = None) -> None:
         """`start` of a container whose gate nobody has passed, or somebody just passes."""
@@ -109,7 +141,7 @@ class Created:
         message = f"{why}: its program has run for up to {age:.2f} s"
         told = replace(created, policy=created.policy + notes_of(decision))
         verdict = entry.verdict or decision.deny
-        if verdict and self._marks and self._kill(entry):
+        if verdict and self._marks and self.ends.kill(entry):
             entry.verdict = verdict
             message = f"{verdict.message} (killed: {message})"
             self._context.listeners.publish(denied(told, replace(verdict, message=message), 0))
@@ -157,6 +189,7 @@ class Created:
 
     def pass_on(self, entry: Entry, start: Start) -> bool:
         """A wrapper's command was followed by another: wait for that one's container. False: too late."""
+        self.untold.wait(entry)
         before = entry.runtime_watch
         self._context.notes.drop(entry)
         if not self._context.lifecycle.pass_on(entry, start):
@@ -169,6 +202,7 @@ class Created:
 
     def runtime_ended(self, entry: Entry, status: int | None) -> None:
         """The runtime process ended before any gate told the pid."""
+        self.untold.wait(entry)
         if entry.state is not State.CREATING:
             return
         init = self._init_after(entry, status)
@@ -184,9 +218,8 @@ class Created:
             self._context.workers.submit(lambda: self.look_for(entry))
 
     def _failure(self, entry: Entry, status: int | None) -> str:
-        others = (e.log for e in self._context.lifecycle.containers() if e is not entry)
-        alone = not entry.log or entry.log.path not in {log.path for log in others if log}
-        return failure.describe(self._context.proc, entry, status, alone=alone)
+        others = [each for each in self._context.lifecycle.containers() if each is not entry]
+        return failure.describe(self._context.proc, entry, status, others)
 
     def _init_after(self, entry: Entry, status: int | None) -> ProcessId | None:
         """Return what a runtime that ended has started, as its state tells, which may be another's by now."""
@@ -200,6 +233,7 @@ class Created:
 
     def expect_end(self, entry: Entry, tid: int | None = None) -> None:
         """Somebody is about to kill or delete a container: watch its init before it is gone."""
+        self.untold.wait(entry)
         if entry.state is not State.CREATING or entry.invocation.command is not Command.CREATE:
             return
         if init := self._by_state(self._context.proc, entry, tid):
@@ -221,33 +255,10 @@ class Created:
     def _expect_first_exec(self, entry: Entry, init: ProcessId) -> None:
         """Nobody has read its pid file, and it may run without any `start`: for whoever opens runc's
         exec.fifo. So its first exec is held, until another gate is passed."""
-        if self._marks and not self._context.programs.holds(entry) and self._hold_program(entry, init.pid):
-            entry.spare = True
-            self._context.note(entry)
-            if entry.state is not State.CREATING:
-                self._drop_spare(entry)
+        if self._marks:
+            spare.hold(self._context, entry, init.pid)
         if self._runs(entry, init):  # somebody was faster
             self._context.workers.submit(lambda: self.late(entry, init))
-
-    def _drop_spare(self, entry: Entry) -> None:
-        if entry.spare:
-            entry.spare = False
-            self._context.programs.remove(entry)
-
-    def _hold_program(self, entry: Entry, pid: int) -> bool:
-        """Hold the first exec of a container whose init is there."""
-        try:
-            if entry.config is None:
-                raise BundleError("its program is not known")
-            fd = program.open_of_init(self._context.proc, pid, entry.config)
-            try:
-                self._context.programs.add(entry, fd)
-            finally:
-                os.close(fd)
-        except (OSError, BundleError) as error:
-            log.warning("container %s: its first exec is not held: %s", entry.container.id, error)
-            return False
-        return True
 
     def _watch_init(self, entry: Entry, process: ProcessId) -> Watch:
         return self._context.exits.watch(process, lambda status: self.ends.ended(entry, End(status)))
@@ -263,28 +274,13 @@ class Created:
             self._context.listeners,
             events,
             (lambda: self._passed(entry)) if first else (lambda: None),
-            end=lambda late: self._marks and (late or not held) and self._kill(entry),
+            end=lambda late: self._marks and (late or not held) and self.ends.kill(entry),
         )
         if entry.verdict:
             passage.refuse(events[0], entry.verdict)
         else:
             entry.verdict = passage.run(events)
         self._context.note(entry)
-
-    def _kill(self, entry: Entry) -> bool:
-        """End the init of a container that was refused. Never waits."""
-        if not entry.init_watch:
-            return False
-        process, proc = entry.init_watch.process, self._context.proc
-        try:
-            pidfd.kill(process.pid, lambda: proc.is_alive(process))
-        except ProcessLookupError:
-            return True  # it is gone already
-        except OSError as error:
-            message = f"container {entry.container.id} was refused, and could not be killed: {error.strerror}"
-            self._context.listeners.publish(lost(message))
-            return False
-        return True
 
     def _passed(self, entry: Entry) -> None:
         waiting, end = self._context.lifecycle.passed(entry)
@@ -304,25 +300,34 @@ class Created:
     def _adopt(self, entry: Entry, init: ProcessId | None, *, final: bool = False) -> Container | None:
         """CREATING -> CREATED: complete the record, watch the end. None: another gate did. `final`: it
         executes its program, or is held there."""
+        self.untold.wait(entry)
         if init is None or entry.state is not State.CREATING:
             return None
         try:
-            container = running.of_process(entry.container, self._context.proc, init)
-            container = actual.wanted(self._context, container, init, final=final)
+            container = self._complete(entry, init, final=final)
             watch = self._watch_init(entry, init)  # proves that all of it was this process's
         except (NotReadable, OSError) as error:
             log.warning("container %s: its init %d is gone: %s", entry.container.id, init.pid, error)
             return None
+        return container if self._claim(entry, container, watch) else None
+
+    def _complete(self, entry: Entry, init: ProcessId, *, final: bool = False) -> Container:
+        """Raises NotReadable, OSError."""
+        container = running.of_process(entry.container, self._context.proc, init)
+        return actual.wanted(self._context, container, init, final=final)
+
+    def _claim(self, entry: Entry, container: Container, watch: Watch) -> bool:
+        """Is it ours to pass its gate?"""
         claimed = self._context.lifecycle.claim(entry, container)
         unneeded = entry.init_watch if claimed else watch
         if unneeded:
             self._context.exits.unwatch(unneeded)
         if not claimed:
-            return None
-        self._drop_spare(entry)
+            return False
+        spare.drop(self._context, entry)
         entry.init_watch = watch  # the runtime's is dropped once the task goes on: `_passed`
         self._context.pid_files.remove(entry)  # not later: who reads it reads on, to its end
-        return container
+        return True
 
 
 def _created(entry: Entry, gate: Gate, container: Container) -> Event:

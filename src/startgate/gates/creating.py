@@ -5,20 +5,23 @@ from __future__ import annotations
 import logging
 import os
 import posixpath
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
 from startgate import engines
-from startgate.errors import BundleError
+from startgate.errors import BundleError, NotReadable
 from startgate.events import Container, Deny, Event, Reason, printable
 from startgate.gates import failure, host, keys
 from startgate.gates.begin import begin, begun_before, expect_certain, is_the_same, start_of
-from startgate.gates.callers import line_of
+from startgate.gates.callers import Line, line_of
 from startgate.gates.context import Context, event
 from startgate.gates.created import Created
 from startgate.gates.patching import Patching
 from startgate.gates.refusal import explain
-from startgate.gates.view import View
+from startgate.gates.view import View, digest_of
 from startgate.hold import Hold
 from startgate.lifecycle import Entry, Start, State
 from startgate.passage import Passage
@@ -29,8 +32,26 @@ from startgate.runtimes.commandline import Command, Invocation
 log = logging.getLogger(__name__)
 
 
+class _Sight(NamedTuple):
+    """What a runtime is about to read, as it sees it."""
+
+    view: View
+    bundle: str
+    config: str
+    """The path of its config.json."""
+    data: bytes | None
+    """What is in that; None: it is large, or can't be read."""
+    behind: Line
+    """Who executed the runtime."""
+
+
 class Creating:
-    """Handles `create`, `run` and `restore`. Runs on workers."""
+    """Handles `create`, `run` and `restore`. Runs on workers.
+
+    Where somebody is asked, a command is held until its `creating` is told. Where nobody is, it goes on
+    once the later gates are armed and its config.json is read, and is told of then. No later gate
+    is passed before that: `Untold`.
+    """
 
     def __init__(self, context: Context, created: Created) -> None:
         self._context = context
@@ -48,8 +69,11 @@ class Creating:
             is_new = False
             if entry is None:
                 self._created.ends.settle(start.key)
-                entry, is_new = begin(self._context, start, path, record, behind)
-            verdict = self._judge(entry, record, hold) if is_new else self._go_on(entry, start, record, hold)
+                entry, is_new = begin(self._context, start, path, record)
+            if is_new:
+                verdict = self._judge(entry, record, behind, hold)
+            else:
+                verdict = self._go_on(entry, start, record, behind, hold)
         if verdict:
             self._created.ends.forget(entry)
         elif not entry.gated:
@@ -69,13 +93,31 @@ class Creating:
         behind = line_of(self._context.proc, record)
         if begun_before(self._context, start, path, behind):
             return  # it was held as a part of another
-        entry, is_new = begin(self._context, start, path, record, behind)
+        entry, is_new = begin(self._context, start, path, record)
         if not is_new:
             return
-        self._gate(entry, record)
+        with self._gates(entry, record, behind) as sight:
+            self._describe(entry, sight)
+            self._context.note(entry)
         self._judge_late(entry, record, reason)
         self._told(entry)
         self._created.look_for(entry, reason=reason)
+
+    def tell_again(self, entry: Entry) -> None:
+        """Tell of a start that a worker before us let go, and had not told of yet."""
+        caller = entry.container.started_by
+        parent = caller.pid if caller else 0
+        reason = Reason("the worker that let it go ended before it had told of it")
+        try:
+            with View(self._context.proc, entry.runtime.pid, parent) as view:
+                if not self._context.proc.is_alive(entry.runtime):
+                    raise NotReadable("its runtime is gone")
+                behind = Line(self._context.proc, parent, entry.runtime.start_time)
+                self._describe(entry, self._look(entry, view, behind))
+        except (NotReadable, OSError) as error:
+            log.warning("container %s is not described: %s", entry.container.id, error)
+        self._created.untold.tell(entry, replace(_creating(entry), reason=reason))
+        self._context.note(entry)
 
     def _judge_late(self, entry: Entry, record: ExecRecord, reason: Reason) -> None:
         creating = replace(_creating(entry), gate="none", reason=reason)
@@ -87,7 +129,7 @@ class Creating:
                 self._arm_program(entry, view, bundle, entry.config)
         self._context.listeners.publish(replace(creating, policy=creating.policy + said.notes))
 
-    def _go_on(self, entry: Entry, start: Start, record: ExecRecord, hold: Hold) -> Deny | None:
+    def _go_on(self, entry: Entry, start: Start, record: ExecRecord, behind: Line, hold: Hold) -> Deny | None:
         """A command that is part of a start: what it reads, and only that, is what will run.
 
         The start is judged again if that is new, and told again if it is refused.
@@ -98,9 +140,11 @@ class Creating:
             return None
         if not self._created.pass_on(entry, start):
             return None
-        return self._judge(entry, record, hold, again=True)
+        return self._judge(entry, record, behind, hold, again=True)
 
-    def _judge(self, entry: Entry, record: ExecRecord, hold: Hold, *, again: bool = False) -> Deny | None:
+    def _judge(
+        self, entry: Entry, record: ExecRecord, behind: Line, hold: Hold, *, again: bool = False
+    ) -> Deny | None:
         passage = Passage(
             hold,
             self._context.listeners,
@@ -110,10 +154,34 @@ class Creating:
             patching=lambda event, patches: self._patching.patch(entry, record, event, patches),
             keep=entry.keep if again else None,
         )
-        self._gate(entry, record)
+        with self._gates(entry, record, behind) as sight:
+            asked = again or sight.data is None or self._context.listeners.wants("creating")
+            if not asked and self._let_go(entry, sight, hold):
+                return None
+            self._describe(entry, sight)
+            self._context.note(entry)
         if entry.state is State.STOPPED:  # killed meanwhile, and disarmed before it was armed
             self._created.ends.disarm(entry)
         return passage.run([_creating(entry)])
+
+    def _let_go(self, entry: Entry, sight: _Sight, hold: Hold) -> bool:
+        """Nobody is asked: let the command go, and tell of it then. False: it was answered before."""
+        self._context.note(entry, untold=True)
+        self._created.untold.add(entry)
+        held_us = hold.held_us
+        if not hold.allow():
+            self._created.untold.drop(entry)
+            return False
+        try:
+            self._describe(entry, sight)
+        except (NotReadable, OSError) as error:  # it was killed, most likely
+            log.warning("container %s is not described: %s", entry.container.id, error)
+        finally:
+            self._created.untold.tell(entry, replace(_creating(entry), held_us=held_us))
+        self._context.note(entry)
+        if entry.state is State.STOPPED:
+            self._created.ends.disarm(entry)
+        return True
 
     def _config_path(self, call: Invocation, view: View) -> str:
         """Runtimes look for --config where they are called, not in the bundle."""
@@ -125,38 +193,58 @@ class Creating:
         if end := self._context.lifecycle.told(entry):
             self._created.ends.ended(entry, end)
 
-    def _gate(self, entry: Entry, record: ExecRecord) -> None:
-        """Arm the gates that are ahead. A start that can't be described is forgotten."""
+    @contextmanager
+    def _gates(self, entry: Entry, record: ExecRecord, behind: Line) -> Iterator[_Sight]:
+        """Arm the gates that are ahead; for the length of the block, see what the runtime sees.
+
+        A start that can't be described is forgotten.
+        """
         try:
-            entry.gated = self._arm(entry, record)
-            self._context.note(entry)
+            self._created.watch_runtime(entry)
+            with View(self._context.proc, record.tid, record.ppid) as view:
+                sight = self._look(entry, view, behind)
+                entry.log = failure.find_log(self._context.proc, entry, view, sight.bundle, record.ppid)
+                entry.gated = self._arm(entry, sight)
+                yield sight
         except BaseException:
             self._context.lifecycle.told(entry)
             self._created.ends.forget(entry)
             raise
 
-    def _arm(self, entry: Entry, record: ExecRecord) -> bool:
-        """Complete the record, arm the gates. False: no gate is left that could tell the pid."""
-        self._created.watch_runtime(entry)
-        with View(self._context.proc, record.tid, record.ppid) as view:
-            bundle = view.absolute(entry.invocation.bundle or ".")
-            entry.log = failure.find_log(self._context.proc, entry, view, bundle, record.ppid)
-            self._describe(entry, view, bundle)
-            pid_file = self._arm_pid_file(entry, view, bundle)
-            program = False
-            if not pid_file or self._context.listeners.wants("started"):
-                program = self._arm_program(entry, view, bundle, entry.config)
+    def _look(self, entry: Entry, view: View, behind: Line) -> _Sight:
+        config = self._config_path(entry.invocation, view)
+        entry.config, entry.digest = None, None
+        if data := view.peek_config(config):
+            entry.digest = digest_of(data)
+        return _Sight(view, view.absolute(entry.invocation.bundle or "."), config, data, behind)
+
+    def _arm(self, entry: Entry, sight: _Sight) -> bool:
+        """Arm the gates. False: no gate is left that could tell the pid."""
+        pid_file = self._arm_pid_file(entry, sight.view, sight.bundle)
+        program = False
+        if not pid_file or self._context.listeners.wants("started"):
+            with suppress(BundleError):  # `_describe` tells of it
+                self._decode(entry, sight)
+            program = self._arm_program(entry, sight.view, sight.bundle, entry.config)
         command = entry.invocation.command
         if command is Command.RESTORE:
             return False  # it runs on before its pid file is written: look for it as well
         return program or command is Command.CREATE  # which comes to `start`, whatever failed here
 
-    def _describe(self, entry: Entry, view: View, bundle: str) -> None:
-        container = replace(entry.container, bundle=printable(bundle))
+    def _decode(self, entry: Entry, sight: _Sight) -> oci.Config:
+        """Raises BundleError."""
+        if entry.config is None:
+            entry.config, entry.digest = sight.view.read_config(sight.config, sight.data)
+        return entry.config
+
+    def _describe(self, entry: Entry, sight: _Sight) -> None:
+        """Complete the record. Raises NotReadable, OSError."""
+        view = sight.view
+        container = replace(
+            entry.container, bundle=printable(sight.bundle), started_by_chain=sight.behind.told()
+        )
         try:
-            entry.config, entry.digest = None, None
-            entry.config, entry.digest = view.read_config(self._config_path(entry.invocation, view))
-            container = self._describe_config(entry, container, entry.config, view)
+            container = self._describe_config(entry, container, self._decode(entry, sight), view)
             container = engines.identify(container, entry.root, view.trusted_files(), view.caller_arguments)
         except BundleError as error:
             log.warning("container %s: %s", container.id, printable(str(error)))
@@ -167,7 +255,7 @@ class Creating:
     ) -> Container:
         """Return the container with what a config.json says. Raises NotReadable."""
         container = describe.container_of(container, config, self._context.capabilities)
-        return host.complete(container, config, view, self._context.proc, entry.runtime.pid)
+        return host.complete(container, config, view, self._context.proc, entry.namespaces)
 
     def _arm_pid_file(self, entry: Entry, view: View, bundle: str) -> bool:
         call = entry.invocation

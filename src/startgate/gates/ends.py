@@ -13,6 +13,7 @@ from startgate.gates.context import Context, event
 from startgate.kernel import pidfd
 from startgate.kernel.process import ProcessId, boot_seconds
 from startgate.lifecycle import End, Entry, Key
+from startgate.listeners import lost
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +71,21 @@ class Ends:
         """On a worker: drop a start that was denied, or whose caller is gone."""
         if self._context.lifecycle.stopped(entry, End(None)):
             self._drop(entry)
+
+    def kill(self, entry: Entry) -> bool:
+        """End the init of a container that was refused. Never waits."""
+        if not entry.init_watch:
+            return False
+        process, proc = entry.init_watch.process, self._context.proc
+        try:
+            pidfd.kill(process.pid, lambda: proc.is_alive(process))
+        except ProcessLookupError:
+            return True  # it is gone already
+        except OSError as error:
+            message = f"container {entry.container.id} was refused, and could not be killed: {error.strerror}"
+            self._context.listeners.publish(lost(message))
+            return False
+        return True
 
     def _drop(self, entry: Entry) -> None:
         self.disarm(entry)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import posixpath
 import signal
+from collections.abc import Sequence
 from contextlib import suppress
 
 from startgate.errors import NotReadable
@@ -61,11 +62,12 @@ def find_users_log(files: LocalFiles, path: str | None) -> RuntimeLog | None:
     return RuntimeLog(path, (directory.st_dev, directory.st_ino), size)
 
 
-def describe(proc: Proc, entry: Entry, status: int | None, *, alone: bool = True) -> str:
+def describe(proc: Proc, entry: Entry, status: int | None, others: Sequence[Entry] = ()) -> str:
     """Return the sentence that tells of a start whose runtime ended with this wait status. On a worker.
 
-    Not `alone`: others write the same log at the same time, and it is not known whose line is whose.
+    `others` are known as well: where they write the same log, it is not known whose line is whose.
     """
+    alone = not entry.log or entry.log.path not in {other.log.path for other in others if other.log}
     line = _last_error(proc, entry) if alone and status != 0 else None
     # A program whose first exec nobody waited for may have run unseen.
     failed = status != 0 and (line or entry.gated or entry.invocation.command is Command.CREATE)

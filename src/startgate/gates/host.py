@@ -15,13 +15,14 @@ from startgate.kernel.process import Proc
 from startgate.runtimes import describe, oci
 
 
-def complete(container: Container, config: oci.Config, view: View, proc: Proc, runtime: int) -> Container:
+def complete(
+    container: Container, config: oci.Config, view: View, proc: Proc, inherited: Mapping[str, int]
+) -> Container:
     """Return the container with `host_namespaces`, and its mounts resolved. On a worker.
 
-    `runtime` is the pid of the runtime. Raises NotReadable when it is gone.
+    `inherited` are the runtime's namespaces.
     """
     asked, host = oci.namespace_paths(config), proc.host_namespaces()
-    inherited = {kind: proc.namespace(runtime, kind) for kind in host if kind not in asked}
     shared = shared_namespaces(asked, inherited, host, view.namespace)
     return resolved(replace(container, host_namespaces=shared), view)
 
@@ -87,15 +88,15 @@ def _resolve(view: View, mount: Mount, path: str) -> str | None:
 
 def shared_namespaces(
     asked: Mapping[str, str | None],
-    inherited: Mapping[str, int | None],
+    inherited: Mapping[str, int],
     host: Mapping[str, int],
     look_up: Callable[[str], int | None],
 ) -> tuple[str, ...]:
     """Return the kinds of namespaces that will be the host's. Pure but for `look_up`.
 
-    `asked`: kind -> the path to join, None for a new one; an absent kind is inherited.
+    `asked`: kind -> the path to join, None for a new one; of an absent kind, the `inherited` one stays.
     """
-    future = dict(inherited)
+    future: dict[str, int | None] = dict(inherited)
     for kind, path in asked.items():
         future[kind] = look_up(path) if path else None
     return tuple([kind for kind, inode in host.items() if future.get(kind) == inode])

@@ -10,6 +10,7 @@ from contextlib import suppress
 from startgate.errors import NotReadable
 from startgate.gates.context import Context
 from startgate.gates.created import Created
+from startgate.gates.creating import Creating
 from startgate.inherited.notes import Noted
 from startgate.kernel.process import ProcessId
 from startgate.lifecycle import End, Entry, State
@@ -24,6 +25,7 @@ class Restored:
     def __init__(self, context: Context, created: Created) -> None:
         self._context = context
         self._created = created
+        self._creating = Creating(context, created)
 
     def restore(self, held: Collection[int]) -> None:
         """Take over all containers but those whose runtime command is `held` (thread ids) again."""
@@ -56,6 +58,9 @@ class Restored:
 
     def _rearm(self, entry: Entry, note: Noted) -> None:
         """The marks are in the kernel still, unless what they are on is gone."""
+        if note.untold:
+            self._created.untold.add(entry)
+            self._context.workers.submit(lambda: self._creating.tell_again(entry))
         try:
             if note.pid_file:
                 inode, path, name = note.pid_file

@@ -236,10 +236,8 @@ class Rootless:
 
     def _shared(self, entry: Entry, config: oci.Config) -> tuple[str, ...]:
         """No user may join the host's own namespaces: a path leads to others."""
-        proc = self._context.proc
-        asked, ours = oci.namespace_paths(config), proc.host_namespaces()
-        inherited = {kind: proc.namespace(entry.runtime.pid, kind) for kind in ours if kind not in asked}
-        return host.shared_namespaces(asked, inherited, ours, lambda path: None)
+        asked, ours = oci.namespace_paths(config), self._context.proc.host_namespaces()
+        return host.shared_namespaces(asked, entry.namespaces, ours, lambda path: None)
 
     def _executing(self, call: Invocation, path: str, record: ExecRecord, hold: Hold) -> None:
         """Pass the exec command gate. On a worker."""

@@ -153,16 +153,28 @@ class View:
         """Return the command line of the runtime's parent; empty when it is gone."""
         return self._proc.command_line(self._parent)
 
-    def read_config(self, path: str) -> tuple[oci.Config, bytes]:
-        """Decode a config.json; return it, and its digest. Raises BundleError, which names the path."""
+    def peek_config(self, path: str) -> bytes | None:
+        """Return the bytes of a config.json; None: it is large, or can't be read: `read_config` tells why."""
         try:
-            return self._decode_config(path)
+            return self.read(path, oci.LARGE)
+        except OSError:
+            return None
+
+    def read_config(self, path: str, data: bytes | None = None) -> tuple[oci.Config, bytes]:
+        """Decode a config.json, or the `data` that was peeked; return it, and its digest.
+
+        Raises BundleError, which names the path.
+        """
+        try:
+            if data is None:
+                return self._read_config(path)
+            return oci.decode_config(data), digest_of(data)
         except OSError as error:
             raise BundleError(f"{path} can't be read: {error.strerror}") from error
         except BundleError as error:
             raise BundleError(f"{path}: {error}") from error
 
-    def _decode_config(self, path: str) -> tuple[oci.Config, bytes]:
+    def _read_config(self, path: str) -> tuple[oci.Config, bytes]:
         try:
             data = self.read(path, oci.LARGE)
             return oci.decode_config(data), digest_of(data)

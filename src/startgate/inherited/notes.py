@@ -80,7 +80,7 @@ def _open(directory: str) -> int:
 
 
 class Noted(msgspec.Struct, frozen=True):
-    """An `Entry` as far as it can be told in a file; `told`, for it is noted once it is.
+    """An `Entry` as far as it can be told in a file; told, unless it says `untold`.
 
     Names are bytes: those of files need not be UTF-8, and JSON takes nothing else.
     """
@@ -105,6 +105,7 @@ class Noted(msgspec.Struct, frozen=True):
     """The directory's inode and path, and the file's name."""
     program: tuple[Inode, bytes] | None = None
     spare: bool = False
+    untold: bool = False
     log: tuple[bytes, RuntimeLog] | None = None
     """Its path, and the rest."""
 
@@ -125,7 +126,7 @@ class Noted(msgspec.Struct, frozen=True):
             state=State[self.state],
             passed=self.state != State.CREATING.name,  # it was told, or the worker died as it was
             gated=self.gated,
-            told=True,
+            told=not self.untold,
             requested_signal=self.requested_signal,
             flavour=state.flavour(self.container.runtime or ""),
             verdict=Deny(*self.verdict) if self.verdict else None,
@@ -144,7 +145,7 @@ class Notes:
         self._directory = directory
         self._lock = threading.Lock()
 
-    def save(self, entry: Entry, pid_files: PidFiles, programs: Programs) -> None:
+    def save(self, entry: Entry, pid_files: PidFiles, programs: Programs, *, untold: bool = False) -> None:
         """Noted how it stands with a container."""
         if not self._directory:
             return
@@ -155,6 +156,7 @@ class Notes:
             root=os.fsencode(entry.key.root),
             id=os.fsencode(entry.key.id),
             root_seen=os.fsencode(entry.root),
+            untold=untold,
             pids=entry.pids,
             namespaces=entry.namespaces,
             arguments=entry.arguments,

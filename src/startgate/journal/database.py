@@ -31,7 +31,7 @@ CREATE TABLE containers (
     pod TEXT, engine TEXT, uid INTEGER, privileged INTEGER, started_by TEXT, whole INTEGER, body BLOB);
 CREATE TABLE events (
     id INTEGER PRIMARY KEY, boot INTEGER, sequence INTEGER, time INTEGER, type INTEGER,
-    container INTEGER, at INTEGER, rest BLOB, hash BLOB);
+    held INTEGER, container INTEGER, at INTEGER, rest BLOB, hash BLOB);
 CREATE INDEX by_start ON containers (start_id);
 CREATE INDEX by_container_id ON containers (container_id);
 CREATE INDEX by_name ON containers (name);
@@ -133,9 +133,7 @@ def open_to_write(path: str) -> File:
     """Open a file for the only process that writes. Raises JournalError."""
     with _told(path):
         connection = sqlite3.connect(path, isolation_level=None, timeout=10)
-        connection.execute("PRAGMA synchronous = NORMAL")
-        connection.execute("PRAGMA wal_autocheckpoint = 500")
-        return File(path, connection)
+        return _opened(path, connection, "PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 500;")
 
 
 def open_to_read(path: str) -> File:
@@ -143,4 +141,13 @@ def open_to_read(path: str) -> File:
     with _told(path):
         address = f"file:{quote(path)}?mode=ro"
         connection = sqlite3.connect(address, uri=True, timeout=10, check_same_thread=False)
+        return _opened(path, connection, "")
+
+
+def _opened(path: str, connection: sqlite3.Connection, settings: str) -> File:
+    try:
+        connection.executescript(settings)
         return File(path, connection)
+    except BaseException:
+        connection.close()
+        raise

@@ -15,83 +15,23 @@ from __future__ import annotations
 
 import os
 import select
-import sqlite3
 import threading
-from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
-
-import msgspec
+from typing import Any
 
 from startgate.errors import UsageError
-from startgate.events import Container
 from startgate.journal import database
 from startgate.journal.database import DIRECTORY, File, FileName, JournalError
-from startgate.journal.rows import join
+from startgate.journal.pages import AT_ONCE, Reading, told
+from startgate.journal.results import Cursor, Looked, Row
 from startgate.journal.selection import Selection
 from startgate.kernel.inotify import Inotify
 
 __all__ = ["Cursor", "Journal", "JournalError", "Looked", "Row"]
 
-_AT_ONCE = 512
-"""Rows that are fetched in one go: no transaction outlasts a pause of the consumer."""
-
-
-class Cursor(NamedTuple):
-    """A place in a journal, after one of its rows: it orders rows across boots and days.
-
-    As text, `JOURNAL-POSITION`, it is one word, fit for an URL and for `Last-Event-ID`.
-    """
-
-    journal: str
-    """Names the journal: one that was made anew has other rows."""
-    position: int
-    """0: before the first row. Rows of one journal are numbered without holes."""
-
-    def __str__(self) -> str:
-        return f"{self.journal}-{self.position}"
-
-    @classmethod
-    def parse(cls, text: str) -> Cursor:
-        """Raises UsageError for what is no cursor."""
-        journal, _, position = text.rpartition("-")
-        if not journal or not (position.isascii() and position.isdigit()):
-            raise UsageError(f"{text!r} is no cursor: it is the text of one that the journal gave before")
-        return cls(journal, int(position))
-
-
-class Row(NamedTuple):
-    """An event as it was told."""
-
-    boot_id: str
-    sequence: int
-    """Numbers the lines of a boot, without holes: `lost` stands for all that it tells of."""
-    time: int
-    """Nanoseconds since 1970."""
-    type: str
-    line: bytes
-    """The event as one line of JSON, without the newline, to the byte."""
-    cursor: Cursor
-
-
-class Looked(NamedTuple):
-    """A distinct record of a container: each start has one or two, as it was `creating` and `created`."""
-
-    file: int
-    """The ordinal of the file that it is in; `id` names it there."""
-    id: int
-    start_id: str | None
-    container_id: str
-    line: bytes
-    """JSON."""
-
-    def container(self) -> Container:
-        """Return it as events have it."""
-        return msgspec.json.decode(self.line, type=Container)
-
 
 class Journal:
-    """All files of a directory. Any thread may use it; they take turns for each `_AT_ONCE` rows."""
+    """All files of a directory. Any thread may use it; they take turns for each `AT_ONCE` rows."""
 
     def __init__(self, directory: str = DIRECTORY) -> None:
         """Nothing is opened yet: a journal may not be there before its agent has run."""
@@ -134,9 +74,9 @@ class Journal:
                 file = self._file(name)
                 if file is None or (after and file.last() < first):
                     continue
-                with _told(file):
+                with told(file):
                     keys = selected.keys(file, None if records is None else records.get(name.ordinal, ()))
-            for row in _Reading(self._lock, file, selected, keys, first, newest_first, limit).rows():
+            for row in Reading(self._lock, file, selected, keys, first, newest_first, limit).rows():
                 yield row
                 limit = None if limit is None else limit - 1
 
@@ -160,10 +100,19 @@ class Journal:
                 file = self._file(name)
                 if file is None:
                     continue
-                with _told(file):
+                with told(file):
                     found = selected.records(file, whole)
-            for at in range(0, len(found), _AT_ONCE):
-                yield from self._records(file, found[at : at + _AT_ONCE])
+            for at in range(0, len(found), AT_ONCE):
+                yield from self._records(file, found[at : at + AT_ONCE])
+
+    def whole(self, start_id: str) -> bytes | None:
+        """Return the newest whole record of a start, as JSON; None: none is kept."""
+        query = "SELECT body FROM containers WHERE start_id = ? AND whole = 1 ORDER BY id DESC LIMIT 1"
+        for name in reversed(self.files()):
+            with self._lock:
+                if (file := self._file(name)) and (found := file.sql.execute(query, (start_id,)).fetchone()):
+                    return file.containers.expand(found[0])
+        return None
 
     def last_cursor(self) -> Cursor | None:
         """Return the place after the newest row; None: there is no journal yet. Raises JournalError."""
@@ -237,7 +186,7 @@ class Journal:
             with self._lock:
                 if not (file := self._file(name)):
                     continue
-                with _told(file):
+                with told(file):
                     found = file.sql.execute(sql, arguments).fetchall()
             for row in found:
                 yield name, row
@@ -269,82 +218,8 @@ class Journal:
         return after.position + 1
 
     def _records(self, file: File, ids: list[int]) -> Iterator[Looked]:
-        query = "SELECT id, start_id, container_id, body FROM containers WHERE id IN ({}) ORDER BY id"
-        with self._lock, _told(file):
+        query = "SELECT id, start_id, container_id, whole, body FROM containers WHERE id IN ({}) ORDER BY id"
+        with self._lock, told(file):
             found = file.sql.execute(query.format(", ".join("?" * len(ids))), ids).fetchall()
-        for key, start_id, container_id, body in found:
-            yield Looked(file.ordinal, key, start_id, container_id, file.containers.expand(body))
-
-
-class _Reading(NamedTuple):
-    """One file's part of an answer."""
-
-    lock: threading.RLock
-    file: File
-    selected: Selection
-    keys: list[int] | None
-    first: int
-    back: bool
-    limit: int | None
-
-    def rows(self) -> Iterator[Row]:
-        """Yield its rows, `_AT_ONCE` at a time."""
-        pages = self._all() if self.keys is None and self.selected.any_event else self._found()
-        boots: dict[int, str] = {}
-        for page in pages:
-            with self.lock, _told(self.file):
-                found = self.file.sql.execute(_ROWS.format(", ".join("?" * len(page))), page).fetchall()
-                if not boots.keys() >= {row[1] for row in found}:
-                    boots = dict(self.file.sql.execute("SELECT id, boot_id FROM boots"))
-            for row in sorted(found, reverse=self.back):
-                yield _row(self.file, row, boots)
-
-    def _found(self) -> Iterator[Sequence[int]]:
-        """Yield the positions that an index tells."""
-        with self.lock, _told(self.file):
-            found = self.selected.positions(self.file, self.keys, self.first)
-        ordered = array("q", sorted(found, reverse=self.back)[: self.limit])
-        for at in range(0, len(ordered), _AT_ONCE):
-            yield ordered[at : at + _AT_ONCE]
-
-    def _all(self) -> Iterator[Sequence[int]]:
-        """Yield all positions; not those of rows that are added meanwhile."""
-        low = max(self.first, self.file.first)
-        with self.lock, _told(self.file):
-            high = self.file.last()
-        left = high - low + 1 if self.limit is None else min(self.limit, high - low + 1)
-        while left > 0:
-            size = min(left, _AT_ONCE)
-            yield range(high, high - size, -1) if self.back else range(low, low + size)
-            low, high, left = low + size, high - size, left - size
-
-
-_ROWS = (
-    "SELECT e.id, e.boot, e.sequence, e.time, e.type, e.at, e.rest, c.body FROM events e "
-    "LEFT JOIN containers c ON c.id = e.container WHERE e.id IN ({})"
-)
-
-
-def _row(file: File, found: tuple[Any, ...], boots: dict[int, str]) -> Row:
-    position, boot, sequence, time, kind, at, rest, body = found
-    try:
-        container = file.containers.expand(body) if body is not None else b""
-        line = join(file.lines.expand(rest), at, container)
-    except ValueError as error:
-        raise JournalError(f"{file.path}: row {position}: {error}; startgate verify tells more") from error
-    cursor = Cursor(file.journal, position)
-    return Row(boots.get(boot, ""), sequence, time, database.TYPES[kind], line, cursor)
-
-
-class _told:
-    """Tells an error of SQLite as one of the journal."""
-
-    def __init__(self, file: File) -> None:
-        self._file = file
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, sqlite3.Error):
-            raise JournalError(f"{self._file.path} can't be read: {error}") from error
+        for key, start_id, container_id, whole, body in found:
+            yield Looked(file.ordinal, key, start_id, container_id, bool(whole), file.containers.expand(body))

@@ -31,6 +31,8 @@ class Row(NamedTuple):
     """Nanoseconds since 1970."""
     type: str
     gate: str
+    held: int | None
+    """Microseconds."""
     lines: int
     """How many numbers it stands for: more than one, where it tells of lines that were dropped."""
     container: bytes
@@ -46,6 +48,7 @@ class _Line(msgspec.Struct):
     sequence: int
     gate: str = "none"
     boot_id: str = ""
+    held_us: int | None = None
     lines: int = 1
     container: msgspec.Raw = msgspec.Raw(b"null")
 
@@ -65,7 +68,7 @@ def split(line: bytes) -> Row:
         container = b""
     at = line.find(container) if container else 0
     rest = line[:at] + line[at + len(container) :]
-    fields = found.boot_id, found.sequence, time, found.type, found.gate, found.lines
+    fields = found.boot_id, found.sequence, time, found.type, found.gate, found.held_us, found.lines
     return Row(*fields, container, at, rest)
 
 

@@ -29,7 +29,7 @@ _PIECES = 16
 """A file is no longer than this part of the whole journal: it is dropped whole."""
 
 _CONTAINER = f"INSERT INTO containers VALUES (NULL{', ?' * (len(Columns._fields) + 1)})"  # noqa: S608
-_EVENT = "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_EVENT = "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _COLUMNS = "start_id, container_id, name, image, namespace, pod, engine, uid, privileged, started_by, whole"
 _WHOLE = f"SELECT body, {_COLUMNS} FROM containers WHERE start_id = ? AND whole = 1 ORDER BY id DESC LIMIT 1"  # noqa: S608
 
@@ -178,6 +178,7 @@ class Writer:
                 row.sequence,
                 row.time,
                 database.type_number(row.type),
+                row.held,
                 container,
                 row.at,
                 self._file.lines.compress(row.rest),

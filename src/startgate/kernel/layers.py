@@ -116,14 +116,20 @@ def shortest_name(path: str, id: int, mounts: Mapping[int, Mount]) -> str:
     mount = mounts.get(id)
     if mount is None or not _is_below(path, mount.point):
         return path
-    inside = os.path.normpath(f"{mount.root}/{path[len(mount.point.rstrip('/')) :]}")
+    inside = _moved(path, mount.point, mount.root)
     return min((path, *names(mount.device, inside, mounts)), key=len)
 
 
 def names(device: str, inside: str, mounts: Mapping[int, Mount]) -> list[str]:
     """Return the paths at which a directory of a file system is mounted, or is below a mount."""
     found = (mount for mount in mounts.values() if mount.device == device and _is_below(inside, mount.root))
-    return [os.path.normpath(f"{m.point}/{inside[len(m.root.rstrip('/')) :]}") for m in found]
+    return [_moved(inside, mount.root, mount.point) for mount in found]
+
+
+def _moved(path: str, before: str, now: str) -> str:
+    """Return a path below one directory as it is below another. Not by normpath, which leaves `//` alone."""
+    rest = path[len(before.rstrip("/")) :].strip("/")
+    return f"{now.rstrip('/')}/{rest}" if rest else now
 
 
 def _is_below(path: str, directory: str) -> bool:

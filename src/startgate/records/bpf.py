@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import collections
 import os
 import struct
 import threading
-from collections import Counter
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from startgate.counter import Counter, Executions
 from startgate.errors import KernelUnsupported
+from startgate.events import timestamp
 from startgate.exits import OomKill
 from startgate.kernel import bpf, features
 from startgate.kernel.fanotify import Group
@@ -37,6 +40,8 @@ _MAPS = (
     "runtime_names",
     "sightings",
     "looks",
+    "counts",
+    "asked",
 )
 _PENDING, _LOOK, _TELL_ALL = "pending_tid", "look_at", "tell_all"
 _ON_DEMAND = ("set_tracer_group", _PENDING, _LOOK, _TELL_ALL)
@@ -147,9 +152,46 @@ class BpfSource:
         """See ExecRecordSource."""
         return self.bpf.fds()
 
+    def counter(self) -> BpfCounter | None:
+        """See ExecRecordSource."""
+        try:
+            return BpfCounter(self.bpf)
+        except KeyError:  # a daemon loaded an older object, and was upgraded since
+            return None
+
     def close(self) -> None:
         """See ExecRecordSource."""
         self.bpf.close()
+
+
+class BpfCounter:
+    """What BPF counts at the end of each execve: see ExecCounter. Thread-safe."""
+
+    _U64 = struct.Struct("=Q")
+    _START, _EXEC, _START_UNSEEN, _EXEC_UNSEEN, _SINCE = range(5)  # enum exec_counts
+
+    def __init__(self, exec_bpf: ExecBpf) -> None:
+        self._counts = exec_bpf.object.map("counts")
+        self._asked = exec_bpf.object.map("asked")
+        self._lock = threading.Lock()
+
+    def asked(self, tid: int) -> None:
+        """See ExecCounter."""
+        with self._lock:
+            self._asked.set(tid, self._U64.pack(time.monotonic_ns()))
+
+    def read(self) -> Counter:
+        """See ExecCounter."""
+        with self._lock:
+            if not (since := self._get(self._SINCE)):
+                since = time.time_ns()
+                self._counts.set(self._SINCE, self._U64.pack(since))
+            start, executed, unseen, unseen_exec = map(self._get, range(self._SINCE))
+        return Counter(timestamp(since), Executions(start, executed), Executions(unseen, unseen_exec))
+
+    def _get(self, place: int) -> int:
+        value = self._counts.get(place)
+        return 0 if value is None else int(self._U64.unpack(value.raw)[0])
 
 
 class BpfSightings:
@@ -247,7 +289,7 @@ class BpfExits:
     def __init__(self, exec_bpf: ExecBpf) -> None:
         self._bpf = exec_bpf
         self._map = exec_bpf.object.map("exit_status")
-        self._expected: Counter[int] = Counter()
+        self._expected: collections.Counter[int] = collections.Counter()
         self._victims: dict[int, None] = {}  # of those that were taken; not all are asked for
         self._lock = threading.Lock()
 
