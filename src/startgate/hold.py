@@ -28,6 +28,12 @@ _LONGER = 2.0
 """Seconds by which `keep` puts a deadline off."""
 
 
+def check_hold_timeout(seconds: float) -> None:
+    """Raises ValueError for what is no `hold_timeout`."""
+    if not 0 < seconds <= TIMEOUT_LIMIT:
+        raise ValueError(f"hold_timeout is {seconds}: it must be in (0, {TIMEOUT_LIMIT}]")
+
+
 class Released(StartgateError):
     """The hold was answered meanwhile: its fd is not to be used any more."""
 

@@ -25,7 +25,7 @@ from startgate.gates.oom import OutOfMemory
 from startgate.gates.readers import reading
 from startgate.gates.restored import Restored
 from startgate.gates.rootless import Rootless
-from startgate.hold import TIMEOUT_LIMIT
+from startgate.hold import check_hold_timeout
 from startgate.inherited.notes import Notes
 from startgate.inherited.resources import Opened, Resources
 from startgate.keeper.channel import Channel
@@ -39,12 +39,6 @@ from startgate.runtimes.find import RuntimeBinaries
 from startgate.workers import Workers
 
 log = logging.getLogger(__name__)
-
-
-def check_hold_timeout(seconds: float) -> None:
-    """Raises ValueError for what is no `hold_timeout`."""
-    if not 0 < seconds <= TIMEOUT_LIMIT:
-        raise ValueError(f"hold_timeout is {seconds}: it must be in (0, {TIMEOUT_LIMIT}]")
 
 
 F = TypeVar("F", bound=Callback)

@@ -7,12 +7,12 @@ from typing import Any, NoReturn
 
 from startgate.agent.handover import Handover
 from startgate.filters import compile_filter
+from startgate.hold import check_hold_timeout
 from startgate.inherited import notes
 from startgate.inherited.resources import Opened
 from startgate.journal.spool import prepare
 from startgate.keeper import start
 from startgate.kernel import features
-from startgate.watcher import check_hold_timeout
 
 
 def become_keeper(*, exec_records: str, hang_limit: float, absent: str, **watch: Any) -> NoReturn:

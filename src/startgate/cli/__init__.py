@@ -19,9 +19,11 @@ from startgate.errors import KernelUnsupported, StartgateError, UsageError
 from startgate.foreign import one_line
 
 if TYPE_CHECKING:
+    from startgate.client import Client
     from startgate.config.settings import Settings
 
 _CONFIG = "/etc/startgate/config.toml"
+_SOCKET = "/run/startgate/api.sock"
 
 
 @click.group(
@@ -49,6 +51,7 @@ def app(verbose: bool) -> None:
     help="End after a time.",
 )
 @options.watching
+@options.local
 @click.option("--demo", is_flag=True, help="Run a small container, so that there is something to see.")
 def watch(
     *,
@@ -61,14 +64,26 @@ def watch(
     policies: tuple[str, ...],
     config_path: str | None,
     demo: bool,
+    local: bool,
     **watcher: Any,
 ) -> None:
     """Show containers as they start and stop, until Ctrl-C.
 
+    Where a daemon's agent answers, and no option says how to hold, the daemon tells: nothing is held twice.
+
     With --demo, and without a terminal, it ends after the demo. SIGHUP, or a change of the
     files, loads policy and configuration again.
     """
-    from startgate.cli.watch import Watch, deciding  # noqa: PLC0415  (each command imports what it needs)
+    client = None if local or demo or _says_how_to_hold() else _agent()
+    if client:
+        from startgate.cli import remote  # noqa: PLC0415  (each command imports what it needs)
+
+        if place := remote.place_of(client):
+            existing = bool(watcher["existing"])
+            how = remote.Shown(output, keep, count, seconds, existing)
+            remote.watch(client, place, how)
+            return
+    from startgate.cli.watch import Watch, deciding  # noqa: PLC0415
     from startgate.watcher import Watcher  # noqa: PLC0415
 
     path = _configure(watcher, config_path)
@@ -114,6 +129,29 @@ def daemon(*, hang_limit: float, absent: str, config_path: str | None, **watch: 
     become_keeper(hang_limit=hang_limit, absent=absent, config_path=path, **watch)
 
 
+_OF_SHOWING = ("output", "keep", "count", "seconds", "existing", "local")
+
+
+def _says_how_to_hold() -> bool:
+    """Is there an option that a daemon's agent could not follow?"""
+    context = click.get_current_context()
+    return any(
+        context.get_parameter_source(name) is not ParameterSource.DEFAULT
+        for name in context.params
+        if name not in _OF_SHOWING
+    )
+
+
+def _agent() -> Client | None:
+    """Return a client where an agent listens, and we may ask. Nothing is imported where none does."""
+    path = os.environ.get("STARTGATE_SOCKET") or _SOCKET
+    if not os.access(path, os.W_OK):
+        return None
+    from startgate.client import Client  # noqa: PLC0415
+
+    return Client(path)
+
+
 def _configure(watcher: dict[str, Any], path: str | None) -> str | None:
     """Add what the configuration file sets; return its path, None where there is none."""
     if path is None and not os.path.lexists(_CONFIG):  # a link that leads nowhere is a mistake
@@ -148,11 +186,17 @@ def _unless_given(settings: Settings) -> dict[str, Any]:
 @options.output
 @options.filtering
 @options.host_root
-def ps(output: str, keep: str | None, host_root: str) -> None:
+@options.local
+def ps(output: str, keep: str | None, host_root: str, local: bool) -> None:
     """List the containers that are there now."""
     from startgate.cli.containers import scan, show  # noqa: PLC0415
 
-    show(scan(host_root), output, keep)
+    found = None
+    if client := None if local or host_root != "/" else _agent():
+        from startgate.cli import remote  # noqa: PLC0415
+
+        found = remote.containers(client)
+    show(scan(host_root) if found is None else found, output, keep)
 
 
 @app.command()
@@ -160,13 +204,33 @@ def ps(output: str, keep: str | None, host_root: str) -> None:
 @options.output
 @click.option("--oci", is_flag=True, help="Also the whole config.json, as key `oci`.")
 @options.host_root
-def inspect(container: str, output: str, oci: bool, host_root: str) -> None:
+@options.local
+def inspect(container: str, output: str, oci: bool, host_root: str, local: bool) -> None:
     """Tell everything about one container. CONTAINER is its id, a unique beginning of it, or its name."""
     from startgate.cli.containers import choose, scan, tell  # noqa: PLC0415
 
+    if client := None if local or host_root != "/" else _agent():
+        from startgate.cli import remote  # noqa: PLC0415
+
+        if told := remote.container(client, container, oci=oci):
+            tell(told[0], output, told[1])
+            return
     looked = scan(host_root, actual=True)
     found = choose(looked, container)
     tell(found, output, looked.config_json(found) if oci else None)
+
+
+@app.command()
+@options.output
+def status(output: str) -> None:
+    """Tell how the daemon and its agent are. Exit code 0 only if starts are held, else 1."""
+    from startgate.cli import remote  # noqa: PLC0415
+    from startgate.client import Client  # noqa: PLC0415
+
+    found = Client(remote.socket_path()).status()
+    remote.show_status(found, output)
+    if not found.holds:
+        raise SystemExit(1)
 
 
 @app.command()

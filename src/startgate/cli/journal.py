@@ -68,14 +68,31 @@ _journal = click.option(
     metavar="SIZE",
     help="Drop the oldest where all of it is larger.",
 )
-def agent(spool: str, directory: str, keep_days: int, keep_size: int) -> None:
-    """Keep the journal of what the daemon spools.
+@click.option(
+    "--socket",
+    type=click.Path(dir_okay=False),
+    metavar="PATH",
+    help="Where the API is served (docs/api.md). [default: api.sock in $RUNTIME_DIRECTORY, /run/startgate]",
+)
+@click.option("--no-api", is_flag=True, help="Serve no API, and no metrics.")
+@options.host_root
+def agent(
+    *,
+    spool: str,
+    directory: str,
+    keep_days: int,
+    keep_size: int,
+    socket: str | None,
+    no_api: bool,
+    host_root: str,
+) -> None:
+    """Keep the journal of what the daemon spools, and serve the API.
 
     Until a signal; it holds nothing, and may end at any time: docs/journal.md.
     """
-    from startgate.cli.agent import run  # noqa: PLC0415
+    from startgate.cli.agent import Api, run  # noqa: PLC0415
 
-    run(spool, directory, keep_days, keep_size)
+    run(spool, directory, keep_days, keep_size, api=None if no_api else Api(socket, host_root))
 
 
 @click.command()

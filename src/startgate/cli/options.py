@@ -68,6 +68,13 @@ full_exec = click.option(
     is_flag=True,
     help="With JSON: `exec` and other short events have all of their container, not only its names.",
 )
+local = click.option(
+    "--no-daemon",
+    "--local",
+    "local",
+    is_flag=True,
+    help="Look for ourselves, also where a daemon's agent could be asked (docs/api.md).",
+)
 exec_records = click.option(
     "--exec-records",
     type=click.Choice(["auto", "table", "queue", "procfs"]),

@@ -35,13 +35,13 @@ class _Ended(BaseException):
     """A signal asked us to end."""
 
 
-_ENDS = signal.SIGINT, signal.SIGTERM
+ENDS = signal.SIGINT, signal.SIGTERM
 _ENDS_WORKER = (signal.SIGINT,)
 """What a daemon's guard says. SIGTERM is a worker's death: what it holds is not its own to let go."""
 
 
 @contextmanager
-def _ended_by(numbers: Sequence[signal.Signals]) -> Iterator[None]:
+def ended_by(numbers: Sequence[signal.Signals]) -> Iterator[None]:
     """End the block, without error, on these signals.
 
     Ctrl-Z does nothing: stopped, we would keep every runtime command of the host waiting.
@@ -66,7 +66,7 @@ def _ended_by(numbers: Sequence[signal.Signals]) -> Iterator[None]:
 @contextmanager
 def _signals_later() -> Iterator[None]:
     """Keep signals pending for the length of the block."""
-    numbers = set(_ENDS)
+    numbers = set(ENDS)
     signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     try:
         yield
@@ -150,17 +150,17 @@ class Watch:
         self._seconds = seconds
         self._ready = ready
         self._needs_output = lines is None
-        self._ended_by = _ENDS if lines is None else _ENDS_WORKER
+        self._ended_by = ENDS if lines is None else _ENDS_WORKER
         self._full_exec = full_exec
         self._spool = spool
         self._counting = Counting(watcher) if spool else None
-        write = _write if lines is None else lines.send_waiting
+        say = write if lines is None else lines.send_waiting
         if output == "json":
-            self._print: Callable[[Event, bytes], object] = lambda event, data: write(data)
+            self._print: Callable[[Event, bytes], object] = lambda event, data: say(data)
         elif output == "none":
             self._print = lambda event, data: None
         else:
-            table = Table(cast(TextIO, _Lines(write)))
+            table = Table(lines_by(say))
             self._print = lambda event, data: table.row(event)
         self._json = output == "json"
 
@@ -168,7 +168,7 @@ class Watch:
         """Watch until a signal, the count, the time, or the demo's end."""
         # Callbacks and tables compute in Python: a reader must not wait 5 ms for the GIL.
         sys.setswitchinterval(0.0005)
-        with _ended_by(self._ended_by), ExitStack() as parts:
+        with ended_by(self._ended_by), ExitStack() as parts:
             container = parts.enter_context(DemoContainer()) if demo else None
             with _signals_later():  # libbpf's callbacks would swallow them
                 parts.enter_context(self._watcher)
@@ -247,10 +247,16 @@ def _ends(event: Event, container: str | None) -> bool:
     )
 
 
-def _write(data: bytes) -> None:
+def write(data: bytes) -> None:
+    """Write to stdout."""
     # Unbuffered, in one write: whoever reads a pipe gets whole lines, at once.
     while data:
         data = data[os.write(sys.stdout.fileno(), data) :]
+
+
+def lines_by(write: Callable[[bytes], object]) -> TextIO:
+    """Return stdout, of which each flush is given to `write` as one piece."""
+    return cast(TextIO, _Lines(write))
 
 
 class _Lines(io.TextIOBase):
