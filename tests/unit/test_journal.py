@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from startgate.errors import UsageError
 from startgate.events import EVENT_TYPES, Event
 from startgate.foreign import json_line
-from startgate.journal import rows
+from startgate.journal import pages, rows
 from startgate.journal.agent import Agent, Place
 from startgate.journal.database import TYPES, files, type_number
 from startgate.journal.reader import Cursor, Journal, JournalError, Row
@@ -28,6 +28,13 @@ from startgate.testing import make_event
 from tests.unit.journals import START, Clock, life, lines, lives, write
 
 texts = st.text(max_size=20)
+
+
+@pytest.fixture(scope="module")
+def ten_lives(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("journal")
+    write(directory, lines(lives(10)))
+    return directory
 
 
 def of(found: list[Row]) -> list[bytes]:
@@ -96,14 +103,20 @@ def test_what_was_written_comes_back(tmp_path: Path) -> None:
         ),
     ],
 )
+@pytest.mark.parametrize("many", [0, pages.MANY])
 def test_each_way_of_asking(
-    tmp_path: Path, asked: dict[str, object], wanted: Callable[[Event], bool]
+    ten_lives: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    many: int,
+    asked: dict[str, object],
+    wanted: Callable[[Event], bool],
 ) -> None:
+    monkeypatch.setattr(pages, "MANY", many)
+    monkeypatch.setattr(pages, "AT_ONCE", 3)
     events = list(lives(10))
     data = lines(events)
-    write(tmp_path, data)
     expected = [line for line, event in zip(data, events, strict=True) if wanted(event)]
-    with Journal(str(tmp_path)) as journal:
+    with Journal(str(ten_lives)) as journal:
         assert of(list(journal.events(**asked))) == expected  # type: ignore[arg-type]
         assert of(list(journal.events(**asked, newest_first=True))) == expected[::-1]  # type: ignore[arg-type]
 
