@@ -17,6 +17,7 @@ hold_timeout = 5
 exec_records = "procfs"
 runtimes = ["/opt/runc", "bin/crun"]
 actual = true
+spool = "/run/spool"
 policy = ["rules.toml", "/etc/other.toml"]
 
 [[hook]]
@@ -45,6 +46,7 @@ def test_a_good_file(tmp_path: Path) -> None:
         exec_records="procfs",
         runtimes=("/opt/runc", f"{tmp_path}/bin/crun"),
         actual=True,
+        spool="/run/spool",
         policy=(f"{tmp_path}/rules.toml", "/etc/other.toml"),
         hook=(HookConfig(on=("created", "stopped"), command="logger hello", timeout=0.5),),
     )

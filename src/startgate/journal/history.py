@@ -20,6 +20,7 @@ _LETTERS = re.compile(r'"(?:[^"\\]|\\.)*"|\'(?:[^\'\\]|\\.)*\'|&&|\|\||[()\[\]{}
 _REMEMBERED = 10_000
 
 Progress = Callable[[int, int], object]
+"""Told how many records were looked at, of how many: 0, as nobody knows; as many: it is done."""
 
 
 class Query(NamedTuple):
@@ -182,6 +183,7 @@ class Search:
                 found[one.file].append(one.id)
             if done % 1000 == 0:
                 self._progress(done, 0)
+        self._progress(1, 1)
         return dict(found)
 
     def _record_matches(self, one: Looked, matched: dict[str, bool], judged: _Judged) -> bool:
