@@ -90,10 +90,24 @@ class Selection:
         if whole:
             wholes = {key for (key,) in file.sql.execute("SELECT id FROM containers WHERE whole = 1")}
             keys = [key for key in keys if key in wholes]
-        if self.any_event:
-            return keys
+        return [key for key in keys if self._has_events(file, key)]
+
+    def references(self, file: File) -> list[tuple[int, str | None]]:
+        """Return the rows, and the starts, of those that only refer to a container that is wanted."""
+        keys = self.keys(file, None)
+        wanted = None if keys is None else set(keys)
+        found = file.sql.execute("SELECT id, start_id FROM containers WHERE whole = 0").fetchall()
+        return [
+            (key, start_id)
+            for key, start_id in found
+            if (wanted is None or key in wanted) and self._has_events(file, key)
+        ]
+
+    def _has_events(self, file: File, key: int) -> bool:
         query = "SELECT 1 FROM events WHERE container = ? AND time >= ? AND time < ? LIMIT 1"
-        return [key for key in keys if file.sql.execute(query, (key, self._since, self._until)).fetchone()]
+        if self.any_event:
+            return True
+        return file.sql.execute(query, (key, self._since, self._until)).fetchone() is not None
 
 
 def _of_container(container: str | None, image: str | None, pod: str | None) -> tuple[str, list[str]]:
