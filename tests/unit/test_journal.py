@@ -23,6 +23,7 @@ from startgate.journal.database import TYPES, files, type_number
 from startgate.journal.reader import Cursor, Journal, JournalError, Row
 from startgate.journal.spool import Spool, segments
 from startgate.journal.times import moment, size
+from startgate.journal.verify import Verifier
 from startgate.journal.writer import Writer
 from startgate.testing import make_event
 from tests.unit.journals import START, Clock, life, lines, lives, write
@@ -205,6 +206,19 @@ def test_there_is_no_journal(tmp_path: Path) -> None:
 def test_only_one_writes(tmp_path: Path) -> None:
     with closing(Writer(str(tmp_path))), pytest.raises(JournalError, match="another process"):
         Writer(str(tmp_path))
+
+
+def test_a_newest_file_that_is_moved_away(tmp_path: Path) -> None:
+    clock, data = Clock(), lines(lives(3))
+    with closing(Writer(str(tmp_path), now=clock)) as writer:
+        writer.append(data[:4])
+        clock.now += 86400
+        writer.append(data[4:8])
+    os.unlink(files(str(tmp_path))[-1].path)
+    with closing(Writer(str(tmp_path), now=clock)) as writer:
+        writer.append(data[8:])
+    (finding,) = Verifier(str(tmp_path)).run().findings
+    assert "lines 5 to 8 are missing, and nothing tells why" in finding
 
 
 # The agent
