@@ -10,6 +10,7 @@ import pytest
 from startgate.events import Actual, Container
 from tests.engines.engine import DockerLike
 from tests.kernel.support import Watching
+from tests.kernel.test_actual import names_of
 
 
 def built(
@@ -49,7 +50,7 @@ def test_it_is_what_was_asked_for(
     assert actual.bounding_capabilities == tuple(
         each for each in actual.bounding_capabilities if each in container.bounding_capabilities
     )
-    paths = {mount.host_path for mount in actual.host_mounts if mount.destination == "/data"}
+    paths = {path for destination, path in names_of(actual) if destination == "/data"}
     assert paths == ({str(tmp_path)} if case == "a mount" else set())
     assert not {"/", "/etc", "/usr", None} & {mount.host_path for mount in actual.host_mounts}
     if case == "powerful":

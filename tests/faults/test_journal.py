@@ -30,7 +30,7 @@ class Keeping:
 
     def _start(self) -> None:
         command = [*STARTGATE, "agent", "--spool", self.spool, "--journal", self.journal]
-        self.process = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", *command])
+        self.process = subprocess.Popen(command)
 
     def kill(self) -> None:
         self.process.kill()
@@ -87,7 +87,7 @@ def test_killed_again_and_again(load: Load, keeping: Keeping) -> None:
     with running("--spool", keeping.spool) as agent:
         load.warm_up(agent, 2)
         with killing(agent, keeping):
-            load.start(16)
+            load.start(10)
         assert_nothing_missed(load, agent)
         assert agent.stop() == 0
     printed = {event["sequence"]: event for event in agent.events}  # one may be printed twice

@@ -72,7 +72,11 @@ def popen(command: list[str]) -> Iterator[subprocess.Popen[str]]:
         try:
             yield process
         finally:
-            process.kill()
+            process.terminate()  # a runtime passes it on, and then removes the container's cgroups
+            try:
+                process.communicate(timeout=PATIENCE)
+            except subprocess.TimeoutExpired:
+                process.kill()
 
 
 @pytest.mark.parametrize("source_name", ["table", "queue"])

@@ -18,6 +18,7 @@ exec_records = "procfs"
 runtimes = ["/opt/runc", "bin/crun"]
 actual = true
 exec_env = ["TICKET"]
+spool = "/run/spool"
 policy = ["rules.toml", "/etc/other.toml"]
 
 [[hook]]
@@ -47,6 +48,7 @@ def test_a_good_file(tmp_path: Path) -> None:
         runtimes=("/opt/runc", f"{tmp_path}/bin/crun"),
         actual=True,
         exec_env=("TICKET",),
+        spool="/run/spool",
         policy=(f"{tmp_path}/rules.toml", "/etc/other.toml"),
         hook=(HookConfig(on=("created", "stopped"), command="logger hello", timeout=0.5),),
     )

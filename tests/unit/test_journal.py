@@ -17,17 +17,25 @@ from hypothesis import strategies as st
 from startgate.errors import UsageError
 from startgate.events import EVENT_TYPES, Event
 from startgate.foreign import json_line
-from startgate.journal import rows
+from startgate.journal import pages, rows
 from startgate.journal.agent import Agent, Place
 from startgate.journal.database import TYPES, files, type_number
 from startgate.journal.reader import Cursor, Journal, JournalError, Row
 from startgate.journal.spool import Spool, segments
 from startgate.journal.times import moment, size
+from startgate.journal.verify import Verifier
 from startgate.journal.writer import Writer
 from startgate.testing import make_event
 from tests.unit.journals import START, Clock, life, lines, lives, write
 
 texts = st.text(max_size=20)
+
+
+@pytest.fixture(scope="module")
+def ten_lives(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("journal")
+    write(directory, lines(lives(10)))
+    return directory
 
 
 def of(found: list[Row]) -> list[bytes]:
@@ -96,14 +104,20 @@ def test_what_was_written_comes_back(tmp_path: Path) -> None:
         ),
     ],
 )
+@pytest.mark.parametrize("many", [0, pages.MANY])
 def test_each_way_of_asking(
-    tmp_path: Path, asked: dict[str, object], wanted: Callable[[Event], bool]
+    ten_lives: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    many: int,
+    asked: dict[str, object],
+    wanted: Callable[[Event], bool],
 ) -> None:
+    monkeypatch.setattr(pages, "MANY", many)
+    monkeypatch.setattr(pages, "AT_ONCE", 3)
     events = list(lives(10))
     data = lines(events)
-    write(tmp_path, data)
     expected = [line for line, event in zip(data, events, strict=True) if wanted(event)]
-    with Journal(str(tmp_path)) as journal:
+    with Journal(str(ten_lives)) as journal:
         assert of(list(journal.events(**asked))) == expected  # type: ignore[arg-type]
         assert of(list(journal.events(**asked, newest_first=True))) == expected[::-1]  # type: ignore[arg-type]
 
@@ -192,6 +206,19 @@ def test_there_is_no_journal(tmp_path: Path) -> None:
 def test_only_one_writes(tmp_path: Path) -> None:
     with closing(Writer(str(tmp_path))), pytest.raises(JournalError, match="another process"):
         Writer(str(tmp_path))
+
+
+def test_a_newest_file_that_is_moved_away(tmp_path: Path) -> None:
+    clock, data = Clock(), lines(lives(3))
+    with closing(Writer(str(tmp_path), now=clock)) as writer:
+        writer.append(data[:4])
+        clock.now += 86400
+        writer.append(data[4:8])
+    os.unlink(files(str(tmp_path))[-1].path)
+    with closing(Writer(str(tmp_path), now=clock)) as writer:
+        writer.append(data[8:])
+    (finding,) = Verifier(str(tmp_path)).run().findings
+    assert "lines 5 to 8 are missing, and nothing tells why" in finding
 
 
 # The agent

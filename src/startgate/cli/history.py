@@ -149,5 +149,5 @@ OUTPUTS = tuple(_PRINT)
 
 
 def _progress(done: int, of: int) -> None:
-    sys.stderr.write(f"\r{done} containers looked at\r")
+    sys.stderr.write("\r\033[K" if done == of else f"\r{done} containers looked at")
     sys.stderr.flush()

@@ -85,7 +85,7 @@ def test(
     elif running is not None and bundle is None:
         made = Trial.of_container(running)
     else:
-        raise UsageError("give either --bundle DIR, --container ID or --history")
+        raise UsageError("give either --bundle DIR or --container ID (or --history)")
     trial = made.edited(annotations, image)
     result = trial.judge(file, execute)
     show(result, output)

@@ -40,6 +40,7 @@ def load(path: str, reader: Reader = tomlfile.read_trusted) -> Settings:
         settings,
         runtimes=tuple(os.path.join(base, each) for each in settings.runtimes),
         policy=tuple(os.path.join(base, each) for each in settings.policy),
+        spool=os.path.join(base, settings.spool) if settings.spool else None,
     )
 
 

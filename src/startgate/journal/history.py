@@ -13,13 +13,16 @@ from msgspec.structs import astuple
 from startgate.events import Container, Event
 from startgate.filters import Filter, compile_filter
 from startgate.journal.database import TYPES, type_number
-from startgate.journal.reader import Journal, Looked, Row
+from startgate.journal.reader import Journal, Row
+from startgate.journal.selection import Selection
 
 _NAMED = re.compile(r'\s*container\.(id|name|image)\s*==\s*"([^"\\]+)"\s*')
+_TYPED = re.compile(r'\s*type\s*==\s*"([a-z]+)"\s*')
 _LETTERS = re.compile(r'"(?:[^"\\]|\\.)*"|\'(?:[^\'\\]|\\.)*\'|&&|\|\||[()\[\]{}?]|.', re.DOTALL)
 _REMEMBERED = 10_000
 
 Progress = Callable[[int, int], object]
+"""Told how many records were looked at, of how many: 0, as nobody knows; as many: it is done."""
 
 
 class Query(NamedTuple):
@@ -131,6 +134,9 @@ class Search:
         compiled = compile_filter(part)
         if match := _NAMED.fullmatch(part):
             self._narrow(match[1], match[2])
+        elif (match := _TYPED.fullmatch(part)) and match[1] in TYPES and not self._query.types:
+            self._query = self._query._replace(types=[match[1]])
+            return  # its index tells all
         (self._of_containers if compiled.asks_only_for("container") else self._of_events).append(compiled)
 
     def _narrow(self, name: str, value: str) -> None:
@@ -167,7 +173,7 @@ class Search:
         """Return the records that match; those that only refer to one match as it does."""
         query = self._query
         found: dict[int, list[int]] = defaultdict(list)
-        matched: dict[str, bool] = {}
+        matched: dict[str | None, bool] = {}
         judged = _Judged(self._of_containers)
         looked = self._journal.containers(
             since=query.since,
@@ -175,23 +181,24 @@ class Search:
             container=query.container,
             image=query.image,
             pod=query.pod,
-            whole=False,
         )
         for done, one in enumerate(looked):
-            if self._record_matches(one, matched, judged):
+            matched[one.start_id] = judged(one.line)
+            if matched[one.start_id]:
                 found[one.file].append(one.id)
             if done % 1000 == 0:
                 self._progress(done, 0)
+        selected = Selection(
+            query.since, query.until, container=query.container, image=query.image, pod=query.pod
+        )
+        for file, key, start_id in self._journal.references(selected):
+            if start_id not in matched:
+                whole = self._journal.whole(start_id or "")
+                matched[start_id] = whole is not None and judged(whole)
+            if matched[start_id]:
+                found[file].append(key)
+        self._progress(1, 1)
         return dict(found)
-
-    def _record_matches(self, one: Looked, matched: dict[str, bool], judged: _Judged) -> bool:
-        if not one.whole and one.start_id in matched:
-            return matched[one.start_id]
-        whole = None if one.whole else self._journal.whole(one.start_id or "")
-        result = judged(whole or one.line)
-        if one.start_id:
-            matched[one.start_id] = result
-        return result
 
     def _whole_of(self, start_id: str) -> Container | None:
         if start_id not in self._whole:

@@ -16,6 +16,8 @@ from startgate.journal.selection import Selection
 
 AT_ONCE = 512
 """Rows that are fetched in one go: no transaction outlasts a pause of the consumer."""
+MANY = 10_000
+"""Rows of a time that are not looked for before the first of them is given."""
 
 
 class Reading(NamedTuple):
@@ -42,12 +44,29 @@ class Reading(NamedTuple):
                 yield _row(self.file, row, boots)
 
     def _found(self) -> Iterator[Sequence[int]]:
-        """Yield the positions that an index tells."""
+        """Return the positions that an index tells; of many, the next ones when they are needed."""
         with self.lock, told(self.file):
+            if self.keys is None:
+                count, low, high = self.selected.bounds(self.file, self.first)
+                if count > MANY:
+                    return self._between(low, high)
             found = self.selected.positions(self.file, self.keys, self.first)
+        return self._ordered(found)
+
+    def _ordered(self, found: array[int]) -> Iterator[Sequence[int]]:
         ordered = array("q", sorted(found, reverse=self.back)[: self.limit])
         for at in range(0, len(ordered), AT_ONCE):
             yield ordered[at : at + AT_ONCE]
+
+    def _between(self, low: int, high: int) -> Iterator[Sequence[int]]:
+        """Yield those of rows that match, page by page: they lie close together, unless the clock was set."""
+        while low <= high:
+            with self.lock, told(self.file):
+                page = self.selected.page(self.file, low, high, self.back, AT_ONCE)
+            if not page:
+                return
+            yield page
+            low, high = (low, page[-1] - 1) if self.back else (page[-1] + 1, high)
 
     def _all(self) -> Iterator[Sequence[int]]:
         """Yield all positions; not those of rows that are added meanwhile."""

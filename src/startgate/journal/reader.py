@@ -105,6 +105,18 @@ class Journal:
             for at in range(0, len(found), AT_ONCE):
                 yield from self._records(file, found[at : at + AT_ONCE])
 
+    def references(self, selected: Selection) -> Iterator[tuple[int, int, str | None]]:
+        """Yield what only refers to a container: the file's ordinal, the row, and which start it is."""
+        for name in self.files():
+            with self._lock:
+                file = self._file(name)
+                if file is None:
+                    continue
+                with told(file):
+                    found = selected.references(file)
+            for key, start_id in found:
+                yield name.ordinal, key, start_id
+
     def whole(self, start_id: str) -> bytes | None:
         """Return the newest whole record of a start, as JSON; None: none is kept."""
         query = "SELECT body FROM containers WHERE start_id = ? AND whole = 1 ORDER BY id DESC LIMIT 1"

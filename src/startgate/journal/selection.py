@@ -9,6 +9,7 @@ from startgate.journal.database import TYPES, File, type_number
 
 _ABBREVIATED = 12
 """Digits of an id that stand for all of it: what engines show."""
+ALL_TYPES = list(range(len(TYPES)))
 _AT_ONCE = 900
 """Values of one statement: SQLite takes 999 everywhere."""
 
@@ -39,16 +40,36 @@ class Selection:
         found = [key for (key,) in file.sql.execute(query, self._arguments)]
         return found if wanted is None else sorted(set(found).intersection(wanted))
 
+    def bounds(self, file: File, first: int) -> tuple[int, int, int]:
+        """Return how many rows match, whatever their container, and where the first and last are."""
+        found = file.sql.execute(f"SELECT count(*), min(id), max(id) {self._of_time()}", self._times(first))
+        count, low, high = found.fetchone()
+        return count, low or 0, high or 0
+
+    def page(self, file: File, low: int, high: int, back: bool, size: int) -> list[int]:
+        """Return the next positions of rows that match, whatever their container, between two positions."""
+        types = self._types or ALL_TYPES
+        order = "DESC" if back else "ASC"
+        query = (
+            f"SELECT id FROM events NOT INDEXED WHERE id BETWEEN ? AND ? AND time >= ? AND time < ? "  # noqa: S608
+            f"AND type IN ({_marks(types)}) ORDER BY id {order} LIMIT ?"
+        )
+        arguments = (low, high, self._since, self._until, *types, size)
+        return [row[0] for row in file.sql.execute(query, arguments)]
+
+    def _of_time(self) -> str:
+        types = _marks(self._types or ALL_TYPES)
+        return f"FROM events WHERE type IN ({types}) AND time >= ? AND time < ? AND id >= ?"
+
+    def _times(self, first: int) -> tuple[int, ...]:
+        return (*(self._types or ALL_TYPES), self._since, self._until, first)
+
     def positions(self, file: File, keys: list[int] | None, first: int) -> array[int]:
         """Return the positions of a file's rows that match, from `first` on, in any order."""
         found: array[int] = array("q")
         if keys is None:
-            types = self._types or list(range(len(TYPES)))
-            query = (
-                f"SELECT id FROM events WHERE type IN ({_marks(types)}) "  # noqa: S608
-                "AND time >= ? AND time < ? AND id >= ?"
-            )
-            found.extend(row[0] for row in file.sql.execute(query, (*types, self._since, self._until, first)))
+            query = f"SELECT id {self._of_time()}"
+            found.extend(row[0] for row in file.sql.execute(query, self._times(first)))
             return found
         typed = f" AND type IN ({_marks(self._types)})" if self._types else ""
         for at in range(0, len(keys), _AT_ONCE):
@@ -69,10 +90,24 @@ class Selection:
         if whole:
             wholes = {key for (key,) in file.sql.execute("SELECT id FROM containers WHERE whole = 1")}
             keys = [key for key in keys if key in wholes]
-        if self.any_event:
-            return keys
+        return [key for key in keys if self._has_events(file, key)]
+
+    def references(self, file: File) -> list[tuple[int, str | None]]:
+        """Return the rows, and the starts, of those that only refer to a container that is wanted."""
+        keys = self.keys(file, None)
+        wanted = None if keys is None else set(keys)
+        found = file.sql.execute("SELECT id, start_id FROM containers WHERE whole = 0").fetchall()
+        return [
+            (key, start_id)
+            for key, start_id in found
+            if (wanted is None or key in wanted) and self._has_events(file, key)
+        ]
+
+    def _has_events(self, file: File, key: int) -> bool:
         query = "SELECT 1 FROM events WHERE container = ? AND time >= ? AND time < ? LIMIT 1"
-        return [key for key in keys if file.sql.execute(query, (key, self._since, self._until)).fetchone()]
+        if self.any_event:
+            return True
+        return file.sql.execute(query, (key, self._since, self._until)).fetchone() is not None
 
 
 def _of_container(container: str | None, image: str | None, pod: str | None) -> tuple[str, list[str]]:
