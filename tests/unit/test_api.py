@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
+pytest.importorskip("aiohttp")
+pytest.importorskip("prometheus_client")
+
 from startgate.api import peers, server
 from startgate.inherited import holding
 from startgate.testing import make_event
 from tests.unit.api import Connection, Node, a_life, ask, following
-
-pytest.importorskip("aiohttp")
 
 
 def lines(node: Node, path: str) -> list[dict[str, Any]]:
@@ -82,7 +83,7 @@ def test_a_follower_gets_what_comes_once_and_in_order(node: Node, query: str) ->
         reading.start()
         for _ in range(200):
             node.tell(make_event("exec", id="c1"))
-        reading.join(10)
+        reading.join(60)
     assert got == list(range(2, 202))
 
 

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("aiohttp")
+pytest.importorskip("prometheus_client")
+
 from startgate import AsyncClient, Client
 from startgate.client import Refusal, Unavailable
 from startgate.inherited import holding
@@ -62,14 +65,14 @@ def follow_with(node: Node, follow: Callable[[str], list[int]]) -> None:
     assert journal
     reading = threading.Thread(target=lambda: got.extend(follow(journal.last)))
     reading.start()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not node.followers and time.monotonic() < deadline:
         time.sleep(0.01)
     for _ in range(3):
         node.tell(*(make_event("exec", id="c1") for _ in range(15)))
         node.restart()
         node.tell(*(make_event("exec", id="c1") for _ in range(15)))
-    reading.join(20)
+    reading.join(60)
     assert got == list(range(2, 92))
 
 

@@ -29,6 +29,8 @@ _PROBLEM = "application/problem+json"
 _LOOK = 5.0
 """Seconds between looks for a journal that is not there yet."""
 _AGAIN = 0.1
+_GRACE = 0.1
+"""Seconds for answers that are nearly done, at the end: streams go on elsewhere, from their cursors."""
 _ROWS = 512
 
 
@@ -112,7 +114,7 @@ class Server:
         self, desk: Desk, listening: socket.socket, ready: threading.Event, end: asyncio.Event
     ) -> None:
         runner = web.AppRunner(
-            application(desk), handler_cancellation=True, access_log=None, shutdown_timeout=1.0
+            application(desk), handler_cancellation=True, access_log=None, shutdown_timeout=_GRACE
         )
         await runner.setup()
         feeding = asyncio.create_task(_feed(desk))
