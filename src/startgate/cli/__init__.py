@@ -13,6 +13,7 @@ import click
 from click.core import ParameterSource
 
 from startgate.cli import journal, log, options
+from startgate.cli.policy import CONFIG
 from startgate.cli.policy import config as config_group
 from startgate.cli.policy import policy as policy_group
 from startgate.errors import KernelUnsupported, StartgateError, UsageError
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from startgate.client import Client
     from startgate.config.settings import Settings
 
-_CONFIG = "/etc/startgate/config.toml"
 _SOCKET = "/run/startgate/api.sock"
 
 
@@ -154,11 +154,11 @@ def _agent() -> Client | None:
 
 def _configure(watcher: dict[str, Any], path: str | None) -> str | None:
     """Add what the configuration file sets; return its path, None where there is none."""
-    if path is None and not os.path.lexists(_CONFIG):  # a link that leads nowhere is a mistake
+    if path is None and not os.path.lexists(CONFIG):  # a link that leads nowhere is a mistake
         return None
     from startgate.config import settings  # noqa: PLC0415  (not for those who have none)
 
-    path = path or _CONFIG
+    path = path or CONFIG
     watcher |= _unless_given(settings.load(path))
     return path
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import click
@@ -11,6 +12,8 @@ from startgate.errors import UsageError
 from startgate.foreign import json_line, one_line
 
 _file = click.argument("file", type=options.FILE)
+CONFIG = "/etc/startgate/config.toml"
+"""Where the configuration file is, if there is one."""
 
 
 @click.group()
@@ -123,9 +126,13 @@ def config() -> None:
 
 
 @config.command("check")
-@click.argument("file", type=options.FILE, default="/etc/startgate/config.toml")
-def check_config(file: str) -> None:
+@click.argument("file", type=options.FILE, required=False)
+def check_config(file: str | None) -> None:
     """Check the configuration file and all that it names. Tell where it is wrong."""
+    if file is None and not os.path.lexists(CONFIG):  # a link that leads nowhere is a mistake
+        sys.stdout.write(f"{CONFIG}: there is none, so the defaults hold\n")
+        return
+    file = file or CONFIG
     from startgate.config.active import Active  # noqa: PLC0415
     from startgate.listeners import Listeners  # noqa: PLC0415
 
