@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import socket
@@ -13,8 +14,14 @@ import pytest
 pytest.importorskip("aiohttp")
 pytest.importorskip("prometheus_client")
 
+from aiohttp.test_utils import make_mocked_request
+
 from startgate.api import peers, server
+from startgate.api.desk import Desk, Refused
+from startgate.api.metrics import Metrics
+from startgate.api.routes import ROUTES, Handler, Visit
 from startgate.inherited import holding
+from startgate.journal.reader import Cursor, Journal
 from startgate.testing import make_event
 from tests.unit.api import Connection, Node, a_life, ask, following
 
@@ -247,3 +254,28 @@ def test_too_many_at_once(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     node.tell(*a_life("c1"))
     with following(node, "/v1/events?follow=true&since=1h"):
         assert ask(node, "/healthz")[0] == 503
+
+
+def test_a_cursor_whose_events_were_dropped(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Never a silent gap: the client is told that there is one."""
+    node.tell(*a_life("c1"))
+    first = Cursor.parse(lines(node, "/v1/events")[0]["cursor"])
+    monkeypatch.setattr(node.server._journal, "first_cursor", lambda: first._replace(position=3))
+    status, said = ask(node, f"/v1/events?after={first}")
+    assert status == 410
+    assert "not kept any more" in said["detail"]
+
+
+def test_environments_are_for_root_alone(tmp_path: Path) -> None:
+    """A container's config.json has its environment: no member of the group gets it."""
+    desk = Desk(Journal(str(tmp_path)), str(tmp_path), Metrics())
+    request = make_mocked_request("GET", "/v1/containers/c1?oci=true", match_info={"id": "c1"})
+    (route,) = (route for route in ROUTES if route.path == "/v1/containers/{id}")
+    with pytest.raises(Refused) as caught:
+        asyncio.run(_ask(route.handler, Visit(desk, request, uid=1000)))
+    desk.close()
+    assert caught.value.status == 403
+
+
+async def _ask(handler: Handler, visit: Visit) -> None:
+    await handler(visit)
