@@ -100,7 +100,7 @@ update-tools: ## renew requirements-dev.txt: the newest versions of all tools
 	@mkdir -p build; $(PYTHON) -m venv build/pip-tools && build/pip-tools/bin/pip install --quiet --disable-pip-version-check pip-tools
 	CUSTOM_COMPILE_COMMAND="make update-tools" build/pip-tools/bin/pip-compile --quiet --upgrade --strip-extras --allow-unsafe --generate-hashes \
 	  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
-	  --extra filter --extra policy --extra dev --output-file requirements-dev.txt pyproject.toml
+	  --extra filter --extra policy --extra agent --extra dev --output-file requirements-dev.txt pyproject.toml
 
 bpf: $(BPF)/exec_record.x86_64.bpf.o $(BPF)/exec_record.aarch64.bpf.o
 $(BPF)/exec_record.x86_64.bpf.o: TARGET := x86

@@ -24,6 +24,8 @@
 #define MARKS_MAX 32	/* of one file, of all groups */
 #define WORDS_MAX 32	/* of a command line, until its command */
 #define CGROUP_DEPTH 32
+#define ASKED_MAX 1024
+#define ASKED_FOR 100000000000ULL /* ns: an execve is held for a shorter time */
 #define OOM_VICTIMS 1024 /* that have not ended yet */
 #define EXECS_JOINING 4096 /* processes of runtimes on their way into a container */
 #define EXECS_MAX 16384	   /* processes that came there */
@@ -154,6 +156,25 @@ struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 256 * 1024);
 } sightings SEC(".maps");
+
+/*
+ * A count that no gate has a part in: at the end of each execve, of the file that was executed. It
+ * tells by how much what gates tell of falls short.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, COUNTS);
+	__type(key, __u32);
+	__type(value, __u64);
+} counts SEC(".maps");
+
+/* Threads whose execve a gate was asked about, and when (CLOCK_MONOTONIC, ns): user space says so. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, ASKED_MAX);
+	__type(key, __u32); /* thread id */
+	__type(value, __u64);
+} asked SEC(".maps");
 
 /* What look_at() found; each thread that runs it has a place of its own. */
 struct {
@@ -396,6 +417,7 @@ static __always_inline int is_word(const char *word, const char *literal)
 enum command {
 	NO_COMMAND,
 	START_COMMAND, /* it makes a container */
+	EXEC_COMMAND,  /* it executes a process in one; of another program it says nothing */
 	INIT_COMMAND,  /* a runtime that executes itself, inside of one */
 };
 
@@ -403,6 +425,8 @@ static __always_inline enum command command_of(const char *word)
 {
 	if (is_word(word, "create") || is_word(word, "run") || is_word(word, "restore"))
 		return START_COMMAND;
+	if (is_word(word, "exec"))
+		return EXEC_COMMAND;
 	return is_word(word, "init") ? INIT_COMMAND : NO_COMMAND;
 }
 
@@ -491,7 +515,38 @@ static __always_inline int may_be_believed(struct task_struct *task)
 	       !BPF_CORE_READ(cred, user_ns, level);
 }
 
-static __always_inline void look_for_runtime(struct linux_binprm *bprm)
+static __always_inline void add_one(__u32 place)
+{
+	__u64 *count = bpf_map_lookup_elem(&counts, &place);
+
+	if (count)
+		__sync_fetch_and_add(count, 1);
+}
+
+/* A thread that failed in its execve leaves its word behind: only for as long as it may have been held. */
+static __always_inline int was_asked(__u32 tid)
+{
+	__u64 *when = bpf_map_lookup_elem(&asked, &tid);
+	int valid = when && bpf_ktime_get_ns() - *when < ASKED_FOR;
+
+	if (when)
+		bpf_map_delete_elem(&asked, &tid);
+	return valid;
+}
+
+static __always_inline void count(enum command command, __u32 tid)
+{
+	int seen;
+
+	if (command != START_COMMAND && command != EXEC_COMMAND)
+		return;
+	seen = was_asked(tid);
+	add_one(command == START_COMMAND ? COUNT_START : COUNT_EXEC);
+	if (!seen)
+		add_one(command == START_COMMAND ? COUNT_START_UNSEEN : COUNT_EXEC_UNSEEN);
+}
+
+static __always_inline void look_for_runtime(struct linux_binprm *bprm, __u32 tid)
 {
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
 	struct path_text *path;
@@ -500,7 +555,7 @@ static __always_inline void look_for_runtime(struct linux_binprm *bprm)
 	struct inode *inode;
 	struct file *file;
 	__u32 zero = 0;
-	int watched;
+	int watched, named;
 
 	if (!tracer_group || BPF_CORE_READ(bprm, argc) < 2 || !may_be_believed(task))
 		return;
@@ -512,11 +567,14 @@ static __always_inline void look_for_runtime(struct linux_binprm *bprm)
 	if (command == INIT_COMMAND)
 		return;
 	file = BPF_CORE_READ(bprm, file);
-	if (command == NO_COMMAND && !is_named_as_runtime(file))
+	named = command == START_COMMAND || is_named_as_runtime(file);
+	if (command == NO_COMMAND && !named)
 		return;
 	inode = BPF_CORE_READ(file, f_inode);
 	watched = is_watched(inode);
-	if (!watched || (command == START_COMMAND && bpf_ktime_get_ns() < tell_until))
+	if (watched)
+		count(command, tid);
+	if ((!watched && named) || (command == START_COMMAND && bpf_ktime_get_ns() < tell_until))
 		tell_sighting(bprm, mm, inode, watched);
 }
 
@@ -627,7 +685,7 @@ static __always_inline void look_for_join(void)
 SEC("raw_tp/sched_process_exec")
 int exec_done(struct bpf_raw_tracepoint_args *ctx)
 {
-	look_for_runtime((struct linux_binprm *)ctx->args[2]);
+	look_for_runtime((struct linux_binprm *)ctx->args[2], (__u32)ctx->args[1]);
 	look_for_join();
 	return forget_exec((__u32)ctx->args[1]);
 }

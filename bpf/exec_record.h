@@ -95,6 +95,16 @@ struct oom_kill {
 	char comm[EXEC_COMM_SIZE];
 };
 
+/* What is counted: the places of `counts`. */
+enum exec_counts {
+	COUNT_START,	    /* executions of watched files by root: create, run, restore */
+	COUNT_EXEC,	    /* of exec */
+	COUNT_START_UNSEEN, /* of these, those that no gate was asked about */
+	COUNT_EXEC_UNSEEN,
+	COUNT_SINCE, /* when this began: ns of CLOCK_REALTIME, as user space says */
+	COUNTS,
+};
+
 /* What is remembered of a process that user space asked for. */
 struct exit_record {
 	__s32 status;	  /* wait status; -1 until the exit */

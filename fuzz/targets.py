@@ -118,7 +118,7 @@ def process_file(data: bytes) -> None:
         decoded = oci.decode_process(data)
     except BundleError:
         return
-    check_event(Container(id="c"), describe.process_of(decoded, Container(id="c"), frozenset()))
+    check_event(Container(id="c"), describe.process_of(decoded, Container(id="c"), frozenset(), ("A",)))
 
 
 def known(container: Container, file: bytes, state_root: str = "/run") -> Container:

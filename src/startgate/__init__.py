@@ -17,7 +17,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from startgate.asyncclient import AsyncClient
     from startgate.asyncwatcher import AsyncWatcher
+    from startgate.client import Client
     from startgate.current import CurrentHold, current_hold
     from startgate.errors import BundleError, KernelUnsupported, StartgateError, UsageError
     from startgate.events import (
@@ -45,10 +47,12 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Ancestor",
+    "AsyncClient",
     "AsyncWatcher",
     "BundleError",
     "Caller",
     "CgroupId",
+    "Client",
     "Container",
     "CurrentHold",
     "Deny",
@@ -74,8 +78,10 @@ __all__ = [
 
 
 _MODULES = {
+    "AsyncClient": "asyncclient",
     "AsyncWatcher": "asyncwatcher",
     "BundleError": "errors",
+    "Client": "client",
     "CurrentHold": "current",
     "Deny": "listeners",
     "KernelUnsupported": "errors",

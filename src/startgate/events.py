@@ -23,6 +23,8 @@ from startgate.asked import Hook as Hook
 from startgate.asked import Mount as Mount
 from startgate.asked import Resources as Resources
 from startgate.asked import Rlimit as Rlimit
+from startgate.counter import Counter as Counter
+from startgate.counter import Executions as Executions
 from startgate.foreign import clip, json_line
 from startgate.kernel.node import boot_id as this_boot
 from startgate.kernel.node import name as this_node
@@ -45,6 +47,7 @@ EventType = Literal[
     "existing",
     "denied",
     "lost",
+    "counted",
 ]
 NoteAction = Literal["deny", "warn", "audit", "patch", "error"]
 Gate = Literal["command", "pidfile", "start", "first-exec", "exec", "none"]
@@ -200,7 +203,7 @@ class Process(msgspec.Struct, frozen=True):
 
     What nobody says of it is the container's. `privileged`: its bounding set holds every capability
     that the host's pid 1 may have, as of ``docker exec --privileged``. `pid`: of the host; at `exec` there
-    is none yet.
+    is none yet. `env`: the variables that were chosen.
     """
 
     argv: tuple[str, ...] = ()
@@ -216,6 +219,7 @@ class Process(msgspec.Struct, frozen=True):
     from_hooks: tuple[str, ...] = ()
     truncated: tuple[str, ...] = ()
     pid: int | None = None
+    env: dict[str, str] = {}
 
 
 class Exit(msgspec.Struct, frozen=True):
@@ -268,10 +272,12 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """Something that happened to a container.
 
     `time` is RFC 3339, UTC, with nanoseconds. `held_us`: microseconds for which the gate
-    held the start, None where nothing was held. `container` is None only for `lost`.
+    held the start, None where nothing was held. `container` is None only for `lost` and `counted`.
     `policy`: all that rules and callbacks had to say. `version` is that of this contract: docs/events.md.
     `sequence` numbers the lines of one output; `node` and `boot_id` say whose they are. `exec_id`: the
     same in `exec` and `exec_ended` of one process, and in no other. `repeated`: it stands for so many.
+    `missed`, of `lost`: how many tasks went on unseen. `lines`, of `lost` in the journal: how many lines
+    it stands for, which were dropped; its `sequence` is that of the last of them.
     """
 
     type: EventType
@@ -290,6 +296,9 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     victim: Victim | None = None
     exec_id: str | None = None
     repeated: int | None = None
+    counted: Counter | None = None
+    missed: int | None = None
+    lines: int | None = None
 
     def to_json(self) -> bytes:
         """Return one line of JSON, without the newline; it is safe to print on a terminal."""

@@ -27,6 +27,19 @@ class Filter:
         """Does it ask for what the kernel says of the container?"""
         return self._compiled.references.ask_for("container", "actual")
 
+    def asks_only_for(self, name: str) -> bool:
+        """Does it ask for what is in this field of the event, and for nothing else?
+
+        Of an event that lacks the field it is not true, then.
+        """
+        asked = self._compiled.references
+        return asked.fields.keys() == {name} and not asked.compared_with_null
+
+    def asked_of(self, name: str) -> frozenset[str] | None:
+        """Return what it asks for of this field of the event; None: all of it."""
+        asked = self._compiled.references.fields.get(name, set())
+        return None if asked is None else frozenset(asked)
+
     def __call__(self, event: Event) -> bool:
         """Does the event match? One that lacks what the expression asks for does not."""
         try:

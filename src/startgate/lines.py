@@ -20,7 +20,7 @@ _SHORT = ("exec", "exec_ended", "paused", "resumed", "oom")
 _OF_PROCESS = ("argv", "truncated", "pid")
 """What `exec_ended` tells of its process: `exec` had the rest."""
 
-_MAPS = ("labels", "annotations", "sysctls")
+_MAPS = ("labels", "annotations", "sysctls", "env")
 
 
 def line(event: Event, number: int, *, full_exec: bool = False) -> bytes:

@@ -31,7 +31,16 @@ __all__ = [
     "lost",
 ]
 
-TOLD_TYPES: tuple[EventType, ...] = ("existing", "exec_ended", "paused", "resumed", "oom", "denied", "lost")
+TOLD_TYPES: tuple[EventType, ...] = (
+    "existing",
+    "exec_ended",
+    "paused",
+    "resumed",
+    "oom",
+    "denied",
+    "lost",
+    "counted",
+)
 """The types of events that nobody is asked about: their callbacks are called after, by `Telling`."""
 
 
@@ -153,9 +162,11 @@ class Subscription:
         self.wake()
 
 
-def lost(message: str) -> Event:
-    """Return the event that says honestly what was not seen."""
-    return Event(type="lost", time=timestamp(), gate="none", container=None, reason=Reason(message))
+def lost(message: str, missed: int | None = None) -> Event:
+    """Return the event that says honestly what was not seen; `missed`: how many tasks went on so."""
+    return Event(
+        type="lost", time=timestamp(), gate="none", container=None, reason=Reason(message), missed=missed
+    )
 
 
 class Listeners:

@@ -9,7 +9,7 @@ import itertools
 import logging
 import os
 import posixpath
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -235,6 +235,13 @@ class Scan:
             return Caller(pid, printable(self._proc.stat(pid).comm))
         except NotReadable:
             return None
+
+
+def matching(containers: Iterable[Running], wanted: str) -> list[Running]:
+    """Return those of an id or a name; where there are none, those whose id begins so."""
+    containers = list(containers)
+    exact = [one for one in containers if wanted in (one.container.id, one.container.name)]
+    return exact or [one for one in containers if wanted and one.container.id.startswith(wanted)]
 
 
 def of_process(container: Container, proc: Proc, process: ProcessId) -> Container:

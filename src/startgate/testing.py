@@ -9,7 +9,18 @@ from __future__ import annotations
 from typing import Any
 
 from startgate.bundles import make_bundle, write_config
-from startgate.events import CgroupId, Container, Event, EventType, Exit, Gate, Victim, timestamp
+from startgate.events import (
+    CgroupId,
+    Container,
+    Counter,
+    Event,
+    EventType,
+    Executions,
+    Exit,
+    Gate,
+    Victim,
+    timestamp,
+)
 
 __all__ = ["make_bundle", "make_event", "write_config"]
 
@@ -31,5 +42,6 @@ def make_event(event_type: EventType, *, exit: Exit | None = None, **container: 
         gate=_GATES.get(event_type, "none"),
         container=Container(**fields),
         victim=Victim(4243, "worker", CgroupId("/test")) if event_type == "oom" else None,
+        counted=Counter(timestamp(), Executions(), Executions()) if event_type == "counted" else None,
         exit=(exit or Exit(code=0)) if event_type in ("exec_ended", "stopped") else None,
     )

@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from typing import TypedDict
 
 from startgate.callbacks import Callbacks
+from startgate.counter import Counter
 from startgate.errors import KernelUnsupported, StartgateError
 from startgate.events import Event, EventType
 from startgate.exits import exits_for
@@ -35,6 +36,7 @@ from startgate.kernel import capabilities, features, spawn
 from startgate.kernel.process import Proc
 from startgate.lifecycle import Lifecycle
 from startgate.listeners import Listeners, Registration, Subscription, lost
+from startgate.runtimes import environment
 from startgate.runtimes.find import RuntimeBinaries
 from startgate.telling import Telling
 from startgate.workers import Workers
@@ -52,6 +54,7 @@ class WatcherOptions(TypedDict, total=False):
     host_root: str
     existing: bool
     actual: bool
+    exec_env: Sequence[str]
 
 
 _OF_START: tuple[EventType, ...] = ("creating", "created", "started")
@@ -91,6 +94,7 @@ class Watcher(Callbacks):
         host_root: str = "/",
         existing: bool = True,
         actual: bool = False,
+        exec_env: Sequence[str] = environment.DEFAULT,
         inherited: Resources | None = None,
         notes: str = "",
     ) -> None:
@@ -103,6 +107,7 @@ class Watcher(Callbacks):
         root directory is mounted, its /proc included, for a watcher in a container.
         `existing`: tell of the containers that run already, and follow them.
         `actual`: read what the kernel says of each container (`Container.actual`), asked for or not.
+        `exec_env`: the environment variables of an `exec` that its event tells.
         `inherited` is what a daemon's keeper has; the watcher leaves it at its end. `notes` is the
         directory where the watchers of that keeper, one after the other, note what they know.
         """
@@ -113,6 +118,7 @@ class Watcher(Callbacks):
         self._backlog = backlog
         self._host_root = host_root
         self._existing = existing
+        self._exec_env = tuple(exec_env)
         self._inherited = inherited
         self._notes = notes
         self._listeners = Listeners()
@@ -206,6 +212,11 @@ class Watcher(Callbacks):
         if self._failure:
             raise StartgateError(self._failure)
 
+    def counted(self) -> Counter | None:
+        """Return how many runtimes were executed, as BPF counts them; None without BPF."""
+        counter = self._resources.source.counter() if self._resources else None
+        return counter.read() if counter else None
+
     def tell_ready(self) -> None:
         """Tell a daemon's keeper that all marks are placed."""
         if self._resources:
@@ -256,7 +267,8 @@ class Watcher(Callbacks):
         parts.callback(rootless.close)
         victims.lifecycles.append(rootless.lifecycle)
         execs.lifecycles.append(rootless.lifecycle)
-        commands = CommandGate(context, keeper.commands, created, rootless, execs)
+        counter = resources.source.counter()
+        commands = CommandGate(context, keeper.commands, created, rootless, execs, counter=counter)
         self._tell_owed()
         parts.enter_context(reading(keeper, context, (commands, ContainerGate(context, created))))
         parts.callback(keeper.end)
@@ -283,6 +295,7 @@ class Watcher(Callbacks):
             programs=Programs(resources.keeper.containers),
             capabilities=capabilities.of_host(proc),
             notes=Notes(self._notes),
+            exec_env=self._exec_env,
             failed=self._fail,
         )
         parts.callback(context.pid_files.close)

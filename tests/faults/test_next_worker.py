@@ -49,7 +49,8 @@ def trap(tmp_path: Path) -> Path:
 
 
 def trapped(trap: Path, sleep: float) -> dict[str, str]:
-    return {"PYTHONPATH": str(trap), "START_TRAP": str(trap), "START_SLEEP": str(sleep)}
+    path = os.pathsep.join(filter(None, [str(trap), os.environ.get("PYTHONPATH", "")]))
+    return {"PYTHONPATH": path, "START_TRAP": str(trap), "START_SLEEP": str(sleep)}
 
 
 def next_in(agent: Agent, trap: Path, name: str) -> int:

@@ -7,11 +7,15 @@ import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 
 from tests.unit.fakes import FakeGroup, FakeHost, is_open
+
+if TYPE_CHECKING:
+    from tests.unit.api import Node
 
 # The same examples each time: `make check` fails for a change, not for a throw of the dice.
 settings.register_profile("check", deadline=None, derandomize=True, max_examples=150)
@@ -54,3 +58,14 @@ def group() -> FakeGroup:
 @pytest.fixture
 def host(tmp_path: Path) -> FakeHost:
     return FakeHost(tmp_path / "host")
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Node]:
+    """A journal, and the API above it."""
+    from tests.unit.api import Node
+
+    node = Node(tmp_path)
+    node.server.start()
+    yield node
+    node.close()

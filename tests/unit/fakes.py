@@ -25,6 +25,7 @@ from startgate.kernel.fanotify import FAN_ACCESS_PERM, FAN_ALLOW, FAN_DENY
 from startgate.kernel.process import Proc, ProcessId
 from startgate.lifecycle import Entry, Key, Lifecycle
 from startgate.listeners import Listeners
+from startgate.runtimes import environment
 from startgate.runtimes.commandline import Command, Invocation
 from startgate.workers import Workers
 
@@ -328,6 +329,7 @@ def make_context(group: FakeGroup, proc: Proc | None = None, jobs: Jobs | None =
         pid_files=PidFiles(group),
         programs=Programs(group),
         capabilities=frozenset(),
+        exec_env=environment.DEFAULT,
     )
 
 

@@ -158,7 +158,7 @@ def test_a_configuration_that_is_a_dangling_link(
     """Its rules were meant to decide: not watching without them."""
     path = tmp_path / "config.toml"
     path.symlink_to(tmp_path / "none")
-    monkeypatch.setattr(cli, "_CONFIG", str(path))
+    monkeypatch.setattr(cli, "CONFIG", str(path))
     assert run_main(monkeypatch, command) == 2
     assert capsys.readouterr().err == f"startgate: {path}: No such file or directory\n"
 

@@ -205,3 +205,16 @@ def test_a_configuration(tmp_path: Path, rules: str) -> None:
     assert result.output == f"{path}: 1 policy files, 1 hooks\n"
     path.write_text("policies = ['rules.toml']\n")
     assert "unknown key policies: did you mean policy?" in str(run("config", "check", str(path)).exception)
+
+
+def test_no_configuration_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """That is no mistake; one that was named, and a link that leads nowhere, are."""
+    monkeypatch.setattr("startgate.cli.policy.CONFIG", str(tmp_path / "config.toml"))
+    result = run("config", "check")
+    assert (result.exit_code, result.output) == (
+        0,
+        f"{tmp_path}/config.toml: there is none, so the defaults hold\n",
+    )
+    (tmp_path / "config.toml").symlink_to("nowhere")
+    assert run("config", "check").exit_code != 0
+    assert run("config", "check", str(tmp_path / "other.toml")).exit_code == 2

@@ -17,6 +17,8 @@ hold_timeout = 5
 exec_records = "procfs"
 runtimes = ["/opt/runc", "bin/crun"]
 actual = true
+exec_env = ["TICKET"]
+spool = "/run/spool"
 policy = ["rules.toml", "/etc/other.toml"]
 
 [[hook]]
@@ -45,6 +47,8 @@ def test_a_good_file(tmp_path: Path) -> None:
         exec_records="procfs",
         runtimes=("/opt/runc", f"{tmp_path}/bin/crun"),
         actual=True,
+        exec_env=("TICKET",),
+        spool="/run/spool",
         policy=(f"{tmp_path}/rules.toml", "/etc/other.toml"),
         hook=(HookConfig(on=("created", "stopped"), command="logger hello", timeout=0.5),),
     )
@@ -56,6 +60,10 @@ def test_a_good_file(tmp_path: Path) -> None:
     [
         ("hold_timout = 3", "config.toml:1:15: unknown key hold_timout: did you mean hold_timeout?"),
         ("\nhold_timeout = '3'", "config.toml:2:16: hold_timeout: Expected `float | null`, got `str`"),
+        (
+            "exec_env = ['A=b']",
+            "config.toml:1:12: exec_env: Expected `str` matching regex '^[^=\\\\x00\\\\s]+\\\\Z'",
+        ),
         (
             "hold_timeout = 0",
             "config.toml:1:16: hold_timeout: it must be more than 0, and at most 3600 seconds",

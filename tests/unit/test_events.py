@@ -122,7 +122,7 @@ def test_unknown_is_null_or_empty() -> None:
         (
             Process(),
             "argv user cwd tty privileged capabilities bounding_capabilities no_new_privileges apparmor "
-            "selinux from_hooks truncated pid",
+            "selinux from_hooks truncated pid env",
         ),
         (Exit(), "code signal oom_killed requested_signal duration"),
         (Reason("why", "rule"), "message rule"),
@@ -218,5 +218,5 @@ def test_made_events_are_as_the_watchers(event_type: Any) -> None:
     assert (event.type, event.container.name, event.container.id) == (event_type, "web", "test")
     assert (event.exit is not None) == (event_type in ("exec_ended", "stopped"))
     assert (event.gate == "none") == (
-        event_type in ("exec_ended", "paused", "resumed", "oom", "stopped", "existing", "lost")
+        event_type in ("exec_ended", "paused", "resumed", "oom", "stopped", "existing", "lost", "counted")
     )

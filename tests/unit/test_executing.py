@@ -91,6 +91,38 @@ def test_what_the_process_file_says(
     )
 
 
+@pytest.mark.parametrize(
+    ("line", "env"),
+    [
+        ("runc exec -e SPO_EXEC_REQUEST_UID=1 --env=PASSWORD=x c1 sh", {"SPO_EXEC_REQUEST_UID": "1"}),
+        ("runc exec -e SPO_EXEC_REQUEST_UID=1 -e SPO_EXEC_REQUEST_UID=2 c1", {"SPO_EXEC_REQUEST_UID": "2"}),
+        ("runc exec -e KUBERNETES_EXEC_AUDIT_ID= c1 sh", {"KUBERNETES_EXEC_AUDIT_ID": ""}),
+        ("runc exec -e KUBERNETES_EXEC_AUDIT_ID -e PASSWORD=x c1 sh", {}),
+        (
+            "runc exec -e SPO_EXEC_REQUEST_UID=1 c1 /bin/env A=b SPO_EXEC_REQUEST_UID=2 sh",
+            {"SPO_EXEC_REQUEST_UID": "2"},
+        ),
+        ("runc exec c1 env sh SPO_EXEC_REQUEST_UID=2", {}),
+        ("runc exec c1 sh SPO_EXEC_REQUEST_UID=2", {}),
+        ("runc exec --process /process.json -e SPO_EXEC_REQUEST_UID=9 c1", {"SPO_EXEC_REQUEST_UID": "5"}),
+    ],
+)
+def test_the_chosen_variables_of_its_environment(
+    context: Context,
+    group: FakeGroup,
+    events: Subscription,
+    tmp_path: Path,
+    line: str,
+    env: dict[str, str],
+) -> None:
+    """Nothing but these: the others are secrets. A process file takes the place of the options."""
+    file = b'{"args": ["sh"], "env": ["PASSWORD=x", "SPO_EXEC_REQUEST_UID=5"]}'
+    (tmp_path / "root/process.json").write_bytes(file)
+    event = execute(context, group, line, events)
+    assert event.process
+    assert event.process.env == env
+
+
 def test_a_process_file_that_is_a_pipe(
     host: FakeHost, context: Context, group: FakeGroup, events: Subscription
 ) -> None:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from startgate.cli import log, options
+from startgate.cli import journal, log, options
+from startgate.cli.policy import CONFIG
 from startgate.cli.policy import config as config_group
 from startgate.cli.policy import policy as policy_group
 from startgate.cli.trace import trace as trace_command
@@ -20,9 +21,10 @@ from startgate.errors import KernelUnsupported, StartgateError, UsageError
 from startgate.foreign import one_line
 
 if TYPE_CHECKING:
+    from startgate.client import Client
     from startgate.config.settings import Settings
 
-_CONFIG = "/etc/startgate/config.toml"
+_SOCKET = "/run/startgate/api.sock"
 
 
 @click.group(
@@ -59,6 +61,7 @@ def app(context: click.Context, verbose: bool) -> None:
     help="End after a time.",
 )
 @options.watching
+@options.local
 @click.option("--demo", is_flag=True, help="Run a small container, so that there is something to see.")
 def watch(
     *,
@@ -74,14 +77,26 @@ def watch(
     policies: tuple[str, ...],
     config_path: str | None,
     demo: bool,
+    local: bool,
     **watcher: Any,
 ) -> None:
     """Show containers as they start and stop, until Ctrl-C.
 
+    Where a daemon's agent answers, and no option says how to hold, the daemon tells: nothing is held twice.
+
     With --demo, and without a terminal, it ends after the demo. SIGHUP, or a change of the
     files, loads policy and configuration again.
     """
-    from startgate.cli.watch import Watch, deciding  # noqa: PLC0415  (each command imports what it needs)
+    client = None if local or demo or _says_how_to_hold() else _agent()
+    if client:
+        from startgate.cli import remote  # noqa: PLC0415  (each command imports what it needs)
+
+        if place := remote.place_of(client):
+            existing = bool(watcher["existing"])
+            how = remote.Shown(output, keep, count, seconds, existing)
+            remote.watch(client, place, how)
+            return
+    from startgate.cli.watch import Watch, deciding  # noqa: PLC0415
     from startgate.watcher import Watcher  # noqa: PLC0415
 
     path = _configure(watcher, config_path)
@@ -93,7 +108,7 @@ def watch(
 
 
 @app.command()
-@options.output
+@options.daemon_output
 @options.filtering
 @options.full_exec
 @options.fold_exec
@@ -113,6 +128,12 @@ def watch(
     show_default=True,
     help="While no worker can be asked: let starts go, or deny those that a rule or hook fails closed for.",
 )
+@click.option(
+    "--spool",
+    type=click.Path(file_okay=False),
+    metavar="DIR",
+    help="Also append each event to a spool in memory (/run/startgate/spool): startgate agent's journal.",
+)
 def daemon(*, hang_limit: float, absent: str, config_path: str | None, **watch: Any) -> None:
     """Watch as the node's agent. The keeper, which holds the tasks, replaces a worker that dies or hangs.
 
@@ -124,13 +145,36 @@ def daemon(*, hang_limit: float, absent: str, config_path: str | None, **watch: 
     become_keeper(hang_limit=hang_limit, absent=absent, config_path=path, **watch)
 
 
+_OF_SHOWING = ("output", "keep", "count", "seconds", "existing", "local")
+
+
+def _says_how_to_hold() -> bool:
+    """Is there an option that a daemon's agent could not follow?"""
+    context = click.get_current_context()
+    return any(
+        context.get_parameter_source(name) is not ParameterSource.DEFAULT
+        for name in context.params
+        if name not in _OF_SHOWING
+    )
+
+
+def _agent() -> Client | None:
+    """Return a client where an agent listens, and we may ask. Nothing is imported where none does."""
+    path = os.environ.get("STARTGATE_SOCKET") or _SOCKET
+    if not os.access(path, os.W_OK):
+        return None
+    from startgate.client import Client  # noqa: PLC0415
+
+    return Client(path)
+
+
 def _configure(watcher: dict[str, Any], path: str | None) -> str | None:
     """Add what the configuration file sets; return its path, None where there is none."""
-    if path is None and not os.path.lexists(_CONFIG):  # a link that leads nowhere is a mistake
+    if path is None and not os.path.lexists(CONFIG):  # a link that leads nowhere is a mistake
         return None
     from startgate.config import settings  # noqa: PLC0415  (not for those who have none)
 
-    path = path or _CONFIG
+    path = path or CONFIG
     watcher |= _unless_given(settings.load(path))
     return path
 
@@ -144,6 +188,8 @@ def _unless_given(settings: Settings) -> dict[str, Any]:
         "host_root": settings.host_root,
         "runtimes": settings.runtimes or None,
         "actual": settings.actual,
+        "exec_env": settings.exec_env,
+        "spool": settings.spool,
     }
     return {
         name: value
@@ -156,11 +202,17 @@ def _unless_given(settings: Settings) -> dict[str, Any]:
 @options.output
 @options.filtering
 @options.host_root
-def ps(output: str, keep: str | None, host_root: str) -> None:
+@options.local
+def ps(output: str, keep: str | None, host_root: str, local: bool) -> None:
     """List the containers that are there now."""
     from startgate.cli.containers import scan, show  # noqa: PLC0415
 
-    show(scan(host_root), output, keep)
+    found = None
+    if client := None if local or host_root != "/" else _agent():
+        from startgate.cli import remote  # noqa: PLC0415
+
+        found = remote.containers(client)
+    show(scan(host_root) if found is None else found, output, keep)
 
 
 @app.command()
@@ -168,13 +220,33 @@ def ps(output: str, keep: str | None, host_root: str) -> None:
 @options.output
 @click.option("--oci", is_flag=True, help="Also the whole config.json, as key `oci`.")
 @options.host_root
-def inspect(container: str, output: str, oci: bool, host_root: str) -> None:
+@options.local
+def inspect(container: str, output: str, oci: bool, host_root: str, local: bool) -> None:
     """Tell everything about one container. CONTAINER is its id, a unique beginning of it, or its name."""
     from startgate.cli.containers import choose, scan, tell  # noqa: PLC0415
 
+    if client := None if local or host_root != "/" else _agent():
+        from startgate.cli import remote  # noqa: PLC0415
+
+        if told := remote.container(client, container, oci=oci):
+            tell(told[0], output, told[1])
+            return
     looked = scan(host_root, actual=True)
     found = choose(looked, container)
     tell(found, output, looked.config_json(found) if oci else None)
+
+
+@app.command()
+@options.output
+def status(output: str) -> None:
+    """Tell how the daemon and its agent are. Exit code 0 only if starts are held, else 1."""
+    from startgate.cli import remote  # noqa: PLC0415
+    from startgate.client import Client  # noqa: PLC0415
+
+    found = Client(remote.socket_path()).status()
+    remote.show_status(found, output)
+    if not found.holds:
+        raise SystemExit(1)
 
 
 @app.command()
@@ -212,6 +284,9 @@ def schema() -> None:
 app.add_command(trace_command)
 app.add_command(policy_group)
 app.add_command(config_group)
+app.add_command(journal.agent)
+app.add_command(journal.verify)
+app.add_command(journal.history)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from startgate.filters import compile_filter
 from startgate.foreign import json_line, one_line
 from startgate.kernel import capabilities, features
 from startgate.kernel.process import Proc, boot_seconds
-from startgate.running import Running, Scan
+from startgate.running import Running, Scan, matching
 
 _HEAD = f"{'CONTAINER':<20} {'ENGINE':<10} {'PID':>7} {'UP':>7}  {'IMAGE':<22} COMMAND"
 
@@ -88,9 +88,7 @@ def age(seconds: float) -> str:
 
 def choose(containers: Iterable[Running], wanted: str) -> Running:
     """Return the container of that id or name, or whose id alone begins so. Raises StartgateError."""
-    containers = list(containers)
-    exact = [one for one in containers if wanted in (one.container.id, one.container.name)]
-    found = exact or [one for one in containers if wanted and one.container.id.startswith(wanted)]
+    found = matching(containers, wanted)
     if not found:
         raise StartgateError(f"no container {printable(wanted)!r} runs here (startgate ps lists them)")
     if len(found) > 1:

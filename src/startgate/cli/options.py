@@ -10,12 +10,20 @@ import click
 
 from startgate.events import EVENT_TYPES
 from startgate.hold import TIMEOUT_LIMIT
+from startgate.runtimes import environment
 
 
 def text(value: str) -> str:
     """Return a value that is not empty, as one of an unset variable is."""
     if not value.strip():
         raise click.BadParameter("it is empty.")
+    return value
+
+
+def variable(value: str) -> str:
+    """Return the name of an environment variable."""
+    if not environment.is_name(value):
+        raise click.BadParameter(f"{value!r} names no environment variable.")
     return value
 
 
@@ -58,6 +66,14 @@ event_types = click.option(
     help="Show events of this type only: created, stopped, denied, ... Repeatable.",
 )
 wide = click.option("--wide", is_flag=True, help="In a table: image and pod columns, and whole lines.")
+daemon_output = click.option(
+    "--output",
+    "-o",
+    type=click.Choice(["table", "json", "none"]),
+    default="table",
+    show_default=True,
+    help="A table for people, one JSON object a line, or nothing: with --spool.",
+)
 filtering = click.option(
     "--filter",
     "keep",
@@ -76,6 +92,13 @@ fold_exec = click.option(
     metavar="SECONDS",
     help="Tell of the same command that is executed again and again, and ends with 0, once in such a time. "
     "0: each time; the default, but for a table: 60.",
+)
+local = click.option(
+    "--no-daemon",
+    "--local",
+    "local",
+    is_flag=True,
+    help="Look for ourselves, also where a daemon's agent could be asked (docs/api.md).",
 )
 exec_records = click.option(
     "--exec-records",
@@ -144,6 +167,15 @@ _WATCHING = (
         "--actual",
         is_flag=True,
         help="Tell what the kernel says of each container, too (docs/events.md).",
+    ),
+    click.option(
+        "--exec-env",
+        multiple=True,
+        type=variable,
+        default=environment.DEFAULT,
+        metavar="NAME",
+        help="Tell this environment variable of each `exec`, if it is set. Repeatable. "
+        f"[default: {', '.join(environment.DEFAULT)}]",
     ),
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import click
@@ -11,6 +12,8 @@ from startgate.errors import UsageError
 from startgate.foreign import json_line, one_line
 
 _file = click.argument("file", type=options.FILE)
+CONFIG = "/etc/startgate/config.toml"
+"""Where the configuration file is, if there is one."""
 
 
 @click.group()
@@ -45,6 +48,15 @@ def check(file: str) -> None:
 @click.option("--annotation", "annotations", multiple=True, metavar="KEY=VALUE", help="A further annotation.")
 @click.option("--image", type=options.text, metavar="NAME", help="The image, which a bundle does not tell.")
 @click.option("--exec", "execute", metavar="COMMAND", help="Try also the rules for this `exec` in it.")
+@click.option("--history", is_flag=True, help="All that the journal knows: what would have been refused?")
+@click.option("--since", "since", metavar="TIME", help="With --history: from then on (2h, 7d, 2026-11-28).")
+@click.option(
+    "--journal",
+    type=click.Path(file_okay=False),
+    default="/var/lib/startgate/journal",
+    metavar="DIR",
+    help="With --history: the journal's directory.",
+)
 @options.output
 def test(
     *,
@@ -54,12 +66,21 @@ def test(
     annotations: tuple[str, ...],
     image: str | None,
     execute: str | None,
+    history: bool,
+    since: str | None,
+    journal: str,
     output: str,
 ) -> None:
     """Show what the rules say of a container. And what they would change; nothing is started.
 
     Exit code 1: it would be refused.
     """
+    if history:
+        if bundle is not None or running is not None:
+            raise UsageError("give --history alone: it has its containers from the journal")
+        from startgate.cli.history import show_replay  # noqa: PLC0415
+
+        sys.exit(1 if show_replay(journal, file, since, output) else 0)
     from startgate.cli.policytest import Trial, show  # noqa: PLC0415
 
     if bundle is not None and running is None:
@@ -67,7 +88,7 @@ def test(
     elif running is not None and bundle is None:
         made = Trial.of_container(running)
     else:
-        raise UsageError("give either --bundle DIR or --container ID")
+        raise UsageError("give either --bundle DIR or --container ID (or --history)")
     trial = made.edited(annotations, image)
     result = trial.judge(file, execute)
     show(result, output)
@@ -105,9 +126,13 @@ def config() -> None:
 
 
 @config.command("check")
-@click.argument("file", type=options.FILE, default="/etc/startgate/config.toml")
-def check_config(file: str) -> None:
+@click.argument("file", type=options.FILE, required=False)
+def check_config(file: str | None) -> None:
     """Check the configuration file and all that it names. Tell where it is wrong."""
+    if file is None and not os.path.lexists(CONFIG):  # a link that leads nowhere is a mistake
+        sys.stdout.write(f"{CONFIG}: there is none, so the defaults hold\n")
+        return
+    file = file or CONFIG
     from startgate.config.active import Active  # noqa: PLC0415
     from startgate.listeners import Listeners  # noqa: PLC0415
 

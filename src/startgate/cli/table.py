@@ -9,7 +9,7 @@ import time
 from typing import TextIO
 
 from startgate.cli.layout import Layout
-from startgate.events import Container, Event, Exit, Victim
+from startgate.events import Container, Counter, Event, Exit, Victim
 from startgate.foreign import one_line
 
 _WIDTH = 100
@@ -81,7 +81,7 @@ def row(event: Event, *, full: bool = False, layout: Layout = _NARROW) -> str:
     held = "" if event.held_us is None else f"{event.held_us / 1000:.1f}ms"
     local = _local_time(event.time)
     cells = layout.cells(container, cut)
-    what = _noted(event) + _what(event, container)
+    what = _counted(event.counted) if event.counted else _noted(event) + _what(event, container)
     return f"{local:<12} {event.type:<10} {name:<20} {cells}{pid:>7} {held:>7}  {what}".rstrip()
 
 
@@ -111,6 +111,14 @@ def _what(event: Event, container: Container) -> str:
             return f"{container.engine or container.runtime}: {command(container.args)}{said}"
         case _:
             return f"{event.gate} gate: {command(container.args)}{said}"
+
+
+def _counted(counter: Counter) -> str:
+    executed, unseen = counter.executed, counter.unseen
+    return (
+        f"{executed.start} starts and {executed.exec} execs by runtimes, "
+        f"of which no gate saw {unseen.start + unseen.exec}"
+    )
 
 
 def _killed(victim: Victim) -> str:

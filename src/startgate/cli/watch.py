@@ -13,10 +13,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, TextIO, cast
 
+from startgate.agent.counting import Counting
 from startgate.cli import logfmt
 from startgate.cli.demo import DemoContainer
 from startgate.cli.ending import ENDS, Ended, ended_by, signals_later
 from startgate.cli.table import Table
+from startgate.errors import StartgateError
 from startgate.events import Event
 from startgate.filters import compile_filter
 from startgate.folding import Folding
@@ -27,6 +29,7 @@ from startgate.watcher import Watcher
 
 if TYPE_CHECKING:
     from startgate.config.active import Active
+    from startgate.journal.spool import Spool
 
 log = logging.getLogger(__name__)
 
@@ -99,11 +102,13 @@ class Watch:
         types: Sequence[str] = (),
         wide: bool = False,
         fold_exec: float | None = None,
+        spool: Spool | None = None,
     ) -> None:
         """`ready` is called once, when it holds. `lines` is where a daemon's worker prints.
         `full_exec`: `exec` and other short events have all of their container. `types`: of events to
         show; none: all. `wide`: the table has all columns, and cuts nothing. `fold_exec`: seconds for
         which executions of the same command are told as one; 0: each is told; None: as the output is.
+        `spool` gets each event, whatever `keep` says; it is printed with the number that it has there.
 
         Raises UsageError when the filter does not compile.
         """
@@ -115,20 +120,25 @@ class Watch:
         self._seconds = seconds
         self._ready = ready
         self._needs_output = lines is None
-        folds = fold_exec if fold_exec is not None else _FOLDED_IN_TABLES * (output == "table")
+        folds = fold_exec if fold_exec is not None else _FOLDED_IN_TABLES * (output == "table" and not spool)
         self._folding = Folding(folds) if folds else None
         self._asked_to_fold = bool(fold_exec)
         self._ended_by = ENDS if lines is None else _ENDS_WORKER
-        write = _write if lines is None else lines.send_waiting
         self._types = frozenset(types)
+        self._full_exec = full_exec
+        self._spool = spool
+        self._counting = Counting(watcher) if spool else None
+        say = write if lines is None else lines.send_waiting
         if output == "json":
-            self._print: Callable[[Event], object] = lambda event: write(
-                line(event, watcher.events.number, full_exec=full_exec)
-            )
+            self._print: Callable[[Event, bytes], object] = lambda event, data: say(data)
         elif output == "logfmt":
-            self._print = lambda event: write(logfmt.line(event, watcher.events.number))
+            self._print = lambda event, data: say(logfmt.line(event, watcher.events.number))
+        elif output == "none":
+            self._print = lambda event, data: None
         else:
-            self._print = Table(cast(TextIO, _Lines(write)), wide=wide).row
+            table = Table(lines_by(say), wide=wide)
+            self._print = lambda event, data: table.row(event)
+        self._json = output == "json"
 
     def run(self, *, demo: bool, end_with_demo: bool) -> None:
         """Watch until a signal, the count, the time, or the demo's end."""
@@ -148,8 +158,11 @@ class Watch:
             until = time.monotonic() + self._seconds if self._seconds is not None else None
             if container:
                 container.start()
-            with suppress(BrokenPipeError):  # `| head` has what it wants
-                self._show(until, container.id if container and end_with_demo else None)
+            try:
+                with suppress(BrokenPipeError):  # `| head` has what it wants
+                    self._show(until, container.id if container and end_with_demo else None)
+            finally:
+                self._finish()
 
     def _say_ready(self, stream: TextIO) -> None:
         binaries = self._watcher.binaries
@@ -165,28 +178,43 @@ class Watch:
         shown = 0
         try:
             for event in self._events(until):
-                shown += self._show_one(event)
+                shown += self._tell(event)
                 if shown == self._count or _ends(event, last):
                     return
         except Ended:
             for event in self._folding.end() if self._folding else ():
-                self._show_one(event)
+                self._tell(event)
             raise
-
-    def _show_one(self, event: Event) -> bool:
-        """Print an event, unless it is filtered out: then False."""
-        if self._wants(event):
-            self._tell(event)
-            return True
-        return False
 
     def _wants(self, event: Event) -> bool:
         return (not self._types or event.type in self._types) and (self._keep is None or self._keep(event))
 
-    def _tell(self, event: Event) -> None:
-        self._watcher.events.number += 1
+    def _finish(self) -> None:
+        """Spool what was told and not shown yet, and the last count: nobody comes after us who could."""
+        if self._counting is None or self._spool is None:
+            return
+        with suppress(OSError, StartgateError):
+            self._spool.reopen()
+            self._counting.publish()
+            while event := self._watcher.events.get(timeout=0):
+                self._tell(event)
+
+    def _tell(self, event: Event) -> bool:
+        """Print the event if it is wanted: is it?"""
+        wanted = self._wants(event)
+        self._watcher.events.number += wanted or self._spool is not None
+        number = self._watcher.events.number
+        needed = self._spool is not None or (wanted and self._json)
+        data = line(event, number, full_exec=self._full_exec) if needed else b""
+        if self._spool:
+            self._spool.add(data, number)
+        if wanted:
+            self._print_one(event, data)
+        return wanted
+
+    def _print_one(self, event: Event, data: bytes) -> None:
         try:
-            self._print(event)
+            self._print(event, data)
         except OSError as error:  # EPIPE, ENOSPC
             if self._needs_output:
                 raise
@@ -195,10 +223,13 @@ class Watch:
     def _events(self, until: float | None) -> Iterator[Event]:
         folding = self._folding
         while True:
-            due = min((each for each in (until, folding and folding.next_due) if each), default=None)
+            counting = self._counting
+            dues = (until, folding and folding.next_due, counting and time.monotonic() + counting.left)
+            due = min((each for each in dues if each), default=None)
             left = None if due is None else max(0.0, due - time.monotonic())
             event = self._watcher.events.get(timeout=left)
-            if event is None and (due == until or self._watcher.events.closed):
+            counted = event is None and counting is not None and counting.is_due()
+            if event is None and not counted and (due == until or self._watcher.events.closed):
                 break
             if event and not folding:
                 yield event
@@ -216,10 +247,16 @@ def _ends(event: Event, container: str | None) -> bool:
     )
 
 
-def _write(data: bytes) -> None:
+def write(data: bytes) -> None:
+    """Write to stdout."""
     # Unbuffered, in one write: whoever reads a pipe gets whole lines, at once.
     while data:
         data = data[os.write(sys.stdout.fileno(), data) :]
+
+
+def lines_by(write: Callable[[bytes], object]) -> TextIO:
+    """Return stdout, of which each flush is given to `write` as one piece."""
+    return cast(TextIO, _Lines(write))
 
 
 class _Lines(io.TextIOBase):

@@ -14,6 +14,7 @@ from startgate.config import tomlfile
 from startgate.config.tomlfile import Reader, TomlFile
 from startgate.hold import TIMEOUT_LIMIT
 from startgate.hooks.config import HookConfig
+from startgate.runtimes import environment
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,6 +25,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     runtimes: tuple[str, ...] = ()
     host_root: str | None = None
     actual: bool | None = None
+    exec_env: tuple[environment.Name, ...] | None = None
+    spool: str | None = None
     policy: tuple[str, ...] = ()
     hook: tuple[HookConfig, ...] = ()
 
@@ -37,6 +40,7 @@ def load(path: str, reader: Reader = tomlfile.read_trusted) -> Settings:
         settings,
         runtimes=tuple(os.path.join(base, each) for each in settings.runtimes),
         policy=tuple(os.path.join(base, each) for each in settings.policy),
+        spool=os.path.join(base, settings.spool) if settings.spool else None,
     )
 
 

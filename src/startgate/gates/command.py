@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections import deque
@@ -20,10 +21,12 @@ from startgate.hold import Hold, Holder
 from startgate.keeper.protocol import Held
 from startgate.kernel.process import ProcessId
 from startgate.lifecycle import Key, State
-from startgate.records import ExecRecord, layout, procfs
+from startgate.records import ExecCounter, ExecRecord, layout, procfs
 from startgate.runtimes import commandline
 from startgate.runtimes.commandline import OF_CONTAINERS, Command, Invocation
 from startgate.runtimes.signals import signal_number
+
+log = logging.getLogger(__name__)
 
 _REMEMBERED = 1024
 
@@ -38,10 +41,14 @@ class CommandGate:
         created: Created,
         rootless: Rootless,
         execs: Execs,
+        *,
+        counter: ExecCounter | None = None,
     ) -> None:
+        """`counter` is told of what is decided here."""
         self._context = context
         self._created = created
         self._rootless = rootless
+        self._counter = counter
         self._creating = Creating(context, created)
         self._executing = Executing(context, created, execs)
         self._freezing = Freezing(context)
@@ -56,11 +63,19 @@ class CommandGate:
             if not held.pid:
                 raise NotReadable("the held task was not found in the fanotify group")
             record = procfs.identify(self._context.proc, held.pid)
+        self._asked(record.tid)
         if not record.trusted:
             return self._rootless.decide(record, hold)  # only root may have us mark, or believe an id
         if not record.complete:
             return lambda: self._read_and_decide(record, hold)
         return self._on_arguments(record, hold)
+
+    def _asked(self, tid: int) -> None:
+        try:
+            if self._counter:
+                self._counter.asked(tid)
+        except OSError as error:  # it will be counted as unseen
+            log.warning("a gate can't say that it was asked: %s", error)
 
     def missed(self, call: Invocation, path: str, record: ExecRecord, reason: Reason) -> None:
         """On a worker: a start was not held, `reason` tells why. Nothing if it was.

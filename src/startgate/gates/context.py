@@ -17,6 +17,7 @@ from startgate.kernel.process import Proc
 from startgate.lifecycle import Entry, Lifecycle
 from startgate.listeners import Listeners, lost
 from startgate.records import ExecRecord
+from startgate.runtimes import environment
 from startgate.workers import Workers
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,8 @@ class Context:
     programs: Programs
     capabilities: frozenset[str]
     notes: Notes = field(default_factory=Notes)
+    exec_env: environment.Names = ()
+    """The environment variables of an `exec` that its event tells."""
     failed: Callable[[str], object] = log.critical
     """Told what a watcher can't go on without: it ends, loudly. Never waits."""
 

@@ -23,7 +23,7 @@ from startgate.kernel import node, spawn
 from startgate.lifecycle import State
 from startgate.passage import Passage
 from startgate.records import ExecRecord
-from startgate.runtimes import describe, oci
+from startgate.runtimes import describe, environment, oci
 from startgate.runtimes.commandline import Invocation
 
 log = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ class Executing:
                 runtime = record.process or self._context.proc.identify(record.tgid)
                 self._context.lifecycle.joins(runtime)
             container = container_of(self._context, call, path, record)
-            process = None if call.process else process_of(call, container, self._context.capabilities)
+            process = None if call.process else process_of(call, container, self._context)
             draft = draft_of(self._context, container, process, record)
             passage = Passage(
                 hold,
@@ -86,7 +86,8 @@ class Executing:
             path = view.absolute(call.process or "")
             try:
                 process = _read(view, path)
-                return describe.process_of(process, container, self._context.capabilities)
+                known = self._context.capabilities
+                return describe.process_of(process, container, known, self._context.exec_env)
             except (OSError, BundleError) as error:
                 log.warning("exec in %s: %s: %s", printable(call.id), path, printable(str(error)))
                 return None
@@ -132,13 +133,14 @@ def container_of(context: Context, call: Invocation, path: str, record: ExecReco
     return Container(id=printable(call.id), runtime_path=printable(path), unknown=unknown)
 
 
-def process_of(call: Invocation, container: Container, all_capabilities: frozenset[str]) -> Process | None:
+def process_of(call: Invocation, container: Container, context: Context) -> Process | None:
     """What the command line says, where there is no --process file. None: it is in doubt."""
     if call.doubt:
         return None
     options, fitting = dict(call.options), Fitting()
     added = [_capability(value) for name, value in call.options if name in ("--cap", "-c")]
     bounding = {*container.bounding_capabilities, *added}
+    variables = [value for name, value in call.options if name in ("--env", "-e")]
     inherited = container.no_new_privileges if container.rootfs else None  # is its config.json known?
 
     def given(*names: str) -> str | None:
@@ -149,12 +151,13 @@ def process_of(call: Invocation, container: Container, all_capabilities: frozens
         user=given("--user", "-u") or container.user,
         cwd=given("--cwd") or container.cwd,
         tty=_is_set(options, "--tty", "-t"),
-        privileged=describe.has_all(bounding, all_capabilities),
+        privileged=describe.has_all(bounding, context.capabilities),
         capabilities=fitting.words("capabilities", sorted({*container.capabilities, *added})),
         bounding_capabilities=fitting.words("bounding_capabilities", sorted(bounding)),
         no_new_privileges=_is_set(options, "--no-new-privs") or inherited,
         apparmor=given("--apparmor") or container.apparmor,
         selinux=given("--process-label") or container.selinux,
+        env=fitting.pairs("env", environment.chosen(context.exec_env, variables, call.arguments)),
         truncated=fitting.cut,
     )
 

@@ -174,7 +174,7 @@ class Missed:
                 self._tell(call, path, record)
         except (NotReadable, Overloaded, OSError) as error:
             if call and (named or call.bundle):
-                self._context.listeners.publish(lost(_untold(call, path, str(error))))
+                self._context.listeners.publish(lost(_untold(call, path, str(error)), 1))
 
     def _complete(self, record: ExecRecord) -> ExecRecord:
         if record.complete:

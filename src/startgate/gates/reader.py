@@ -105,7 +105,10 @@ class Reader:
                     hold.expire(denied)
             case Gap(missed):
                 self._context.listeners.publish(
-                    lost(f"{self._name}: {missed} tasks were answered unseen: no worker was there in time")
+                    lost(
+                        f"{self._name}: {missed} tasks were answered unseen: no worker was there in time",
+                        missed,
+                    )
                 )
                 self._missed()
 

@@ -248,7 +248,7 @@ class Rootless:
             if container.uid is None:  # none that is known
                 unknown = container.unknown
                 container = replace(outline(self._context, call, path, record), unknown=unknown)
-            process = None if call.process else process_of(call, container, self._context.capabilities)
+            process = None if call.process else process_of(call, container, self._context)
             draft = draft_of(self._context, container, process, record)
             passage = Passage(hold, self._context.listeners, [draft])
             if call.process and not call.doubt:
@@ -263,7 +263,8 @@ class Rootless:
         try:
             with LocalFiles(self._context.proc.host, record.uid) as files:
                 data = files.read(posixpath.normpath(path), FILE_LIMIT)
-            return describe.process_of(oci.decode_process(data), container, self._context.capabilities)
+            process, known = oci.decode_process(data), self._context.capabilities
+            return describe.process_of(process, container, known, self._context.exec_env)
         except (OSError, BundleError) as error:
             log.warning("exec of uid %d in %s: %s", record.uid, printable(call.id), printable(str(error)))
             return None

@@ -20,6 +20,7 @@ import msgspec
 
 from startgate.events import Container
 from startgate.gates.marks import Inode, PidFiles, Programs
+from startgate.inherited.holding import PREFIX
 from startgate.kernel.pids import PidNamespace
 from startgate.kernel.process import ProcessId
 from startgate.lifecycle import Entry, Key, State
@@ -32,7 +33,6 @@ log = logging.getLogger(__name__)
 
 IN_FORCE = "in-force"
 """The file beside the notes that `kept` is for."""
-_PREFIX = "notes-"
 _UNFINISHED = ".new"
 _NAME = re.compile(r"\d+-\d+", re.ASCII)
 
@@ -47,9 +47,9 @@ def create(parent: str) -> tuple[str, int]:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)  # one at a time, or one's new directory may look abandoned
         for entry in os.scandir(parent):
-            if entry.name.startswith(_PREFIX):
+            if entry.name.startswith(PREFIX):
                 _remove_abandoned(entry.path)
-        path = tempfile.mkdtemp(prefix=_PREFIX, dir=parent)
+        path = tempfile.mkdtemp(prefix=PREFIX, dir=parent)
         fd = _open(path)
         fcntl.flock(fd, fcntl.LOCK_EX)
         return path, fd

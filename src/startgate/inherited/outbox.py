@@ -24,10 +24,14 @@ _LENGTH = struct.Struct("=I")
 _decoder = msgspec.json.Decoder(Event)
 
 
-def create() -> int:
-    """Return a memfd for an `Outbox`; its pages cost nothing until they are used."""
+def create(number: int = 0) -> int:
+    """Return a memfd for an `Outbox`; its pages cost nothing until they are used.
+
+    `number`: of the last line that was printed; those of this outbox follow.
+    """
     fd = os.memfd_create("startgate-outbox")
     os.ftruncate(fd, SIZE)
+    os.pwrite(fd, struct.pack("=Q", number), _NUMBER * 8)
     return fd
 
 

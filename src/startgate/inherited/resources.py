@@ -45,9 +45,10 @@ class Opened:
             raise
         return Resources(keeper, self.source)
 
-    def worker_fds(self) -> dict[str, int]:
-        """Return what each worker of a daemon inherits: see `Resources.inherit`."""
-        return {_OF_BPF + name: fd for name, fd in self.source.fds().items()} | {"outbox": outbox.create()}
+    def worker_fds(self, number: int = 0) -> dict[str, int]:
+        """Return what each worker of a daemon inherits: see `Resources.inherit`, and `outbox.create`."""
+        of_bpf = {_OF_BPF + name: fd for name, fd in self.source.fds().items()}
+        return of_bpf | {"outbox": outbox.create(number)}
 
 
 class Resources:

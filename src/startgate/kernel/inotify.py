@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from startgate.kernel import libc
 
+_IN_MODIFY = 0x2
 _IN_CLOSE_WRITE = 0x8
 _IN_MOVED_TO = 0x80
 _IN_CREATE = 0x100
@@ -38,17 +39,14 @@ class Inotify:
         """How many directories are watched."""
         return len(self._directories)
 
-    def watch(self, directory: str, *, written: bool = False) -> None:
-        """Watch a directory, also for files that were `written`.
+    def watch(self, directory: str, *, written: bool = False, changed: bool = False) -> None:
+        """Watch a directory, also for files that were `written`, or are `changed` in any way.
 
         Raises OSError: ENOENT, ENOTDIR, ENOSPC (too many watches).
         """
-        wd = _inotify_add_watch(
-            self._fd,
-            os.fsencode(directory),
-            _IN_CREATE | _IN_MOVED_TO | _IN_ONLYDIR | (_IN_CLOSE_WRITE if written else 0),
-            about=directory,
-        )
+        mask = _IN_CREATE | _IN_MOVED_TO | _IN_ONLYDIR
+        mask |= (_IN_CLOSE_WRITE if written else 0) | (_IN_MODIFY if changed else 0)
+        wd = _inotify_add_watch(self._fd, os.fsencode(directory), mask, about=directory)
         self._directories[wd] = directory
 
     def read(self) -> Iterator[str]:

@@ -12,10 +12,19 @@ from startgate.errors import KernelUnsupported, UsageError
 from startgate.kernel.fanotify import Group
 from startgate.records.procfs import Procfs
 from startgate.records.queue import Queue
-from startgate.records.record import ExecRecord, ExecRecordSource, Sighting, Sightings
+from startgate.records.record import ExecCounter, ExecRecord, ExecRecordSource, Sighting, Sightings
 from startgate.records.table import Table
 
-__all__ = ["SOURCES", "ExecRecord", "ExecRecordSource", "Sighting", "Sightings", "choose", "inherit"]
+__all__ = [
+    "SOURCES",
+    "ExecCounter",
+    "ExecRecord",
+    "ExecRecordSource",
+    "Sighting",
+    "Sightings",
+    "choose",
+    "inherit",
+]
 
 log = logging.getLogger(__name__)
 

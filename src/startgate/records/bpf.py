@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import collections
 import os
 import struct
 import threading
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -16,6 +16,8 @@ from startgate.kernel.fanotify import Group
 from startgate.kernel.inherited import InheritedObject
 from startgate.kernel.process import ProcessFacts
 from startgate.records import layout
+from startgate.records.counts import MAPS as OF_COUNTS
+from startgate.records.counts import BpfCounter
 from startgate.records.joins import MAPS as OF_JOINS
 from startgate.records.joins import BpfJoins
 from startgate.records.record import Sighting
@@ -41,6 +43,7 @@ _MAPS = (
     "sightings",
     "looks",
     *OF_JOINS,
+    *OF_COUNTS,
 )
 _PENDING, _LOOK, _TELL_ALL = "pending_tid", "look_at", "tell_all"
 _ON_DEMAND = ("set_tracer_group", _PENDING, _LOOK, _TELL_ALL)
@@ -158,6 +161,13 @@ class BpfSource:
         """See ExecRecordSource."""
         return self.bpf.fds()
 
+    def counter(self) -> BpfCounter | None:
+        """See ExecRecordSource."""
+        try:
+            return BpfCounter(self.bpf.object)
+        except KeyError:  # a daemon loaded an older object, and was upgraded since
+            return None
+
     def close(self) -> None:
         """See ExecRecordSource."""
         self.bpf.close()
@@ -258,7 +268,7 @@ class BpfExits:
     def __init__(self, exec_bpf: ExecBpf) -> None:
         self._bpf = exec_bpf
         self._map = exec_bpf.object.map("exit_status")
-        self._expected: Counter[int] = Counter()
+        self._expected: collections.Counter[int] = collections.Counter()
         self._victims: dict[int, None] = {}  # of those that were taken; not all are asked for
         self._lock = threading.Lock()
 

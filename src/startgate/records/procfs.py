@@ -55,6 +55,9 @@ class Procfs:
     def look(self) -> None:
         """See ExecRecordSource."""
 
+    def counter(self) -> None:
+        """See ExecRecordSource."""
+
     def fds(self) -> dict[str, int]:
         """See ExecRecordSource."""
         return {}

@@ -7,6 +7,7 @@ from typing import Protocol
 
 import msgspec
 
+from startgate.counter import Counter
 from startgate.exits import ExitMemory, Joins
 from startgate.kernel.process import ProcessFacts, ProcessId
 
@@ -76,6 +77,16 @@ class Sightings(Protocol):
         """Stop reading."""
 
 
+class ExecCounter(Protocol):
+    """Counts the executions of runtimes, whatever becomes of gates. Thread-safe."""
+
+    def asked(self, tid: int) -> None:
+        """Say that a gate was asked about the execve of a thread (host pid). Never waits. Raises OSError."""
+
+    def read(self) -> Counter:
+        """Return what was counted by now. Raises OSError."""
+
+
 class ExecRecordSource(Protocol):
     """What records execs in the kernel. The keeper takes the record of each event that it reads."""
 
@@ -101,6 +112,9 @@ class ExecRecordSource(Protocol):
 
     def look(self) -> Callable[[int], ProcessFacts | None] | None:
         """Return what tells of a process, given its pidfd, if this source can; see `Proc.look`."""
+
+    def counter(self) -> ExecCounter | None:
+        """Return what counts executions, if this source can."""
 
     def fds(self) -> dict[str, int]:
         """Return the fds that another process needs to go on with it: see `records.inherit`."""

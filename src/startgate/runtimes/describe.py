@@ -9,7 +9,7 @@ import msgspec
 from startgate.events import Container, Hook, IdMapping, Mount, Process, Resources, printable
 from startgate.foreign import Fitting, size
 from startgate.kernel import layers
-from startgate.runtimes import oci
+from startgate.runtimes import environment, oci
 
 
 def container_of(container: Container, config: oci.Config, all_capabilities: frozenset[str]) -> Container:
@@ -55,8 +55,16 @@ def container_of(container: Container, config: oci.Config, all_capabilities: fro
     )
 
 
-def process_of(process: oci.OciProcess, container: Container, all_capabilities: frozenset[str]) -> Process:
-    """Return the event's view of an OCI process that joins a container: its default for much."""
+def process_of(
+    process: oci.OciProcess,
+    container: Container,
+    all_capabilities: frozenset[str],
+    told: environment.Names = (),
+) -> Process:
+    """Return the event's view of an OCI process that joins a container: its default for much.
+
+    `told` are the variables of its environment that may be in an event.
+    """
     fitting, given = Fitting(), process.capabilities
     bounding = (given.bounding or ()) if given else container.bounding_capabilities
     held = (given.effective or given.bounding or ()) if given else container.capabilities
@@ -71,6 +79,7 @@ def process_of(process: oci.OciProcess, container: Container, all_capabilities: 
         no_new_privileges=process.no_new_privileges,
         apparmor=_text(process.apparmor_profile) or container.apparmor,
         selinux=_text(process.selinux_label) or container.selinux,
+        env=fitting.pairs("env", environment.chosen(told, process.env or (), process.args or ())),
         truncated=fitting.cut,
     )
 
