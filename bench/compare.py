@@ -51,6 +51,9 @@ def compare(checkouts: Sequence[tuple[str, Path]], bundle: tools.Bundle, rounds:
         ),
         "a `create`: the task's own execve": lambda _: tools.exec_delays(probe, 30, create),
         "the pid file's reader: its own read": lambda _: [times[2] for times in tools.load(15, *engine)],
+        "a start, as an engine does it: create + read + start": lambda _: [
+            times[0] for times in tools.load(15, *engine)
+        ],
         "fork + exec of an unrelated program": lambda _: [
             times[0] for times in tools.load(500, "spawn", trivial)
         ],

@@ -269,6 +269,9 @@ class FakeExits:
     def watch(self, process: ProcessId, ended: Ended, *, patient: bool = False) -> Watch:
         return Watch(process, -1, ended, patient)
 
+    def gone(self, process: ProcessId) -> int | None:
+        return None
+
     def read_kills(self) -> None:
         pass
 

@@ -13,7 +13,8 @@ from typing import cast
 import pytest
 
 from startgate import engines
-from startgate.events import Event
+from startgate.errors import NotReadable
+from startgate.events import Event, Exit
 from startgate.gates import untold
 from startgate.gates.created import Created
 from startgate.gates.creating import Creating
@@ -27,7 +28,7 @@ from startgate.listeners import Subscription
 from startgate.records import ExecRecord
 from startgate.runtimes.commandline import parse
 from tests.kernel.support import eventually
-from tests.unit.fakes import FakeGroup, FakeHost, held, make_context, only_root, running
+from tests.unit.fakes import FakeGroup, FakeHost, expire, held, make_context, only_root, running
 
 SHIM, TID, INIT = 41, 42, ProcessId(200, 1001)
 CONFIG = {"ociVersion": "1.0.2", "process": {"cwd": "/", "args": ["/bin/sh"]}, "root": {"path": "rootfs"}}
@@ -130,10 +131,54 @@ def test_who_is_asked_is_waited_for(scene: Scene) -> None:
     assert scene.done() == [("asked", "creating"), ("told", "creating"), ("answer", FAN_ALLOW)]
 
 
-def test_what_can_t_be_read_is_told_before_it_goes_on(scene: Scene) -> None:
-    (scene.bundle / "config.json").unlink()
+@pytest.mark.parametrize("size", [0, 1_100_000], ids=["none", "a large one"])
+def test_a_config_is_read_before_the_command_goes_on(
+    scene: Scene, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is there after that may be another."""
+    path = scene.bundle / "config.json"
+    path.write_text(json.dumps(CONFIG | {"annotations": {"a": "x" * size}}))
+    if not size:
+        path.unlink()
+    let_go = Hold.allow
+
+    def allow(hold: Hold) -> bool:
+        path.unlink(missing_ok=True)
+        return let_go(hold)
+
+    monkeypatch.setattr(Hold, "allow", allow)
     scene.create()
-    assert scene.done() == [("told", "creating"), ("answer", FAN_ALLOW)]
+    assert scene.entry.container.args == (("/bin/sh",) if size else ())
+
+
+def test_a_deadline_that_passes_while_gates_are_armed(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told right then: a mark may hang for long."""
+    hold = scene.group.hold()
+
+    def add(entry: Entry, directory: int, *given: object, **more: object) -> None:
+        os.close(directory)
+        expire(hold)
+
+    monkeypatch.setattr(scene.context.pid_files, "add", add)
+    scene.creating.at_command(scene.call, "/usr/sbin/runc", scene.record, hold)
+    assert scene.done() == [("answer", FAN_ALLOW), ("told", "creating")]
+    assert (reason := scene.events[0].reason)
+    assert reason.message == "the deadline of 0.0 s passed before this was done: allowed"
+    assert scene.entry.container.args == ("/bin/sh",)  # for the next event
+
+
+@only_root
+def test_an_init_that_ended_before_it_could_be_watched(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(*given: object) -> None:
+        raise NotReadable("gone")
+
+    scene.create()
+    entry = scene.entry
+    monkeypatch.setattr(scene.context.exits, "watch", gone)
+    scene.read_pid_file(entry)
+    assert eventually(lambda: len(scene.events) == 3)
+    assert [event.type for event in scene.events] == ["creating", "created", "stopped"]
+    assert scene.events[-1].exit == Exit(code=None, signal=None)
 
 
 def test_a_command_that_is_killed_once_it_goes_on_is_told_all_the_same(

@@ -64,37 +64,38 @@ class Created:
 
     def _let_go(self, entry: Entry, init: ProcessId, hold: Hold) -> None:
         """Nobody is asked: let the reader go on, and look at the init then, which `start` waits for."""
-        if not self._is_claimed(entry, init):
+        self.untold.wait(entry)
+        if not self._context.lifecycle.claim(entry, replace(entry.container, pid=init.pid)):
             return
+        self._unmark(entry)
         held_us = hold.held_us
         hold.allow()
-        container = entry.container
-        try:
-            container = self._complete(entry, init)
-            if not self._context.proc.is_alive(init):  # its pid may be another's
-                container = entry.container
-        except (NotReadable, OSError) as error:
-            log.warning("container %s: its init %d is gone: %s", entry.container.id, init.pid, error)
-        finally:
-            entry.container = container
-            created = replace(_created(entry, "pidfile", container), held_us=held_us)
-            self._context.listeners.publish(created)
-            self._passed(entry)
+        gone = self._learn(entry, init)
+        created = replace(_created(entry, "pidfile", entry.container), held_us=held_us)
+        self._context.listeners.publish(created)
+        self._passed(entry)
         self._context.note(entry)
+        if gone:
+            self.ends.ended(entry, End(self._context.exits.gone(init)))
 
-    def _is_claimed(self, entry: Entry, init: ProcessId) -> bool:
-        self.untold.wait(entry)
-        if entry.state is not State.CREATING:
-            return False
+    def _learn(self, entry: Entry, init: ProcessId) -> bool:
+        """Complete the record of a container that is let go. True: it has ended already."""
+        before = entry.init_watch
         try:
-            watch = self._watch_init(entry, init)
+            entry.init_watch = self._watch_init(entry, init)
+            container = self._complete(entry, init)
+            if self._context.proc.is_alive(init):  # else its pid may have been another's
+                entry.container = container
         except (NotReadable, OSError) as error:
             log.warning("container %s: its init %d is gone: %s", entry.container.id, init.pid, error)
-            return False
-        return self._claim(entry, replace(entry.container, pid=init.pid), watch)
+        if before and before is not entry.init_watch:
+            self._context.exits.unwatch(before)
+        return entry.init_watch is None
 
     def at_start(self, entry: Entry, hold: Hold, tid: int | None = None) -> None:
         """`start` of a container whose gate nobody has passed, or somebody just passes."""
+        if self._context.lifecycle.wait(entry, hold):
+            return
         init = self._by_state(self._context.proc, entry, tid)
         if container := self._adopt(entry, init):
             self._pass(entry, hold, [_created(entry, "start", container)])
@@ -322,12 +323,14 @@ class Created:
         unneeded = entry.init_watch if claimed else watch
         if unneeded:
             self._context.exits.unwatch(unneeded)
-        if not claimed:
-            return False
+        if claimed:
+            entry.init_watch = watch  # the runtime's is dropped once the task goes on: `_passed`
+            self._unmark(entry)
+        return claimed
+
+    def _unmark(self, entry: Entry) -> None:
         spare.drop(self._context, entry)
-        entry.init_watch = watch  # the runtime's is dropped once the task goes on: `_passed`
         self._context.pid_files.remove(entry)  # not later: who reads it reads on, to its end
-        return True
 
 
 def _created(entry: Entry, gate: Gate, container: Container) -> Event:

@@ -70,10 +70,13 @@ class Creating:
             if entry is None:
                 self._created.ends.settle(start.key)
                 entry, is_new = begin(self._context, start, path, record)
-            if is_new:
+            verdict = None
+            if not is_new:
+                verdict = self._go_on(entry, start, record, behind, hold)
+            elif self._context.listeners.wants("creating"):
                 verdict = self._judge(entry, record, behind, hold)
             else:
-                verdict = self._go_on(entry, start, record, behind, hold)
+                self._let_go(entry, record, behind, hold)
         if verdict:
             self._created.ends.forget(entry)
         elif not entry.gated:
@@ -155,33 +158,38 @@ class Creating:
             keep=entry.keep if again else None,
         )
         with self._gates(entry, record, behind) as sight:
-            asked = again or sight.data is None or self._context.listeners.wants("creating")
-            if not asked and self._let_go(entry, sight, hold):
-                return None
             self._describe(entry, sight)
             self._context.note(entry)
         if entry.state is State.STOPPED:  # killed meanwhile, and disarmed before it was armed
             self._created.ends.disarm(entry)
         return passage.run([_creating(entry)])
 
-    def _let_go(self, entry: Entry, sight: _Sight, hold: Hold) -> bool:
-        """Nobody is asked: let the command go, and tell of it then. False: it was answered before."""
-        self._context.note(entry, untold=True)
+    def _let_go(self, entry: Entry, record: ExecRecord, behind: Line, hold: Hold) -> None:
+        """Nobody is asked: let the command go once the later gates are armed, and tell of it then."""
         self._created.untold.add(entry)
-        held_us = hold.held_us
-        if not hold.allow():
-            self._created.untold.drop(entry)
-            return False
-        try:
-            self._describe(entry, sight)
-        except (NotReadable, OSError) as error:  # it was killed, most likely
-            log.warning("container %s is not described: %s", entry.container.id, error)
-        finally:
-            self._created.untold.tell(entry, replace(_creating(entry), held_us=held_us))
+        hold.before_expiry = lambda: self._tell(entry, hold, late=True)
+        with self._gates(entry, record, behind) as sight:
+            if sight.data is None:
+                with suppress(BundleError):  # `_describe` tells of it
+                    self._decode(entry, sight)
+            self._context.note(entry, untold=True)
+            held_us = hold.held_us
+            hold.allow()
+            try:
+                self._describe(entry, sight)
+            except (NotReadable, OSError) as error:  # the runtime was killed, most likely
+                log.warning("container %s is not described: %s", entry.container.id, error)
+        self._tell(entry, hold, held_us=held_us)
         self._context.note(entry)
         if entry.state is State.STOPPED:
             self._created.ends.disarm(entry)
-        return True
+
+    def _tell(self, entry: Entry, hold: Hold, *, held_us: int | None = None, late: bool = False) -> None:
+        """Tell of a command that was let go; `late`: by its deadline."""
+        held_us = hold.held_us if held_us is None else held_us
+        reason = Reason(f"the deadline of {held_us / 1e6:.1f} s passed before this was done: allowed")
+        event = replace(_creating(entry), held_us=held_us, reason=reason if late else None)
+        self._created.untold.tell(entry, event)
 
     def _config_path(self, call: Invocation, view: View) -> str:
         """Runtimes look for --config where they are called, not in the bundle."""
@@ -200,13 +208,14 @@ class Creating:
         A start that can't be described is forgotten.
         """
         try:
-            self._created.watch_runtime(entry)
+            self._created.watch_runtime(entry)  # first: a crun that fails ends within a millisecond
             with View(self._context.proc, record.tid, record.ppid) as view:
                 sight = self._look(entry, view, behind)
                 entry.log = failure.find_log(self._context.proc, entry, view, sight.bundle, record.ppid)
                 entry.gated = self._arm(entry, sight)
                 yield sight
         except BaseException:
+            self._created.untold.drop(entry)
             self._context.lifecycle.told(entry)
             self._created.ends.forget(entry)
             raise
