@@ -216,7 +216,7 @@ def test_a_callback_may_end_its_watcher() -> None:
 def test_the_asyncio_twin_is_complete() -> None:
     """What the daemon alone needs has none."""
     public = {name for name in dir(Watcher) if not name.startswith("_")}
-    assert public - set(dir(AsyncWatcher)) == {"lines", "tell_ready", "forget"}
+    assert public - set(dir(AsyncWatcher)) == {"counted", "lines", "tell_ready", "forget"}
 
 
 # pidfd
