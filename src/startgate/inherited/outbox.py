@@ -13,6 +13,7 @@ import struct
 import msgspec
 
 from startgate.events import Event
+from startgate.kernel import memfd
 from startgate.listeners import Subscription, lost
 
 SIZE = 8 << 20
@@ -26,7 +27,7 @@ _decoder = msgspec.json.Decoder(Event)
 
 def create() -> int:
     """Return a memfd for an `Outbox`; its pages cost nothing until they are used."""
-    fd = os.memfd_create("startgate-outbox")
+    fd = memfd.create("startgate-outbox")
     os.ftruncate(fd, SIZE)
     return fd
 
