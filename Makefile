@@ -42,7 +42,7 @@ HELD = @mkdir -p build; $(VENV)/bin/startgate doctor >build/doctor.txt; \
 
 .PHONY: help root run test stages fuzz setup check bpf keeper keeper-test apt test-apt vm-apt arm64-apt bare-apt engines-apt lint types \
 	unit kernel engines engines-table newest test-newest faults faults-table around around-table soak engines-and-vm test-vm test-bare bare-quick \
-	test-systemd kernel-table bench bench-check bench-peer update-tools clean clean-caches
+	test-systemd wheel kernel-table bench bench-check bench-peer update-tools clean clean-caches
 
 help: ## this list
 	@echo "startgate sees every container start before the container runs. As root, on Debian or Ubuntu:"
@@ -96,6 +96,9 @@ $(VENV)/.ready: pyproject.toml requirements-dev.txt hatch_build.py | apt
 	  { grep '^ERROR' build/pip.log | tail -n 2; echo "pip failed; all that it said is in build/pip.log. Is there a network, and a package index?"; exit 1; }
 	@touch $@
 
+wheel: setup ## dist/: the wheel for this architecture and the source distribution, the same bytes each time
+	$(PY) -m hatchling build -d dist -t sdist -t wheel
+
 update-tools: ## renew requirements-dev.txt: the newest versions of all tools
 	@mkdir -p build; $(PYTHON) -m venv build/pip-tools && build/pip-tools/bin/pip install --quiet --disable-pip-version-check pip-tools
 	CUSTOM_COMPILE_COMMAND="make update-tools" build/pip-tools/bin/pip-compile --quiet --upgrade --strip-extras --allow-unsafe --generate-hashes \
@@ -141,7 +144,7 @@ lint:
 types:
 	$(VENV)/bin/mypy
 unit:
-	$(PY) -m pytest -q tests/unit
+	$(PY) -m pytest -q tests/unit tests/packaging
 kernel: setup test-apt ## real containers on this kernel; where that can't hold them, all of it in the VM
 	$(call HELD,its kernel tests run in a VM; $(PY) vm/matrix.py run 6.1 --all,STARTGATE_REQUIRE_KERNEL=1 $(PY) -m pytest -q tests/kernel)
 

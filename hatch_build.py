@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 import subprocess
-import sysconfig
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 PACKAGES = "clang llvm gcc libc6-dev libbpf-dev linux-libc-dev"
+LIBBPF = "libbpf.so.1"
+C_LIBRARY = re.compile(r"(ld-linux.*|lib(c|m|dl|rt|pthread))\.so")
 ARCHITECTURES = {"x86_64": "x86", "aarch64": "arm64"}
 
 
@@ -22,7 +25,6 @@ class Compile(BuildHookInterface):  # type: ignore[type-arg]
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Compile what is missing or older than its source. The wheel is for this architecture."""
         build_data["pure_python"] = False
-        build_data["tag"] = f"py3-none-{sysconfig.get_platform().replace('-', '_')}"
         root = Path(self.root)
         sources = [*(root / "bpf").iterdir(), *(root / "native/keeper").iterdir()]
         newest = max(source.stat().st_mtime for source in sources)
@@ -33,6 +35,10 @@ class Compile(BuildHookInterface):  # type: ignore[type-arg]
         output = root / "src/startgate/_native" / f"startgate-keeper.{platform.machine()}"
         if not output.exists() or output.stat().st_mtime < newest:
             compile_keeper(root / "native/keeper", output)
+        output = root / "src/startgate/_native" / f"lib.{platform.machine()}"
+        if not output.exists() or output.stat().st_mtime < Path(__file__).stat().st_mtime:
+            bundle_libbpf(output)
+        build_data["tag"] = f"py3-none-{platform_tag(sorted(output.glob('*.so*')))}"
 
 
 def compile_bpf(source: Path, output: Path, target: str) -> None:
@@ -54,6 +60,55 @@ def compile_keeper(sources: Path, output: Path) -> None:
     safe += ["-Wl,-z,relro,-z,now,-z,noexecstack"]  # as in the Makefile
     command = [compiler, "-std=gnu17", "-O2", "-pthread", *safe, "-o", output, *sources.glob("*.c")]
     compiled(list(map(str, command)))
+
+
+def bundle_libbpf(output: Path) -> None:
+    """Put libbpf, and what it needs beside the C library, into the wheel: as the distribution made them.
+
+    `libstartgate-bpf.so` is empty; it has them found beside it, and by nobody else. Its DT_RPATH holds for
+    what these need, too, which DT_RUNPATH does not. They are shared libraries, so that anybody can put
+    others in their place, as libelf's licence wants.
+    """
+    output.parent.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output.parent) as scratch:
+        fill(making := Path(scratch, output.name))
+        shutil.rmtree(output, ignore_errors=True)
+        making.rename(output)
+
+
+def fill(making: Path) -> None:
+    """Make a directory of these libraries."""
+    making.mkdir()
+    stub = making / "libstartgate-bpf.so"
+    options = ["-shared", "-nostartfiles", "-Wl,-z,relro,-z,now,-z,noexecstack,--build-id=none"]
+    options += ["-Wl,--disable-new-dtags,-rpath,$ORIGIN", "-Wl,--no-as-needed"]
+    compiled([os.environ.get("CC", "cc"), *options, "-o", str(stub), "-xc", os.devnull, "-lbpf"])
+    found = needed(stub)
+    if LIBBPF not in found:  # an older one: what the machine has is asked at run time
+        stub.unlink()
+        found = {}
+    for name, path in found.items():
+        shutil.copyfile(path, making / name)
+
+
+def needed(library: Path) -> dict[str, str]:
+    """Return the files that the dynamic loader takes for a library, by name; not those of the C library."""
+    lines = subprocess.run(["ldd", str(library)], check=True, capture_output=True, text=True).stdout
+    found = dict(re.findall(r"^\s*(\S+) => (/\S+)", lines, re.MULTILINE))
+    return {name: path for name, path in found.items() if not C_LIBRARY.match(name)}
+
+
+def platform_tag(libraries: list[Path]) -> str:
+    """Return the tag of the platform (PEP 600): the oldest glibc that all these libraries load with.
+
+    Each names the versions of the symbols that it wants. What marks DT_RELR takes a loader of 2.36.
+    """
+    data = b"".join(library.read_bytes() for library in libraries)
+    versions = [int(minor) for minor in re.findall(rb"\0GLIBC_2\.(\d+)(?=[.\0])", data)]
+    versions += [36] * (b"\0GLIBC_ABI_DT_RELR\0" in data)
+    if not versions:  # nothing is bundled, or it is not glibc's: for machines like this one
+        return f"linux_{platform.machine()}"
+    return f"manylinux_2_{max(versions)}_{platform.machine()}"
 
 
 def compiled(command: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""Interpreters that were built with an old C library's headers (python-build-standalone, uv) lack some names."""
+"""python-build-standalone, which uv installs, is built with an old C library's headers: it lacks names."""
 
 from __future__ import annotations
 
