@@ -13,6 +13,7 @@ import click
 from click.core import ParameterSource
 
 from startgate.cli import log, options
+from startgate.cli.install import install, uninstall
 from startgate.cli.policy import config as config_group
 from startgate.cli.policy import policy as policy_group
 from startgate.errors import KernelUnsupported, StartgateError, UsageError
@@ -193,6 +194,8 @@ def schema() -> None:
     sys.stdout.write(text())
 
 
+app.add_command(install)
+app.add_command(uninstall)
 app.add_command(policy_group)
 app.add_command(config_group)
 
