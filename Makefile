@@ -42,7 +42,7 @@ HELD = @mkdir -p build; $(VENV)/bin/startgate doctor >build/doctor.txt; \
 
 .PHONY: help root run test stages fuzz setup check bpf keeper keeper-test apt test-apt vm-apt arm64-apt bare-apt engines-apt lint types \
 	unit kernel engines engines-table newest test-newest faults faults-table around around-table soak engines-and-vm test-vm test-bare bare-quick \
-	test-systemd wheel kernel-table bench bench-check bench-peer update-tools clean clean-caches
+	test-systemd wheel test-wheel kernel-table bench bench-check bench-peer update-tools clean clean-caches
 
 help: ## this list
 	@echo "startgate sees every container start before the container runs. As root, on Debian or Ubuntu:"
@@ -98,6 +98,9 @@ $(VENV)/.ready: pyproject.toml requirements-dev.txt hatch_build.py | apt
 
 wheel: setup ## dist/: the wheel for this architecture and the source distribution, the same bytes each time
 	$(PY) -m hatchling build -d dist -t sdist -t wheel
+
+test-wheel: wheel bare-apt ## docs/install.md's commands in bare Debian roots, from the wheel alone; SUITES=trixie for one
+	python3 vm/bare.py --wheel $$(ls -t dist/*.whl | head -n 1) $(SUITES)
 
 update-tools: ## renew requirements-dev.txt: the newest versions of all tools
 	@mkdir -p build; $(PYTHON) -m venv build/pip-tools && build/pip-tools/bin/pip install --quiet --disable-pip-version-check pip-tools

@@ -1,4 +1,4 @@
-"""The wheel, built and installed as users get it: `make test-wheel`. Slow: it makes virtual environments."""
+"""The wheel, built as users get it. Installed, in bare roots: `make test-wheel`."""
 
 from __future__ import annotations
 
