@@ -15,7 +15,18 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from startgate.cli.table import Table, describe_exit, row
-from startgate.events import EVENT_TYPES, Caller, Container, Event, EventType, Exit, Note, Process, Reason
+from startgate.events import (
+    EVENT_TYPES,
+    Caller,
+    Container,
+    Event,
+    EventType,
+    Exit,
+    Kubernetes,
+    Note,
+    Process,
+    Reason,
+)
 from startgate.listeners import lost
 from startgate.testing import make_event
 
@@ -102,6 +113,16 @@ def test_nothing_is_written_before_the_first_event() -> None:
 )
 def test_lines(shown: Event, line: str) -> None:
     assert row(shown) == line
+
+
+def test_a_pods_container_is_told_by_its_pod() -> None:
+    pod = Kubernetes("default", "web-0", container="app", container_type="container")
+    assert " default/web-0/app " in row(event("created", id=HEX_ID, name="app", kubernetes=pod))
+    assert " default/web-0 " in row(event("created", id=HEX_ID, kubernetes=replace(pod, container=None)))
+    assert " app " in row(event("created", id=HEX_ID, name="app", kubernetes=Kubernetes(sandbox_id="x")))
+    assert f" default/{'w' * 30}/app " in row(
+        event("created", id=HEX_ID, name="app", kubernetes=replace(pod, pod="w" * 30)), 44
+    )
 
 
 def test_a_long_name_keeps_its_ends() -> None:

@@ -140,12 +140,13 @@ def _unless_given(settings: Settings) -> dict[str, Any]:
 @app.command()
 @options.output
 @options.filtering
+@click.option("--all", "-a", "sandboxes", is_flag=True, help="Also the sandboxes (pause containers) of pods.")
 @options.host_root
-def ps(output: str, keep: str | None, host_root: str) -> None:
-    """List the containers that are there now."""
+def ps(output: str, keep: str | None, sandboxes: bool, host_root: str) -> None:
+    """List the containers that are there now. Those of pods as namespace/pod/container."""
     from startgate.cli.containers import scan, show  # noqa: PLC0415
 
-    show(scan(host_root), output, keep)
+    show(scan(host_root), output, keep, sandboxes=sandboxes)
 
 
 @app.command()
@@ -154,7 +155,10 @@ def ps(output: str, keep: str | None, host_root: str) -> None:
 @click.option("--oci", is_flag=True, help="Also the whole config.json, as key `oci`.")
 @options.host_root
 def inspect(container: str, output: str, oci: bool, host_root: str) -> None:
-    """Tell everything about one container. CONTAINER is its id, a unique beginning of it, or its name."""
+    """Tell everything about one container.
+
+    CONTAINER is its id, a unique beginning of it, its name, or pod/container.
+    """
     from startgate.cli.containers import choose, scan, tell  # noqa: PLC0415
 
     looked = scan(host_root, actual=True)
@@ -229,7 +233,8 @@ def _open_closed() -> None:
     while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(fd, True)
     os.close(fd)
-    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115  (for as long as we live)
+    # Not number 2: python-build-standalone's libffi may have it, for reading, from the import of ctypes on.
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115  (for as long as we live)
 
 
 def _fail(message: str, code: int) -> None:

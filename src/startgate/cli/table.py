@@ -8,6 +8,7 @@ import signal
 import time
 from typing import TextIO
 
+from startgate import names
 from startgate.events import Container, Event, Exit, Victim
 from startgate.foreign import one_line
 
@@ -26,7 +27,9 @@ _COLOURS = {
     "denied": "1;31",
     "lost": "1;35",
 }
-_HEAD = f"{'TIME':<12} {'EVENT':<8} {'CONTAINER':<20} {'PID':>7} {'HELD':>7}  WHAT"
+_NAME, _LONG_NAME = 20, 44
+_WIDE = 130
+"""From that width on names have more room: in Kubernetes they are long."""
 
 
 class Table:
@@ -36,14 +39,16 @@ class Table:
         self._stream = stream
         self._colours = stream.isatty() and "NO_COLOR" not in os.environ
         self._width = width_of(stream)
+        self._name = _LONG_NAME if (self._width or 0) >= _WIDE else _NAME
         self._headed = False
 
     def row(self, event: Event) -> None:
         """Write one line."""
         if not self._headed:
-            self._stream.write(_HEAD[: self._width] + "\n")
+            head = f"{'TIME':<12} {'EVENT':<8} {'CONTAINER':<{self._name}} {'PID':>7} {'HELD':>7}  WHAT"
+            self._stream.write(head[: self._width] + "\n")
             self._headed = True
-        line = one_line(row(event, full=self._width is None))[: self._width]
+        line = one_line(row(event, self._name, full=self._width is None))[: self._width]
         if self._colours:
             line = f"\033[{_COLOURS.get(event.type, '0')}m{line}\033[0m"
         self._stream.write(line + "\n")
@@ -55,15 +60,15 @@ def width_of(stream: TextIO) -> int | None:
     return (os.get_terminal_size(stream.fileno()).columns or _WIDTH) if stream.isatty() else None
 
 
-def row(event: Event, *, full: bool = False) -> str:
-    """Return the line of an event; `full`: nothing is cut."""
+def row(event: Event, width: int = _NAME, *, full: bool = False) -> str:
+    """Return the line of an event, the container's name in `width` columns; `full`: nothing is cut."""
     container = event.container or Container(id="")
-    name = (uncut if full else shorten)(container.name or container.id, 20)
+    name = (uncut if full else shorten)(names.shown(container), width)
     pid = "" if container.pid is None else str(container.pid)
     held = "" if event.held_us is None else f"{event.held_us / 1000:.1f}ms"
     local = _local_time(event.time)
     what = _noted(event) + _what(event, container)
-    return f"{local:<12} {event.type:<8} {name:<20} {pid:>7} {held:>7}  {what}".rstrip()
+    return f"{local:<12} {event.type:<8} {name:<{width}} {pid:>7} {held:>7}  {what}".rstrip()
 
 
 def _noted(event: Event) -> str:
