@@ -42,7 +42,7 @@ HELD = @mkdir -p build; $(VENV)/bin/startgate doctor >build/doctor.txt; \
 
 .PHONY: help root run test stages fuzz setup check bpf keeper keeper-test apt test-apt vm-apt arm64-apt bare-apt engines-apt lint types \
 	unit kernel engines engines-table newest test-newest faults faults-table around around-table soak engines-and-vm test-vm test-bare bare-quick \
-	test-systemd wheel test-wheel kernel-table bench bench-check bench-peer update-tools clean clean-caches
+	test-systemd wheel test-wheel image test-image kernel-table bench bench-check bench-peer update-tools clean clean-caches
 
 help: ## this list
 	@echo "startgate sees every container start before the container runs. As root, on Debian or Ubuntu:"
@@ -101,6 +101,14 @@ wheel: setup ## dist/: the wheel for this architecture and the source distributi
 
 test-wheel: wheel bare-apt ## docs/install.md's commands in bare Debian roots, from the wheel alone; SUITES=trixie for one
 	python3 vm/bare.py --wheel $$(ls -t dist/*.whl | head -n 1) $(SUITES)
+
+# `docker build` and its like; BASE is any Debian with Python 3.11 or newer that this machine can get.
+ENGINE ?= docker
+image: ## a container image, localhost/startgate, from the wheel in dist/: ENGINE=podman, BASE=debian:trixie-slim
+	packaging/image.sh $(ENGINE) localhost/startgate $(BASE)
+test-image: wheel test-apt engines-apt bare-apt ## the image, built from a bare Debian root, as an agent in Docker and Podman
+	python3 vm/image.py build/image.tar
+	STARTGATE_IMAGE=build/image.tar STARTGATE_REQUIRE_KERNEL=1 $(PY) -m pytest -q tests/image
 
 update-tools: ## renew requirements-dev.txt: the newest versions of all tools
 	@mkdir -p build; $(PYTHON) -m venv build/pip-tools && build/pip-tools/bin/pip install --quiet --disable-pip-version-check pip-tools
