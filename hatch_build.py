@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import platform
 import re
@@ -10,10 +12,12 @@ import subprocess
 import tempfile
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 PACKAGES = "clang llvm gcc libc6-dev libbpf-dev linux-libc-dev"
+BOM = "libraries.cdx.json"
 LIBBPF = "libbpf.so.1"
 C_LIBRARY = re.compile(r"(ld-linux.*|lib(c|m|dl|rt|pthread))\.so")
 ARCHITECTURES = {"x86_64": "x86", "aarch64": "arm64"}
@@ -38,6 +42,8 @@ class Compile(BuildHookInterface):  # type: ignore[type-arg]
         output = root / "src/startgate/_native" / f"lib.{platform.machine()}"
         if not output.exists() or output.stat().st_mtime < Path(__file__).stat().st_mtime:
             bundle_libbpf(output)
+        if (bom := output / BOM).exists() and "sbom_files" in build_data:
+            build_data["sbom_files"].append(str(bom.relative_to(root)))
         build_data["tag"] = f"py3-none-{platform_tag(sorted(output.glob('*.so*')))}"
 
 
@@ -91,6 +97,37 @@ def fill(making: Path) -> None:
         found = {}
     for name, path in found.items():
         shutil.copyfile(path, making / name)
+    (making / BOM).write_text(json.dumps(bill_of_materials(found), indent=1, sort_keys=True) + "\n")
+
+
+def bill_of_materials(libraries: dict[str, str]) -> dict[str, Any]:
+    """Return what these files are, in CycloneDX's words (PEP 770): scanners look there."""
+    return {
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.6",
+        "version": 1,
+        "components": [component(name, path) for name, path in sorted(libraries.items())],
+    }
+
+
+def component(name: str, path: str) -> dict[str, Any]:
+    """Return a file's source package, where dpkg knows it, and its digest."""
+    digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    told = {"type": "library", "name": name, "hashes": [{"alg": "SHA-256", "content": digest}]}
+    for known in (path, f"/usr{path}", path.removeprefix("/usr")):  # as it was before /lib was a link
+        owner = asked("dpkg-query", "-S", known).partition(": ")[0]
+        form = "${source:Package} ${source:Version}"
+        if owner and (words := asked("dpkg-query", "-W", "-f", form, owner).split()):
+            purl = f"pkg:deb/debian/{words[0]}@{quote(words[1])}?arch=source"
+            return told | {"name": words[0], "version": words[1], "purl": purl}
+    return told
+
+
+def asked(*command: str) -> str:
+    """Return what a program prints; nothing where it is not there, or fails."""
+    if not shutil.which(command[0]):
+        return ""
+    return subprocess.run(command, check=False, capture_output=True, text=True).stdout
 
 
 def needed(library: Path) -> dict[str, str]:

@@ -68,6 +68,7 @@ def test_what_is_in_it(wheel: Path) -> None:
         names = set(file.namelist())
     native = f"startgate/_native/lib.{platform.machine()}"
     assert {"startgate/py.typed", f"{native}/libstartgate-bpf.so", f"{native}/libbpf.so.1"} <= names
+    assert any(name.endswith(".dist-info/sboms/libraries.cdx.json") for name in names)
     assert any(name.endswith("licenses/packaging/licences/NOTICE") for name in names)
     assert not [name for name in names if "__pycache__" in name or name.startswith("tests")]
 

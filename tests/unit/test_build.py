@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -38,8 +41,17 @@ print(open("/proc/self/maps").read())"""
     maps = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     loaded = {line.split()[-1] for line in maps.splitlines() if "/" in line}
     mine = {path for path in loaded if path.startswith(f"{bundle}/")}
-    assert {os.path.basename(path) for path in mine} == set(os.listdir(bundle))
+    assert {os.path.basename(path) for path in mine} == set(os.listdir(bundle)) - {hatch_build.BOM}
     assert not [path for path in loaded - mine if "libbpf" in path or "libelf" in path]
+
+
+def test_scanners_are_told_what_the_libraries_are(bundle: Path) -> None:
+    bom = json.loads((bundle / hatch_build.BOM).read_text())
+    digests = {part["hashes"][0]["content"] for part in bom["components"]}
+    assert digests == {hashlib.sha256(file.read_bytes()).hexdigest() for file in bundle.glob("*.so.*")}
+    if shutil.which("dpkg-query"):
+        assert {"libbpf", "elfutils", "zlib"} <= {part["name"] for part in bom["components"]}
+        assert all(part["purl"].startswith("pkg:deb/debian/") for part in bom["components"])
 
 
 def test_the_tag_names_the_oldest_glibc_that_will_do(tmp_path: Path) -> None:
