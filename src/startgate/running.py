@@ -16,7 +16,7 @@ from functools import cached_property
 
 from msgspec.structs import replace
 
-from startgate import engines
+from startgate import engines, names
 from startgate.errors import BundleError, NotReadable
 from startgate.events import Caller, CgroupId, Container, Namespaces, printable
 from startgate.gates import actual, host
@@ -238,9 +238,9 @@ class Scan:
 
 
 def matching(containers: Iterable[Running], wanted: str) -> list[Running]:
-    """Return those of an id or a name; where there are none, those whose id begins so."""
+    """Return those that are meant (`names.is_meant`); where there are none, those whose id begins so."""
     containers = list(containers)
-    exact = [one for one in containers if wanted in (one.container.id, one.container.name)]
+    exact = [one for one in containers if names.is_meant(one.container, wanted)]
     return exact or [one for one in containers if wanted and one.container.id.startswith(wanted)]
 
 

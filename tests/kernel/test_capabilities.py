@@ -173,6 +173,15 @@ def test_doctor_is_content_with_them() -> None:
     assert probes["files of other users"]["works"]
 
 
+@pytest.mark.portable
+def test_doctor_needs_no_directory_that_may_be_written() -> None:
+    """As in a container with a read-only root."""
+    code, probes = doctor([*READ_ONLY, *limited(CAPABILITIES)])
+    assert (
+        code == 0 and probes["fanotify permission events"]["works"] and probes["exec records: table"]["works"]
+    )
+
+
 @pytest.mark.parametrize(
     ("capability", "probe", "code"),
     [

@@ -14,10 +14,12 @@ import pytest
 from startgate.testing import make_bundle
 from tests.kernel.conftest import _kernel, runc  # noqa: F401
 from tests.kernel.support import SLOWNESS, Runtime
+from tests.kernel.test_hooks import examples
 from tests.systemd import service
 
 HANG_LIMIT = max(2.0, 3 * SLOWNESS)
 """The next worker is to be ready within it."""
+HOOKS = Path("/usr/local/lib/startgate")
 CONFIG = f"""
 hold_timeout = {2 * HANG_LIMIT}
 policy = ["rules.toml"]
@@ -34,6 +36,39 @@ on = ["created"]
 match = 'container.id.startsWith("held-")'
 command = "sleep 1000"
 timeout = 1000
+
+[[hook]]
+name = "starts"
+on = ["created", "stopped"]
+match = 'container.id.startsWith("documented-")'
+command = "{HOOKS}/starts"
+timeout = 20
+
+[[hook]]
+name = "no-redirects"
+on = ["created"]
+match = 'container.id.startsWith("documented-")'
+command = "{HOOKS}/no-redirects"
+timeout = 20
+on_failure = "deny"
+
+[[hook]]
+on = ["created"]
+match = 'container.id.startsWith("documented-")'
+command = "sh -c 'logger --tag hooks seen-$STARTGATE_CONTAINER_ID'"
+timeout = 20
+on_failure = "deny"
+
+[[hook]]
+name = "outside"
+on = ["created"]
+match = 'container.id.startsWith("outside-")'
+command = "systemd-run --quiet --wait --pipe --collect --setenv=STARTGATE_PID {HOOKS}/outside"
+timeout = 60
+on_failure = "deny"
+"""
+OUTSIDE = """#!/bin/sh
+grep -q '"created"' && echo "$STARTGATE_PID" >/var/log/outside && echo "no, said it outside" >&2 && exit 3
 """
 RULES = """
 [[rule]]
@@ -67,6 +102,11 @@ def _installed(_kernel: None) -> None:  # noqa: F811
     directory.mkdir(mode=0o700)
     (directory / "config.toml").write_text(CONFIG)
     (directory / "rules.toml").write_text(RULES)
+    HOOKS.mkdir(parents=True)
+    for text in (*examples("sh"), OUTSIDE.replace("\n", "\n# outside:\n", 1)):
+        script = HOOKS / text.split("# ")[1].split(":")[0]
+        script.write_text(text)
+        script.chmod(0o755)
     service.install("--hang-limit", str(HANG_LIMIT))
 
 

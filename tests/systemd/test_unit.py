@@ -72,6 +72,34 @@ def test_a_hook_runs(start: Start, name: Name) -> None:
     assert f'"{container}"' in Path("/var/lib/startgate", container).read_text()
 
 
+def test_the_documented_hooks_run(start: Start, name: Name) -> None:
+    """docs/hooks.md's, in the unit's sandbox."""
+    redirects = "/proc/sys/net/ipv4/conf/all/accept_redirects"
+    done = start(container := name("documented"), f"exit $(cat {redirects})")
+    assert done.returncode == 0, (done, service.of(container))
+    log = Path("/var/lib/startgate/container-starts")
+    assert eventually(
+        lambda: (
+            [line.split()[1:3] for line in log.read_text().splitlines()]
+            == [
+                ["created", container],
+                ["stopped", container],
+            ]
+        )
+    ), log.read_text()
+    logged = ["journalctl", "--quiet", "--boot", "--output=cat", "--identifier=hooks"]
+    assert eventually(lambda: f"seen-{container}\n" in subprocess.check_output(logged, text=True))
+
+
+def test_a_hook_may_run_outside_the_sandbox(start: Start, name: Name) -> None:
+    """systemd-run: it reads the hook's stdin, writes where the unit may not, and its end is the hook's."""
+    container = name("outside")
+    assert start(container).returncode != 7
+    (denied,) = (event for event in service.of(container) if event["type"] == "denied")
+    assert "no, said it outside" in denied["reason"]["message"], denied
+    assert int(Path("/var/log/outside").read_text())
+
+
 def test_reload_loads_the_rules_again() -> None:
     reloads = _count("reloaded: ")
     systemctl("reload", service.NAME)

@@ -147,6 +147,31 @@ def test_an_editor_that_renames(listeners: Told, active: Active, rules: Path) ->
         assert listeners.rule() == "renamed"
 
 
+def test_a_configmap(listeners: Told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the kubelet makes and changes one: links to a directory, by a link that is exchanged."""
+    monkeypatch.setattr("startgate.config.tomlfile._is_read_only_volume", lambda directory: True)
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    volume.chmod(0o777)
+
+    def version(name: str) -> None:
+        made = volume / f"..{name}"
+        made.mkdir()
+        (made / "config.toml").write_text("policy = ['rules.toml']\n")
+        (made / "rules.toml").write_text(RULE.format(name))
+        (volume / "..data_tmp").symlink_to(made.name)
+        (volume / "..data_tmp").rename(volume / "..data")
+
+    version("one")
+    for file in ("config.toml", "rules.toml"):
+        (volume / file).symlink_to(f"..data/{file}")
+    with Active(listeners, str(volume / "config.toml")) as active, Reloader(active):
+        listeners.exchanged.acquire(timeout=PATIENCE)
+        assert listeners.rule() == "one"
+        version("two")
+        assert eventually(lambda: listeners.rule() == "two")
+
+
 def test_a_file_that_the_new_configuration_names_is_followed(
     listeners: Told, active: Active, config: Path, tmp_path: Path
 ) -> None:

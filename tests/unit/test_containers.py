@@ -8,7 +8,7 @@ import pytest
 
 from startgate.cli import containers
 from startgate.errors import StartgateError, UsageError
-from startgate.events import Container
+from startgate.events import Container, Kubernetes
 from startgate.kernel.process import ProcessId
 from startgate.lifecycle import Key
 from startgate.running import Running
@@ -32,6 +32,64 @@ ALL = [
 )
 def test_the_container_that_is_meant(wanted: str, identity: str) -> None:
     assert containers.choose(ALL, wanted).container.id == identity
+
+
+def of_pod(identity: str, pod: str, container: str | None, namespace: str = "default") -> Running:
+    kind = "container" if container else "sandbox"
+    return running(
+        identity,
+        name=container,
+        engine="containerd",
+        kubernetes=Kubernetes(namespace, pod, container=container, container_type=kind),
+    )
+
+
+PODS = [
+    of_pod("p0", "web-0", None),
+    of_pod("c0", "web-0", "app"),
+    of_pod("c1", "web-1", "app"),
+    of_pod("c2", "web-0", "app", "test"),
+]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "identity"),
+    [("default/web-0/app", "c0"), ("web-1/app", "c1"), ("test/web-0/app", "c2"), ("default/web-0", "p0")],
+)
+def test_a_container_of_a_pod_is_meant(wanted: str, identity: str) -> None:
+    assert containers.choose(PODS, wanted).container.id == identity
+
+
+@pytest.mark.parametrize("wanted", ["app", "web-0/app"])
+def test_several_pods_have_such_a_container(wanted: str) -> None:
+    with pytest.raises(StartgateError, match="ambiguous"):
+        containers.choose(PODS, wanted)
+
+
+@pytest.mark.parametrize("wanted", ["0/app", "web-0/ap", "web-2/app", "/app"])
+def test_no_pod_has_it(wanted: str) -> None:
+    with pytest.raises(StartgateError, match="no container"):
+        containers.choose(PODS, wanted)
+
+
+@pytest.mark.parametrize("output", ["table", "json"])
+def test_pause_containers_are_shown_when_asked_for(output: str, capsys: pytest.CaptureFixture[str]) -> None:
+    containers.show(PODS, output, None)
+    assert len(capsys.readouterr().out.splitlines()) == 3 + (output == "table")
+    containers.show(PODS, output, None, sandboxes=True)
+    assert len(capsys.readouterr().out.splitlines()) == 4 + (output == "table")
+
+
+def test_names_have_the_room_that_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    pods = [of_pod("c", "shop-" + "7" * 30, "app")]
+    for width, name in (
+        (200, f"default/shop-{'7' * 30}/app"),
+        (100, f"default/shop-{'7' * 14}…7777/app"),
+        (80, "default/sho…7777/app"),
+    ):
+        head, line = containers._table(pods, width)
+        assert line.startswith(name + " containerd ")
+        assert head.index("ENGINE") == len(name) + 1
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from startgate.cli import logfmt
+from startgate.cli.layout import Layout
 from startgate.cli.table import Table, describe_exit, row, severity
 from startgate.events import (
     EVENT_TYPES,
@@ -114,6 +115,16 @@ def test_nothing_is_written_before_the_first_event() -> None:
 )
 def test_lines(shown: Event, line: str) -> None:
     assert row(shown) == line
+
+
+def test_a_pods_container_is_told_by_its_pod() -> None:
+    pod = Kubernetes("default", "web-0", container="app", container_type="container")
+    assert " default/web-0/app " in row(event("created", id=HEX_ID, name="app", kubernetes=pod))
+    assert " default/web-0 " in row(event("created", id=HEX_ID, kubernetes=replace(pod, container=None)))
+    assert " app " in row(event("created", id=HEX_ID, name="app", kubernetes=Kubernetes(sandbox_id="x")))
+    assert f" default/{'w' * 30}/app " in row(
+        event("created", id=HEX_ID, name="app", kubernetes=replace(pod, pod="w" * 30)), layout=Layout(name=44)
+    )
 
 
 def test_a_long_name_keeps_its_ends() -> None:
@@ -224,7 +235,7 @@ def on_terminal(monkeypatch: pytest.MonkeyPatch, width: int, *events: Event) -> 
     return stream.getvalue().splitlines()
 
 
-POD = Kubernetes(namespace="shop", pod="web-7d4b")
+POD = Kubernetes(namespace="shop", pod="web-7d4b-x2lvq", container="app")
 
 
 @pytest.mark.parametrize(
@@ -232,7 +243,7 @@ POD = Kubernetes(namespace="shop", pod="web-7d4b")
     [
         (100, "TIME EVENT CONTAINER PID HELD WHAT"),
         (120, "TIME EVENT CONTAINER IMAGE PID HELD WHAT"),
-        (150, "TIME EVENT CONTAINER IMAGE POD PID HELD WHAT"),
+        (150, "TIME EVENT CONTAINER IMAGE PID HELD WHAT"),
     ],
 )
 def test_a_wide_terminal_shows_more(monkeypatch: pytest.MonkeyPatch, width: int, titles: str) -> None:
@@ -241,7 +252,7 @@ def test_a_wide_terminal_shows_more(monkeypatch: pytest.MonkeyPatch, width: int,
     head, line = on_terminal(monkeypatch, width, shown)
     assert head.split() == titles.split()
     assert ("…rary/a-long-image:1.2.3" in line) == ("IMAGE" in titles)
-    assert ("shop/web-7d4b" in line) == ("POD" in titles)
+    assert ("shop/web-7d4b-x2lvq/app" in line) == (width == 150)
     assert head.index("PID") + 3 == line.index("4242") + 4
 
 
@@ -264,8 +275,8 @@ def test_all_columns_and_whole_lines_where_they_are_asked_for(monkeypatch: pytes
     for stream in (Terminal(), io.StringIO()):
         Table(stream, wide=True).row(event("created", image="nginx", kubernetes=POD, args=("word",) * 100))
         head, line = stream.getvalue().splitlines()
-        assert "IMAGE" in head and "POD" in head
-        assert "nginx" in line and "shop/web-7d4b" in line and line.count("word") == 100
+        assert "IMAGE" in head
+        assert "nginx" in line and "shop/web-7d4b-x2lvq/app" in line and line.count("word") == 100
 
 
 @pytest.mark.parametrize(
@@ -314,7 +325,8 @@ def test_logfmt() -> None:
     line = logfmt.line(shown, 7).decode()
     assert line.startswith("time=2026-11-22T13:01:02.120345678Z type=stopped sequence=7 id=web ")
     assert (
-        " image=nginx:1 namespace=shop pod=web-7d4b pid=4242 command=\"sh -c 'exit 3'\" exit_code=3" in line
+        " image=nginx:1 namespace=shop pod=web-7d4b-x2lvq pid=4242 command=\"sh -c 'exit 3'\" exit_code=3"
+        in line
     )
     assert line.endswith(' rule=a-rule reason="it said \\"no\\"\\n\\u001b[2J"\n')
 

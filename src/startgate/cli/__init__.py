@@ -13,6 +13,7 @@ import click
 from click.core import ParameterSource
 
 from startgate.cli import journal, log, options
+from startgate.cli.install import install, uninstall
 from startgate.cli.policy import CONFIG
 from startgate.cli.policy import config as config_group
 from startgate.cli.policy import policy as policy_group
@@ -201,10 +202,11 @@ def _unless_given(settings: Settings) -> dict[str, Any]:
 @app.command()
 @options.output
 @options.filtering
+@click.option("--all", "-a", "sandboxes", is_flag=True, help="Also the sandboxes (pause containers) of pods.")
 @options.host_root
 @options.local
-def ps(output: str, keep: str | None, host_root: str, local: bool) -> None:
-    """List the containers that are there now."""
+def ps(output: str, keep: str | None, sandboxes: bool, host_root: str, local: bool) -> None:
+    """List the containers that are there now. Those of pods as namespace/pod/container."""
     from startgate.cli.containers import scan, show  # noqa: PLC0415
 
     found = None
@@ -212,7 +214,7 @@ def ps(output: str, keep: str | None, host_root: str, local: bool) -> None:
         from startgate.cli import remote  # noqa: PLC0415
 
         found = remote.containers(client)
-    show(scan(host_root) if found is None else found, output, keep)
+    show(scan(host_root) if found is None else found, output, keep, sandboxes=sandboxes)
 
 
 @app.command()
@@ -222,7 +224,10 @@ def ps(output: str, keep: str | None, host_root: str, local: bool) -> None:
 @options.host_root
 @options.local
 def inspect(container: str, output: str, oci: bool, host_root: str, local: bool) -> None:
-    """Tell everything about one container. CONTAINER is its id, a unique beginning of it, or its name."""
+    """Tell everything about one container.
+
+    CONTAINER is its id, a unique beginning of it, its name, or pod/container.
+    """
     from startgate.cli.containers import choose, scan, tell  # noqa: PLC0415
 
     if client := None if local or host_root != "/" else _agent():
@@ -282,6 +287,8 @@ def schema() -> None:
 
 
 app.add_command(trace_command)
+app.add_command(install)
+app.add_command(uninstall)
 app.add_command(policy_group)
 app.add_command(config_group)
 app.add_command(journal.agent)
@@ -318,7 +325,8 @@ def _open_closed() -> None:
     while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(fd, True)
     os.close(fd)
-    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115  (for as long as we live)
+    # Not number 2: python-build-standalone's libffi may have it, for reading, from the import of ctypes on.
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115  (for as long as we live)
 
 
 def _fail(message: str, code: int) -> None:

@@ -6,11 +6,12 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
 
+from startgate import names
 from startgate.cli.table import command, shorten, uncut, width_of
 from startgate.errors import KernelUnsupported, StartgateError
 from startgate.events import Event, printable, timestamp
@@ -20,7 +21,9 @@ from startgate.kernel import capabilities, features
 from startgate.kernel.process import Proc, boot_seconds
 from startgate.running import Running, Scan, matching
 
-_HEAD = f"{'CONTAINER':<20} {'ENGINE':<10} {'PID':>7} {'UP':>7}  {'IMAGE':<22} COMMAND"
+_NAME = 20
+_OTHERS = 64
+"""Columns of the rest of a line, with some of the command."""
 
 
 def scan(host_root: str, *, actual: bool = False) -> Scan:
@@ -35,16 +38,18 @@ def scan(host_root: str, *, actual: bool = False) -> Scan:
     return Scan(proc, capabilities.of_host(proc), lambda: actual)
 
 
-def show(containers: Iterable[Running], output: str, keep: str | None) -> None:
-    """Print those that match the filter. Raises UsageError when it does not compile."""
+def show(containers: Iterable[Running], output: str, keep: str | None, *, sandboxes: bool = False) -> None:
+    """Print those that match the filter; the sandboxes of pods only if they are asked for.
+
+    Raises UsageError when the filter does not compile.
+    """
     matches = compile_filter(keep) if keep else None
-    found = [one for one in containers if matches is None or matches(_event(one))]
+    there = (one for one in containers if sandboxes or not names.is_sandbox(one.container))
+    found = [one for one in there if matches is None or matches(_event(one))]
     if output == "json":
         lines = [json_line(_record(one)).decode() for one in found]
     else:
-        width = width_of(sys.stdout)
-        rows = (_row(one, full=width is None) for one in found)
-        lines = [one_line(line)[:width] for line in (_HEAD, *rows)]
+        lines = [one_line(line)[: width_of(sys.stdout)] for line in _table(found, width_of(sys.stdout))]
     sys.stdout.write("".join(f"{line}\n" for line in lines))
     if not found and output == "table":
         none = "no container matches" if matches else "no container is there now (startgate demo runs one)"
@@ -65,13 +70,21 @@ def _status(one: Running) -> str:
     return "running" if one.started else "created"
 
 
-def _row(one: Running, *, full: bool) -> str:
+def _table(found: list[Running], width: int | None) -> Iterator[str]:
+    """Yield the head and the lines; the names have what room there is."""
+    longest = max((len(names.shown(one.container)) for one in found), default=0)
+    name = max(_NAME, min(longest, _NAME if width is None else width - _OTHERS))
+    yield f"{'CONTAINER':<{name}} {'ENGINE':<10} {'PID':>7} {'UP':>7}  {'IMAGE':<22} COMMAND"
+    yield from (_row(one, name, full=width is None) for one in found)
+
+
+def _row(one: Running, width: int, *, full: bool) -> str:
     container = one.container
     cut = uncut if full else shorten
-    name = cut(container.name or container.id, 20)
+    name = cut(names.shown(container), width)
     up = age(time.clock_gettime(time.CLOCK_BOOTTIME) - boot_seconds(one.process))
     return (
-        f"{name:<20} {container.engine or container.runtime or '-':<10} {container.pid:>7} "
+        f"{name:<{width}} {container.engine or container.runtime or '-':<10} {container.pid:>7} "
         f"{up if one.started else 'created':>7}  {cut(container.image or '-', 22):<22} "
         f"{command(container.args)}"
     )
@@ -87,7 +100,10 @@ def age(seconds: float) -> str:
 
 
 def choose(containers: Iterable[Running], wanted: str) -> Running:
-    """Return the container of that id or name, or whose id alone begins so. Raises StartgateError."""
+    """Return the container that is meant (`names.is_meant`), or whose id alone begins so.
+
+    Raises StartgateError.
+    """
     found = matching(containers, wanted)
     if not found:
         raise StartgateError(f"no container {printable(wanted)!r} runs here (startgate ps lists them)")

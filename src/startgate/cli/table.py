@@ -16,7 +16,7 @@ _WIDTH = 100
 """Of a terminal that tells none."""
 _SEVERITY = {"error": "1;31", "warning": "33", "good": "32", "plain": "0", "quiet": "2"}
 """Colours, by how much somebody should care."""
-_FIRST = f"{'TIME':<12} {'EVENT':<10} {'CONTAINER':<20} "
+_FIRST = f"{'TIME':<12} {'EVENT':<10} "
 _LAST = f"{'PID':>7} {'HELD':>7}  WHAT"
 
 
@@ -75,14 +75,12 @@ _NARROW = Layout()
 def row(event: Event, *, full: bool = False, layout: Layout = _NARROW) -> str:
     """Return the line of an event; `full`: nothing is cut."""
     container = event.container or Container(id="")
-    cut = uncut if full else shorten
-    name = cut(container.name or container.id, 20)
     pid = "" if container.pid is None else str(container.pid)
     held = "" if event.held_us is None else f"{event.held_us / 1000:.1f}ms"
     local = _local_time(event.time)
-    cells = layout.cells(container, cut)
+    cells = layout.cells(container, uncut if full else shorten)
     what = _counted(event.counted) if event.counted else _noted(event) + _what(event, container)
-    return f"{local:<12} {event.type:<10} {name:<20} {cells}{pid:>7} {held:>7}  {what}".rstrip()
+    return f"{local:<12} {event.type:<10} {cells}{pid:>7} {held:>7}  {what}".rstrip()
 
 
 def _noted(event: Event) -> str:

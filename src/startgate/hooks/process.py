@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 
-from startgate.kernel import pidfd, spawn
+from startgate.kernel import memfd, pidfd, spawn
 
 _KEPT = 4096
 _LINE = 500
@@ -103,7 +103,7 @@ class Children:
 
 def _file(data: bytes, owner: ExitStack) -> int:
     """Return a file in memory: unlike a pipe it takes all of it, and needs no reader."""
-    fd = os.memfd_create("startgate", os.MFD_CLOEXEC)
+    fd = memfd.create("startgate")
     owner.callback(os.close, fd)
     os.write(fd, data)
     os.lseek(fd, 0, os.SEEK_SET)

@@ -13,6 +13,7 @@ import struct
 import msgspec
 
 from startgate.events import Event
+from startgate.kernel import memfd
 from startgate.listeners import Subscription, lost
 
 SIZE = 8 << 20
@@ -29,7 +30,7 @@ def create(number: int = 0) -> int:
 
     `number`: of the last line that was printed; those of this outbox follow.
     """
-    fd = os.memfd_create("startgate-outbox")
+    fd = memfd.create("startgate-outbox")
     os.ftruncate(fd, SIZE)
     os.pwrite(fd, struct.pack("=Q", number), _NUMBER * 8)
     return fd

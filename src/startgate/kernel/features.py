@@ -9,16 +9,15 @@ import select
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from startgate.errors import KernelUnsupported
-from startgate.kernel import files, namespaces, pidfd
+from startgate.kernel import files, memfd, namespaces, pidfd
 from startgate.kernel.fanotify import FAN_ALLOW, FAN_OPEN_EXEC_PERM, Group, Marker, PermissionEvent
 
 _PATIENCE_MS = 2000
 _PROC_PID_INIT_INO = 0xEFFFFFFC
 _PROC_CGROUP_INIT_INO = 0xEFFFFFFB
-_CAP_KILL = 5
+_CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH, _CAP_KILL = 1, 2, 5
 
 
 def open_group(*, report_tid: bool = False) -> Group:
@@ -39,12 +38,13 @@ def executing(group: Marker) -> Iterator[None]:
 
     Raises KernelUnsupported when it can't be marked.
     """
-    with TemporaryDirectory(prefix="startgate-") as directory:
-        script = Path(directory) / "probe"
-        script.write_text("#!/bin/sh\nexit 0\n")
-        script.chmod(0o700)
+    # In memory: no directory need be writable, or without `noexec`, as in a container with a read-only root.
+    fd = memfd.create_program("startgate-probe")
+    try:
+        os.write(fd, b"#!/bin/sh\nexit 0\n")
+        script = f"/proc/{os.getpid()}/fd/{fd}"
         try:
-            group.mark(FAN_OPEN_EXEC_PERM, str(script))
+            group.mark(FAN_OPEN_EXEC_PERM, script)
         except OSError as error:
             raise KernelUnsupported(f"fanotify can't mark a program: {error.strerror}") from error
         # posix_spawn(3) returns after the execve, which is to be held: a shell in between. The script's
@@ -54,6 +54,8 @@ def executing(group: Marker) -> Iterator[None]:
             yield
         finally:
             os.waitpid(child, 0)
+    finally:
+        os.close(fd)
 
 
 @contextmanager
@@ -142,20 +144,19 @@ def _check_openat2() -> None:
 
 def check_other_users() -> None:
     """Raises KernelUnsupported when the modes of files that others own hold for us."""
-    with TemporaryDirectory(prefix="startgate-") as directory:
-        locked = Path(directory, "locked")
-        locked.mkdir(0)
-        try:
-            list(locked.iterdir())
-        except PermissionError as error:
-            raise KernelUnsupported("their modes hold for us: CAP_DAC_READ_SEARCH is missing") from error
+    if not _has_one_of(_CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH):
+        raise KernelUnsupported("their modes hold for us: CAP_DAC_READ_SEARCH is missing")
 
 
 def check_kill() -> None:
     """Raises KernelUnsupported when processes of other users can't be killed."""
-    held = re.search(r"^CapEff:\s*([0-9a-f]+)$", Path("/proc/self/status").read_text(), re.MULTILINE)
-    if not held or not int(held[1], 16) >> _CAP_KILL & 1:
+    if not _has_one_of(_CAP_KILL):
         raise KernelUnsupported("CAP_KILL is missing")
+
+
+def _has_one_of(*capabilities: int) -> bool:
+    held = re.search(r"^CapEff:\s*([0-9a-f]+)$", Path("/proc/self/status").read_text(), re.MULTILINE)
+    return held is not None and any(int(held[1], 16) >> number & 1 for number in capabilities)
 
 
 def join_host_cgroup_namespace(host: str) -> None:

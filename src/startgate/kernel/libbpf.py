@@ -1,10 +1,11 @@
-"""libbpf.so.1 through ctypes, and what it does with fds: maps, ring buffers, programs that are loaded."""
+"""libbpf through ctypes, and what it does with fds: maps, ring buffers, programs that are loaded."""
 
 from __future__ import annotations
 
 import ctypes
 import os
 import struct
+from pathlib import Path
 from typing import Any
 
 from startgate.errors import KernelUnsupported
@@ -36,16 +37,27 @@ class _TestRunOpts(ctypes.Structure):
     )
 
 
+_BUNDLED = Path(__file__).parent.parent / "_native" / f"lib.{os.uname().machine}" / "libstartgate-bpf.so"
+"""It is empty, but has the package's own libbpf loaded: hatch_build.py."""
+
+
+def _load() -> ctypes.CDLL:
+    """Load the package's libbpf; where it has none, or one for another C library, the machine's."""
+    for name in (str(_BUNDLED), "libbpf.so.1"):
+        try:
+            return ctypes.CDLL(name, use_errno=True)
+        except OSError as error:
+            failed = error
+    raise KernelUnsupported(
+        "libbpf.so.1 is not installed (Debian and Ubuntu: apt-get install libbpf1)"
+    ) from failed
+
+
 class Library:
     """libbpf.so.1, loaded at first use; keeps what it prints while an object loads."""
 
     def __init__(self) -> None:
-        try:
-            self.so = ctypes.CDLL("libbpf.so.1", use_errno=True)
-        except OSError as error:
-            raise KernelUnsupported(
-                "libbpf.so.1 is not installed (Debian and Ubuntu: apt-get install libbpf1)"
-            ) from error
+        self.so = _load()
         self.log: list[str] = []
         self._callback = _PRINT(self._keep)
         self._format = ctypes.CDLL(None).vsnprintf

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from startgate.errors import NotReadable
+from startgate.kernel import pidfd
 from startgate.kernel.cgroups import parse_cgroup, parse_cgroup_mounts, unified_path
 from startgate.kernel.memory import execve_argv_index, read_strings
 
@@ -150,7 +151,7 @@ class Proc:
         if self.look is None:
             return None
         try:
-            fd = os.pidfd_open(process.pid)
+            fd = pidfd.open_process(process.pid)
         except OSError:
             return None
         try:
