@@ -41,7 +41,7 @@ HELD = @mkdir -p build; $(VENV)/bin/startgate doctor >build/doctor.txt; \
 	esac
 
 .PHONY: help root run test stages fuzz setup check bpf keeper keeper-test apt test-apt vm-apt arm64-apt bare-apt engines-apt lint types \
-	unit kernel engines engines-table newest test-newest faults faults-table around around-table soak engines-and-vm test-vm test-bare bare-quick \
+	unit kernel command-lines engines engines-table newest test-newest faults faults-table around around-table soak engines-and-vm test-vm test-bare bare-quick \
 	test-systemd kernel-table bench bench-check bench-peer update-tools clean clean-caches
 
 help: ## this list
@@ -144,6 +144,12 @@ unit:
 	$(PY) -m pytest -q tests/unit
 kernel: setup test-apt ## real containers on this kernel; where that can't hold them, all of it in the VM
 	$(call HELD,its kernel tests run in a VM; $(PY) vm/matrix.py run 6.1 --all,STARTGATE_REQUIRE_KERNEL=1 $(PY) -m pytest -q tests/kernel)
+
+N ?= 1000
+RUNTIMES ?= runc crun $(wildcard $(NEWEST)/runc)
+command-lines: setup test-apt ## N=1000 random command lines, read by startgate and by each of RUNTIMES="runc crun": minutes; SEED=1
+	@for runtime in $(RUNTIMES); do \
+	  $(PY) -m tests.kernel.commandlines --number $(N) $(if $(filter command line,$(origin SEED)),--seed $(SEED)) $$runtime || exit 1; done
 
 faults: setup test-apt ## the worker killed, stopped, hung; the host short of things: nobody hangs, nothing is missed
 	$(call HELD,faults are not tested,STARTGATE_REQUIRE_KERNEL=1 $(PY) -m pytest -q tests/faults --junitxml=build/faults.xml)
