@@ -76,6 +76,7 @@ def test_every_spelling_of_cruns_bundle(spelling: str) -> None:
         ("crun start --program-name x ID", Invocation(Command.START, "ID")),
         ("crun --ro /r --roo /s start ID", Invocation(Command.START, "ID", root="/s")),
         ("crun delete --regex .", OTHER),
+        ("crun resume ID --help", Invocation(Command.RESUME, "ID")),
         ("crun run --us ID", OTHER),
         # A word behind a flag is no value of it.
         ("runc --debug unknown run ID", OTHER),

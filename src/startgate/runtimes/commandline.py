@@ -136,7 +136,8 @@ def _call(line: list[str], command: Command, runtime: Runtime) -> Call:
             split = words.gnu(line, level)
         else:
             raise words.Misread
-        if executes or not _has_options(split.rest[1:]):
+        # A newer runc may know an option behind the id; crun reads none there.
+        if executes or runtime is CRUN or not _has_options(split.rest[1:]):
             return Call(*split)
     except words.Misread:
         pass  # a newer one may know the option

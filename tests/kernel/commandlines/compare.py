@@ -34,7 +34,7 @@ def differences(call: Invocation, seen: Seen, world: World) -> list[str]:
     if call.command.starts:
         pairs = _of_start(call, root, seen, world)
     else:
-        pairs = _of_container(call, (root, call.id), seen)
+        pairs = _of_container(call, (root, call.id), seen, world)
     if not call.log or Path(call.log) in world.places.logs:
         pairs["log"] = ([call.log] if call.log else [], list(seen.logs))
         formats = {"json" if text.startswith("{") else "text" for text in seen.logs.values() if text}
@@ -51,14 +51,14 @@ def _of_start(call: Invocation, root: str, seen: Seen, world: World) -> dict[str
         "root": (root, made.root),
         "bundle": (os.path.normpath(world.cwd / (call.bundle or "")), made.bundle),
         "config": (call.config or "config.json", made.config),
-        "pid file": ([call.pid_file] if call.pid_file else [], seen.pid_files),
+        "pid file": (_pid_files(call, world), seen.pid_files),
     }
     if call.command is Command.RUN and seen.status in (0, ENDS):
         pairs["exit code"] = (0 if call.detach else ENDS, seen.status)
     return pairs
 
 
-def _of_container(call: Invocation, key: Key, seen: Seen) -> dict[str, tuple[object, object]]:
+def _of_container(call: Invocation, key: Key, seen: Seen, world: World) -> dict[str, tuple[object, object]]:
     what = _CHANGES.get(call.command)
     changed = {key for name in _CHANGES.values() for key in getattr(seen, name)}
     pairs: dict[str, tuple[object, object]] = {
@@ -71,14 +71,19 @@ def _of_container(call: Invocation, key: Key, seen: Seen) -> dict[str, tuple[obj
         wanted = signal_number(call.signal)
         pairs["signal"] = ([wanted], [signal_number(word) for word in seen.signals[key]])
     if call.command is Command.EXEC:
-        pairs |= _of_exec(call, seen, seen.executed[key])
+        pairs |= _of_exec(call, seen, seen.executed[key], world)
     return pairs
 
 
-def _of_exec(call: Invocation, seen: Seen, told: list[str]) -> dict[str, tuple[object, object]]:
+def _pid_files(call: Invocation, world: World) -> list[str]:
+    """Those of them that are looked for."""
+    return [call.pid_file] if call.pid_file and Path(call.pid_file) in world.places.pid_files else []
+
+
+def _of_exec(call: Invocation, seen: Seen, told: list[str], world: World) -> dict[str, tuple[object, object]]:
     user, cwd, value, terminal, *arguments = told
     pairs: dict[str, tuple[object, object]] = {
-        "pid file": ([call.pid_file] if call.pid_file else [], seen.pid_files),
+        "pid file": (_pid_files(call, world), seen.pid_files),
         "exit code": (0 if call.detach else RECORDED, seen.status),
     }
     if call.process:
