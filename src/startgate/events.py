@@ -177,6 +177,7 @@ class Container(msgspec.Struct, frozen=True):
     where one of them leads.
     `from_hooks` names the hooks of startgate's that led to it: they are not run for it again.
     `start_id`: the same in all events of one start, and in those of no other; ids are used again.
+    `restart_count`: how often its engine had restarted it by itself before this start.
     `actual`: what the kernel says of its init; read only where somebody asks for it.
     """
 
@@ -232,6 +233,7 @@ class Container(msgspec.Struct, frozen=True):
     audit_session: Annotated[int | None, OF_COMMAND] = None
     started_by_chain: Annotated[tuple[Ancestor, ...], OF_COMMAND] = ()
     actual: Annotated[Actual | None, AT_CREATED] = None
+    restart_count: int | None = None
 
 
 class Process(msgspec.Struct, frozen=True):
