@@ -41,7 +41,7 @@ HELD = @mkdir -p build; $(VENV)/bin/startgate doctor >build/doctor.txt; \
 	esac
 
 .PHONY: help root run test stages fuzz setup check bpf keeper keeper-test apt test-apt vm-apt arm64-apt bare-apt engines-apt lint types \
-	unit kernel command-lines engines engines-table newest test-newest faults faults-table around around-table soak engines-and-vm test-vm test-bare bare-quick \
+	unit kernel command-lines engines engines-table newest test-newest test-suites faults faults-table around around-table soak engines-and-vm test-vm test-bare bare-quick \
 	test-systemd kernel-table bench bench-check bench-peer update-tools clean clean-caches
 
 help: ## this list
@@ -180,7 +180,11 @@ test-newest: setup ## the containerd and runc tests with the newest releases, bu
 	PATH=$(NEWEST):$$PATH STARTGATE_REQUIRE_KERNEL=1 $(PY) -m pytest -q --junitxml=build/newest.xml \
 	  tests/engines/test_ctr.py tests/engines/test_cri.py
 	PATH=$(NEWEST):$$PATH STARTGATE_REQUIRE_KERNEL=1 $(PY) -m pytest -q -k "not crun" \
-	  tests/kernel/test_{ways,callbacks,exits,death,binaries,load,trust,bad_input,pid_namespace}.py
+	  tests/kernel/test_{ways,callbacks,exits,death,binaries,load,trust,bad_input,pid_namespace,commandlines}.py
+test-suites: setup test-apt ## runc's own tests, alone and beside startgate, and is every container told: needs Go; BATS="create run" for these
+	$(call INSTALL,bats jq gawk)
+	tests/engines/newest build $(NEWEST)
+	$(PY) -m tests.suites --runtime $(NEWEST)/runc --directory $(dir $(NEWEST))suites $(if $(BATS),--files "$(BATS)")
 newest: # as a part of `test`: where it can be done
 	$(call HELD,the newest runtimes are not tried,if tests/engines/newest can-build; then $(MAKE) --no-print-directory test-newest; fi)
 
