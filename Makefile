@@ -41,9 +41,9 @@ HELD = @mkdir -p build; $(VENV)/bin/startgate doctor >build/doctor.txt; \
 	esac
 
 .PHONY: help root run test stages fuzz setup check bpf keeper keeper-test apt test-apt vm-apt arm64-apt bare-apt engines-apt lint types \
-	unit mutants kernel engines engines-table newest test-newest faults faults-table around around-table soak engines-and-vm test-vm \
-	test-bare bare-quick test-systemd wheel test-wheel test-standalone packages image test-image kernel-table bench bench-check bench-rules \
-	bench-peer update-tools clean clean-caches
+	unit mutants kernel command-lines engines engines-table newest test-newest test-suites faults faults-table around around-table soak \
+	engines-and-vm test-vm test-bare bare-quick test-systemd wheel test-wheel test-standalone packages image test-image kernel-table bench \
+	bench-check bench-rules bench-peer update-tools clean clean-caches
 
 help: ## this list
 	@echo "startgate sees every container start before the container runs. As root, on Debian or Ubuntu:"
@@ -170,6 +170,12 @@ mutants: setup ## change the source in small ways: which changes does no unit te
 kernel: setup test-apt ## real containers on this kernel; where that can't hold them, all of it in the VM
 	$(call HELD,its kernel tests run in a VM; $(PY) vm/matrix.py run 6.1 --all,STARTGATE_REQUIRE_KERNEL=1 $(PY) -m pytest -q tests/kernel)
 
+N ?= 1000
+RUNTIMES ?= runc crun $(wildcard $(NEWEST)/runc)
+command-lines: setup test-apt ## N=1000 random command lines, read by startgate and by each of RUNTIMES="runc crun": minutes; SEED=1
+	@for runtime in $(RUNTIMES); do \
+	  $(PY) -m tests.kernel.commandlines --number $(N) $(if $(filter command line,$(origin SEED)),--seed $(SEED)) $$runtime || exit 1; done
+
 faults: setup test-apt ## the worker killed, stopped, hung; the host short of things: nobody hangs, nothing is missed
 	$(call HELD,faults are not tested,STARTGATE_REQUIRE_KERNEL=1 $(PY) -m pytest -q tests/faults --junitxml=build/faults.xml)
 faults-table: ## write the table of docs/daemon.md from the results of `make faults`
@@ -199,7 +205,11 @@ test-newest: setup ## the containerd and runc tests with the newest releases, bu
 	PATH=$(NEWEST):$$PATH STARTGATE_REQUIRE_KERNEL=1 $(PY) -m pytest -q --junitxml=build/newest.xml \
 	  tests/engines/test_ctr.py tests/engines/test_cri.py
 	PATH=$(NEWEST):$$PATH STARTGATE_REQUIRE_KERNEL=1 $(PY) -m pytest -q -k "not crun" \
-	  tests/kernel/test_{ways,callbacks,exits,death,binaries,load,trust,bad_input,pid_namespace}.py
+	  tests/kernel/test_{ways,callbacks,exits,death,binaries,load,trust,bad_input,pid_namespace,commandlines}.py
+test-suites: setup test-apt ## runc's own tests, alone and beside startgate, and is every container told: needs Go; BATS="create run" for these
+	$(call INSTALL,bats jq gawk)
+	tests/engines/newest build $(NEWEST)
+	$(PY) -m tests.suites --runtime $(NEWEST)/runc --directory $(dir $(NEWEST))suites $(if $(BATS),--files "$(BATS)")
 newest: # as a part of `test`: where it can be done
 	$(call HELD,the newest runtimes are not tried,if tests/engines/newest can-build; then $(MAKE) --no-print-directory test-newest; fi)
 

@@ -65,6 +65,9 @@ def command_line(data: bytes) -> None:
     if call.command is Command.OTHER:
         assert call == OTHER
         return
+    if call.doubt:
+        assert not call.id
+        return
     assert call.id
     # An option that no runtime has can't be written again without knowing how it was meant.
     call = msgspec.structs.replace(call, options=())

@@ -129,6 +129,7 @@ class Container(msgspec.Struct, frozen=True):
     where one of them leads.
     `from_hooks` names the hooks of startgate's that led to it: they are not run for it again.
     `start_id`: the same in all events of one start, and in those of no other; ids are used again.
+    `restart_count`: how often its engine had restarted it by itself before this start.
     `actual`: what the kernel says of its init; read only where somebody asks for it.
     `pid_start_time`: when its init started, in clock ticks since boot (/proc/PID/stat): with the pid it names
     that process, and no other that got its number later.
@@ -187,6 +188,7 @@ class Container(msgspec.Struct, frozen=True):
     started_by_chain: Annotated[tuple[Ancestor, ...], OF_COMMAND] = ()
     actual: Annotated[Actual | None, AT_CREATED] = None
     pid_start_time: Annotated[int | None, AT_CREATED] = None
+    restart_count: int | None = None
 
     def pidfd(self) -> int:
         """Return a pidfd of its init, which the caller owns, and which can't be another process's.

@@ -37,7 +37,7 @@ class Step(msgspec.Struct, frozen=True):
     why: str = ""
 
 
-class Record(msgspec.Struct):
+class Installed(msgspec.Struct):
     """What was put in place: each path and the digest of its content; the directories made for them."""
 
     version: str
@@ -56,11 +56,11 @@ class Placement:
         self._path = record
         self.record = self._load()
 
-    def _load(self) -> Record:
+    def _load(self) -> Installed:
         try:
-            return msgspec.json.decode(self.at(self._path).read_bytes(), type=Record)
+            return msgspec.json.decode(self.at(self._path).read_bytes(), type=Installed)
         except FileNotFoundError:
-            return Record(version="")
+            return Installed(version="")
         except msgspec.DecodeError as error:
             raise StartgateError(
                 f"{self.at(self._path)} can't be read ({error}): what was installed is not known; "

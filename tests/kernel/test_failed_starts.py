@@ -133,17 +133,34 @@ def test_of_one_id_each_start_ends_before_the_next_begins(
     assert starts[::2] == starts[1::2] and len(set(starts)) == many
 
 
+def test_a_runtime_that_is_killed(runtime: Runtime, bundle: Path, name: str, watching: Watching) -> None:
+    """While it waits for a hook: the signal is told by its name."""
+    hook = {"path": "/bin/sh", "args": ["sh", "-c", "kill -KILL $PPID; sleep 0.2"]}
+    write_config(bundle, ["/bin/true"], config={"hooks": {"createRuntime": [hook]}})
+    with watching() as watched:
+        runtime("create", "-b", str(bundle), name, check=False, detached=True)
+        stopped = watched.wait_for("stopped", name)
+        runtime("delete", "-f", name, check=False)
+    assert types(watched.of(name)) == ["creating", "stopped"]
+    message = f"the start failed: {runtime.name} was ended by signal 9 (SIGKILL)"
+    assert stopped.reason and stopped.reason.message == message and stopped.exit == Exit()
+
+
 def test_a_container_that_is_started_through_its_fifo(
-    runc: Runtime, bundle: Path, name: str, watching: Watching
+    runtime: Runtime, bundle: Path, name: str, watching: Watching
 ) -> None:
     """Whoever opens exec.fifo starts the program, without any `start`: it is held at its first exec."""
-    write_config(bundle, ["/bin/sh", "-c", "sleep 1; exit 7"])
+    write_config(bundle, ["/bin/sh", "-c", "sleep 0.5; exit 7"])
     with watching() as watched:
-        runc("create", "-b", str(bundle), "--pid-file", str(bundle / "pid"), name, detached=True)
-        Path(f"/run/runc/{name}/exec.fifo").read_bytes()
+        runtime("create", "-b", str(bundle), "--pid-file", str(bundle / "pid"), name, detached=True)
+        fifo = Path(f"/run/{runtime.name}/{name}/exec.fifo")
+        if runtime.name == "crun":  # its init reads, runc's writes
+            fifo.write_bytes(b"\0")
+        else:
+            fifo.read_bytes()
         stopped = watched.wait_for("stopped", name)
         told = watched.of(name)
-        runc("delete", "-f", name)
+        runtime("delete", "-f", name)
     assert types(told) in (
         ["creating", "created", "started", "stopped"],  # held, or it was faster
         ["creating", "created", "stopped"],

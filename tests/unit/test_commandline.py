@@ -18,41 +18,97 @@ BUNDLE_SPELLINGS = [
     "--bundle /b",
     "--bundle=/b",
     "-b /b",
-    "-b/b",
-    "-b=/b",
-    "-bundle /b",  # Go's flag package
-    "-bundle=/b",
-    "--bund /b",  # getopt_long(3)
-    "--bundl=/b",
-    "-db /b",
-    "-db/b",
     "-d -b /b",
     "--detach --bundle=/b",
     "--bundle /a --bundle /b",
-    "-b /a --no-pivot -b=/b",
     "--pid-file /p --bundle /b --console-socket /c",
 ]
+GO_SPELLINGS = ["-bundle /b", "-bundle=/b", "-b=/b", "-b /a --no-pivot -b=/b", "-d=true -b /b"]
+GNU_SPELLINGS = ["-b/b", "--bund /b", "--bundl=/b", "--b /b", "-db /b", "-db/b", "--bundle /a -b /b"]
 
 
-@pytest.mark.parametrize("spelling", BUNDLE_SPELLINGS)
-@pytest.mark.parametrize("line", ["crun run {} ID", "crun run ID {}"], ids=["before the id", "after the id"])
-def test_every_spelling_of_the_bundle(line: str, spelling: str) -> None:
-    called = call(line.format(spelling))
+@pytest.mark.parametrize("spelling", BUNDLE_SPELLINGS + GO_SPELLINGS)
+@pytest.mark.parametrize("runtime", ["runc", "youki"])
+def test_every_spelling_of_the_bundle(runtime: str, spelling: str) -> None:
+    for line in (f"{runtime} run {spelling} ID", f"{runtime} run ID {spelling}"):
+        called = call(line)
+        assert (called.command, called.id, called.bundle) == (Command.RUN, "ID", "/b")
+
+
+@pytest.mark.parametrize("spelling", BUNDLE_SPELLINGS + GNU_SPELLINGS)
+def test_every_spelling_of_cruns_bundle(spelling: str) -> None:
+    called = call(f"crun run {spelling} ID")
     assert (called.command, called.id, called.bundle) == (Command.RUN, "ID", "/b")
 
 
-@pytest.mark.parametrize("spelling", ["--b /b", "--bu=/b"])
-def test_short_abbreviations_of_the_bundle(spelling: str) -> None:
-    assert call(f"crun run {spelling} ID").bundle == "/b"
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        # Go's flag package takes =, getopt(3) a value as it is.
+        ("runc run -b=/b ID", Invocation(Command.RUN, "ID", bundle="/b")),
+        ("crun run -b=/b ID", Invocation(Command.RUN, "ID", bundle="=/b")),
+        # Letters in one word are getopt's.
+        ("crun exec -td ID sh", Invocation(Command.EXEC, "ID", arguments=("sh",), options=(("--tty", "d"),))),
+        (
+            "crun exec -dt ID sh",
+            Invocation(
+                Command.EXEC, "ID", detach=True, arguments=("sh",), options=(("--detach", ""), ("--tty", ""))
+            ),
+        ),
+        # urfave/cli moves what follows an option, too.
+        ("runc kill ID --all KILL", Invocation(Command.KILL, "KILL", signal="ID")),
+        ("runc kill ID -a -- KILL", Invocation(Command.KILL, "ID", signal="KILL")),
+        ("runc kill ID --all=true KILL", Invocation(Command.KILL, "ID", signal="KILL")),
+        ("crun kill -a ID KILL", Invocation(Command.KILL, "ID", signal="KILL")),
+        # Flags have values.
+        ("runc run --detach=false ID", Invocation(Command.RUN, "ID")),
+        ("runc run --help=false ID", Invocation(Command.RUN, "ID")),
+        ("runc run -h=0 ID", Invocation(Command.RUN, "ID")),
+        ("runc --systemd-cgroup=false run ID", Invocation(Command.RUN, "ID")),
+        # The first -- ends the options; a second one is the container's.
+        ("runc exec ID -- ls", Invocation(Command.EXEC, "ID", arguments=("--", "ls"))),
+        ("crun exec ID -- ls", Invocation(Command.EXEC, "ID", arguments=("--", "ls"))),
+        ("youki exec ID -- ls", Invocation(Command.EXEC, "ID", arguments=("ls",))),
+        ("runc run -- -d", Invocation(Command.RUN, "-d")),
+        ("crun run -- -d", Invocation(Command.RUN, "-d")),
+        ("runc run -d -- ID", Invocation(Command.RUN, "ID", detach=True)),
+        # argp(3) adds options that no help tells of; crun takes what is cut short where one thing is meant.
+        ("crun start --program-name x ID", Invocation(Command.START, "ID")),
+        ("crun --ro /r --roo /s start ID", Invocation(Command.START, "ID", root="/s")),
+        ("crun delete --regex .", OTHER),
+        ("crun resume ID --help", Invocation(Command.RESUME, "ID")),
+        ("crun run --us ID", OTHER),
+        # A word behind a flag is no value of it.
+        ("runc --debug unknown run ID", OTHER),
+    ],
+)
+def test_each_runtime_reads_in_its_own_way(line: str, expected: Invocation) -> None:
+    """As they do it: tests/kernel/commandlines compares with them."""
+    assert call(line) == expected
+
+
+def test_the_binarys_name_counts() -> None:
+    """argv[0] may be a link's."""
+    words = [b"runc", b"run", b"-b=/b", b"ID"]
+    assert parse(words).bundle == "/b"
+    assert parse(words, "/usr/bin/crun").bundle == "=/b"
+    assert parse(words, "/").bundle == "/b"
 
 
 @pytest.mark.parametrize(
-    "spelling",
-    ["--pid-file /p", "--pid-file=/p", "-pid-file /p", "-pid-file=/p", "--pid-f /p", "--pid=/p"],
+    ("runtime", "spelling"),
+    [
+        ("runc", "--pid-file /p"),
+        ("crun", "--pid-file=/p"),
+        ("runc", "-pid-file /p"),
+        ("runc", "-pid-file=/p"),
+        ("crun", "--pid-f /p"),
+        ("crun", "--pid=/p"),
+    ],
 )
 @pytest.mark.parametrize("command", [Command.CREATE, Command.RUN, Command.RESTORE])
-def test_every_spelling_of_the_pid_file(command: Command, spelling: str) -> None:
-    called = call(f"runc {command.value} {spelling} -b /b ID")
+def test_every_spelling_of_the_pid_file(command: Command, runtime: str, spelling: str) -> None:
+    called = call(f"{runtime} {command.value} {spelling} -b /b ID")
     assert called == Invocation(command, "ID", bundle="/b", pid_file="/p")
 
 
@@ -195,7 +251,7 @@ def test_global_flags_take_no_value(flag: str, dashes: str) -> None:
         ("runc kill --all ID 9", "9"),
         ("runc kill -a ID KILL", "KILL"),
         ("runc kill ID KILL --all", "KILL"),
-        ("runc kill ID --all KILL", "KILL"),
+        ("youki kill ID --all KILL", "KILL"),
         ("runc kill -- ID KILL", "KILL"),
         ("youki kill -s KILL ID", "KILL"),
         ("youki kill --signal=9 ID", "9"),
@@ -226,17 +282,21 @@ def test_delete(line: str) -> None:
         ("runc exec ID", (), ()),
         ("runc exec ID ls", ("ls",), ()),
         ("runc exec ID ls -l --bundle /x -h", ("ls", "-l", "--bundle", "/x", "-h"), ()),
-        ("runc exec ID -- ls -l", ("ls", "-l"), ()),
+        ("anything exec ID -- ls -l", ("ls", "-l"), ()),
         ("runc exec -- ID ls", ("ls",), ()),
         ("runc exec ID ls -- x", ("ls", "--", "x"), ()),
-        ("runc exec -t ID sh", ("sh",), (("-t", ""),)),
-        ("runc exec -u 0:0 ID sh", ("sh",), (("-u", "0:0"),)),
-        ("runc exec -u0 ID sh", ("sh",), (("-u", "0"),)),
-        ("runc exec -tu 0 ID sh", ("sh",), (("-t", ""), ("-u", "0"))),
-        ("runc exec -e A=1 --env=B=2 ID env", ("env",), (("-e", "A=1"), ("--env", "B=2"))),
+        ("runc exec -t ID sh", ("sh",), (("--tty", ""),)),
+        ("runc exec -u 0:0 ID sh", ("sh",), (("--user", "0:0"),)),
+        ("runc exec -u0 ID sh", ("sh",), (("--user", "0"),)),
+        ("runc exec -tu 0 ID sh", ("sh",), (("--tty", ""), ("--user", "0"))),
+        ("runc exec -e A=1 --env=B=2 ID env", ("env",), (("--env", "A=1"), ("--env", "B=2"))),
         ("runc exec --env A=--help ID env", ("env",), (("--env", "A=--help"),)),
         ("runc exec --cwd /tmp ID pwd", ("pwd",), (("--cwd", "/tmp"),)),
-        ("runc exec --cap CAP_KILL -c CAP_CHOWN ID x", ("x",), (("--cap", "CAP_KILL"), ("-c", "CAP_CHOWN"))),
+        (
+            "runc exec --cap CAP_KILL -c CAP_CHOWN ID x",
+            ("x",),
+            (("--cap", "CAP_KILL"), ("--cap", "CAP_CHOWN")),
+        ),
     ],
 )
 def test_exec_keeps_the_containers_words_apart(
@@ -392,7 +452,7 @@ def test_whatever_the_spelling_it_means_the_same(example: tuple[list[str], Invoc
 @given(ids, st.lists(values), st.none() | values, st.none() | paths)
 def test_exec_gives_back_its_argv(name: str, argv: list[str], user: str | None, root: str | None) -> None:
     options = ["--user", user] if user else []
-    line = [*(["--root", root] if root else []), "exec", *options, name, "--", *argv]
+    line = [*(["--root", root] if root else []), "exec", *options, "--", name, *argv]
     called = parse([b"runc", *(os.fsencode(word) for word in line)])
     assert (called.command, called.id, called.root) == (Command.EXEC, name, root)
     assert called.arguments == tuple(argv)

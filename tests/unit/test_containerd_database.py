@@ -94,7 +94,7 @@ def test_a_pods_container() -> None:
         attempt=0,
         annotations={"purpose": "test"},
     )
-    assert found.unknown == ()
+    assert (found.restart_count, found.unknown) == (0, ())
 
 
 def test_a_sandbox() -> None:
@@ -117,6 +117,7 @@ def test_ctr() -> None:
     asked = facts("sample", "c07")
     found = known(asked)
     assert (found.name, found.image, found.labels["number"]) == ("c07", IMAGE, "7")
+    assert (found.restart_count, found.unknown) == (None, ())  # nobody counts
 
 
 def test_ctr_without_its_database() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -98,13 +99,37 @@ def test_what_the_user_of_docker_chooses_decides_nothing(chosen: dict[str, Any])
 def test_docker_whose_file_is_of_another_container() -> None:
     told = found(docker_container(), DOCKER_ROOT, docker_files(identity=OTHER))
     assert (told.engine, told.name, told.image) == ("docker", None, None)
-    assert told.unknown == ("name", *ALL_OF_IMAGE, "labels")
+    assert told.unknown == ("name", *ALL_OF_IMAGE, "labels", "restart_count")
 
 
 def test_docker_without_its_file() -> None:
     told = found(docker_container(), DOCKER_ROOT)
     assert (told.engine, told.name) == ("docker", None)
-    assert told.unknown == ("name", *ALL_OF_IMAGE, "labels")
+    assert told.unknown == ("name", *ALL_OF_IMAGE, "labels", "restart_count")
+
+
+def test_what_docker_has_written_when_it_restarts_a_container() -> None:
+    """Docker 20.10, as its second restart of `--restart on-failure:2` was held at `creating`."""
+    data = (Path(__file__).parents[1] / "data/docker-restarting.json").read_bytes()
+    identity = json.loads(data)["ID"]
+    container = Container(
+        id=identity, bundle=f"{TASKS}/moby/{identity}", rootfs=f"/data/overlay2/{OTHER}/merged"
+    )
+    told = found(container, DOCKER_ROOT, {f"/data/containers/{identity}/config.v2.json": data})
+    assert (told.engine, told.restart_count) == ("docker", 2)
+
+
+@pytest.mark.parametrize(
+    ("state", "count"),
+    [
+        ({"Running": False, "Restarting": False}, 0),  # at somebody's start: Docker writes that 0 after it
+        ({"Running": True, "Restarting": True}, 2),  # at Docker's own
+        ({"Running": True, "Restarting": False}, 2),  # it was there before startgate
+    ],
+)
+def test_dockers_restarts(state: dict[str, bool], count: int) -> None:
+    told = found(docker_container(), DOCKER_ROOT, docker_files(RestartCount=2, State=state))
+    assert (told.restart_count, told.unknown) == (count, ())
 
 
 @pytest.mark.parametrize("typed", [IMAGE_ID, IMAGE_ID.removeprefix("sha256:"), "444444"])
@@ -192,7 +217,7 @@ def test_a_kubernetes_container() -> None:
     assert (told.engine, told.name, told.image) == ("containerd", "dns", "registry.corp/dns:2")
     assert told.image_reference == "registry.corp/dns:2"
     assert told.kubernetes == Kubernetes("kube-system", "dns-1", "8a", "dns", OTHER, "container")
-    assert told.unknown == ("image_id", "image_digest", "labels")
+    assert told.unknown == ("image_id", "image_digest", "labels", "restart_count")
 
 
 def pod_container(mounted_from: str) -> Container:
@@ -234,7 +259,8 @@ def test_ctr_whose_user_writes_the_annotations_of_a_pod() -> None:
 def test_a_pod_that_nothing_tells() -> None:
     container = Container(id=ID, bundle=f"{TASKS}/k8s.io/{ID}")
     told = found(container, "/run/containerd/runc/k8s.io")
-    assert (told.kubernetes, told.unknown) == (None, (*ALL_OF_IMAGE, "labels", "kubernetes"))
+    assert told.kubernetes is None
+    assert told.unknown == (*ALL_OF_IMAGE, "labels", "kubernetes", "restart_count")
 
 
 def test_containerd_whose_runtime_has_a_state_directory_of_its_own() -> None:
@@ -269,13 +295,13 @@ def test_podman(file: str) -> None:
     told = found(podman_container(), "/run/runc", containers_json(file) | IMAGES, *CONMON)
     assert (told.engine, told.name, told.image) == ("podman", "web", "localhost/bb:latest")
     assert (told.image_reference, told.image_id) == ("localhost/bb:latest", IMAGE_ID)
-    assert (told.image_digest, told.unknown) == (DIGEST, ("labels",))
+    assert (told.image_digest, told.unknown) == (DIGEST, ("labels", "restart_count"))
 
 
 def test_podman_with_another_caller() -> None:
     """Not this container's conmon: the name comes from the storage."""
     told = found(podman_container(), "/run/runc", containers_json(), "conmon", "-c", OTHER, "-n", "theirs")
-    assert (told.name, told.unknown) == ("stored", ("image_digest", "labels"))
+    assert (told.name, told.unknown) == ("stored", ("image_digest", "labels", "restart_count"))
 
 
 def test_podman_whose_user_writes_the_annotations_of_cri_o() -> None:
@@ -301,7 +327,7 @@ def test_podmans_storage_is_a_mark_of_it_and_cri_os_is_not() -> None:
 def test_podman_without_its_files() -> None:
     told = found(podman_container(), "/run/runc")
     assert (told.engine, told.name, told.image) == ("podman", None, None)
-    assert told.unknown == ("name", *ALL_OF_IMAGE, "labels")
+    assert told.unknown == ("name", *ALL_OF_IMAGE, "labels", "restart_count")
 
 
 def test_a_container_of_a_podman_pod_is_not_cri_os() -> None:
@@ -345,6 +371,7 @@ def test_cri_o() -> None:
     assert told.kubernetes == Kubernetes(
         "prod", "shop-0", None, "app", OTHER, "container", attempt=3, annotations={"of": "sandbox"}
     )
+    assert told.restart_count == 3
 
 
 def test_a_sandbox_of_cri_o() -> None:
@@ -366,10 +393,11 @@ def test_cri_o_with_little() -> None:
     del notes["io.kubernetes.cri-o.ImageRepoDigests"]
     told = found(podman_container(annotations=notes), "/run/runc")
     assert (told.image_id, told.image_digest) == (None, DIGEST)
-    assert told.unknown == ("image_id", "labels")
+    assert told.unknown == ("image_id", "labels", "restart_count")
     conmon = ("conmon", "-c", ID, "--exit-dir", "/var/run/crio/exits")
     told = found(podman_container(annotations={}), "/run/runc", None, *conmon)
-    assert (told.engine, told.unknown) == ("cri-o", ("name", *ALL_OF_IMAGE, "labels", "kubernetes"))
+    assert told.engine == "cri-o"
+    assert told.unknown == ("name", *ALL_OF_IMAGE, "labels", "kubernetes", "restart_count")
 
 
 # None, or junk

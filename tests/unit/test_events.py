@@ -45,7 +45,7 @@ CONTAINER_KEYS = (
     "bounding_capabilities no_new_privileges read_only_rootfs seccomp apparmor selinux mounts cwd devices "
     "hooks masked_paths read_only_paths sysctls rlimits resources uid_mappings gid_mappings oom_score_adj "
     "started_by from_hooks truncated unknown start_id login_uid audit_session started_by_chain "
-    "actual pid_start_time"
+    "actual pid_start_time restart_count"
 ).split()
 
 

@@ -33,6 +33,14 @@ CREATE TABLE IF NOT EXISTS ContainerConfig(
                 FOREIGN KEY (ID)    REFERENCES IDNamespace(ID)    DEFERRABLE INITIALLY DEFERRED,
                 FOREIGN KEY (PodID) REFERENCES PodConfig(ID)
         );
+CREATE TABLE IF NOT EXISTS ContainerState(
+                ID       TEXT    PRIMARY KEY NOT NULL,
+                State    INTEGER NOT NULL,
+                ExitCode INTEGER,
+                JSON     TEXT    NOT NULL,
+                FOREIGN KEY (ID) REFERENCES ContainerConfig(ID) DEFERRABLE INITIALLY DEFERRED,
+                CHECK (ExitCode BETWEEN -1 AND 255)
+        );
 CREATE TABLE IF NOT EXISTS PodConfig(ID TEXT PRIMARY KEY NOT NULL, Name TEXT UNIQUE, JSON TEXT NOT NULL);
 """
 STORAGE = "/var/lib/containers/storage"
@@ -44,6 +52,10 @@ def config(identity: str, **more: object) -> str:
     own = {"id": identity, "name": f"n-{identity[:8]}", "labels": {"number": str(IDS.index(identity))}}
     image = {"rootfsImageID": "4" * 64, "rootfsImageName": "localhost/bb:1", "RawImageName": "bb:1"}
     return json.dumps(own | image | {"spec": "x" * (IDS.index(identity) * 500)} | more)
+
+
+def state(**more: object) -> str:
+    return json.dumps({"state": 3, "configPath": "x"} | more)
 
 
 class OnDisk(EngineFiles):
@@ -74,6 +86,8 @@ def database(path: Path, mode: str = "delete", page_size: int = 4096) -> Iterato
         rows = [(identity, identity[:8], None, config(identity)) for identity in IDS[:-1]]
         connection.executemany("INSERT INTO ContainerConfig VALUES (?, ?, ?, ?)", rows)
         connection.execute("PRAGMA synchronous=FULL")  # as Podman has it: a journal says how long it is
+        states = [(identity, 3, 0, state(restartCount=number)) for number, identity in enumerate(IDS[:-1])]
+        connection.executemany("INSERT INTO ContainerState VALUES (?, ?, ?, ?)", states)
         yield connection
 
 
@@ -120,7 +134,7 @@ def test_every_container(tmp_path: Path, mode: str, page_size: int) -> None:
             assert (told.engine, told.name) == ("podman", f"n-{identity[:8]}")
             assert told.labels == {"number": str(number)}
             assert (told.image, told.image_id) == ("localhost/bb:1", "sha256:" + "4" * 64)
-            assert told.unknown == ("image_digest",)
+            assert (told.restart_count, told.unknown) == (number, ("image_digest",))
         assert row(path, IDS[-1]) == row(path, "") == {}
 
 

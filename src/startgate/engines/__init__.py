@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from startgate.engines import buildah, buildkit, containerd, crio, docker, podman
 from startgate.engines.engine import Engine
-from startgate.engines.facts import LIMIT, Facts, Files, Known
+from startgate.engines.facts import LIMIT, NOT_COUNTED, Facts, Files, Known
 from startgate.events import Container, Kubernetes, printable
 from startgate.foreign import Fitting
 
@@ -72,13 +72,15 @@ def _complete(container: Container, known: Known) -> Container:
         engine=known.engine,
         labels=fitting.pairs("labels", known.labels or {}),
         kubernetes=known.kubernetes and _clipped(known.kubernetes, fitting),
+        restart_count=None if known.restarts == NOT_COUNTED else known.restarts,
         hostname=container.hostname or (known.hostname and printable(known.hostname)),
         truncated=container.truncated + fitting.cut,
         unknown=(
-            *(name for name in container.unknown if name not in unknown),
+            *(name for name in container.unknown if name not in (*unknown, "restart_count")),
             *unknown,
             *(("labels",) if known.labels is None and "labels" not in container.unknown else ()),
             *(("kubernetes",) if known.pod_is_unknown and "kubernetes" not in container.unknown else ()),
+            *(("restart_count",) if known.restarts is None else ()),
         ),
     )
 

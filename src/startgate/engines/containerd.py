@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from startgate.engines import reference
 from startgate.engines.configuration import Configurations, strings, values
@@ -37,10 +38,15 @@ def describe(facts: Facts) -> Known | None:
         return _of_cri(facts, found, found.cri)
     if found is not None:
         name, of_pod = found.labels.get("nerdctl/name", facts.container.id), _KIND in found.labels
-        return Known("containerd", name, *_of_client(found), pod_is_unknown=of_pod)
+        image, labels = _of_client(found)
+        return _maybe_of_pod(Known("containerd", name, image, labels), of_pod=of_pod)
     if namespace == _CRI_NAMESPACE and f"{_CRI}container-type" in _notes(facts):
         return _of_annotations(facts)
-    return Known("containerd", facts.container.id, pod_is_unknown=namespace == _CRI_NAMESPACE)
+    return _maybe_of_pod(Known("containerd", facts.container.id), of_pod=namespace == _CRI_NAMESPACE)
+
+
+def _maybe_of_pod(known: Known, *, of_pod: bool) -> Known:
+    return replace(known, pod_is_unknown=True, restarts=None) if of_pod else known
 
 
 def _notes(facts: Facts) -> Mapping[str, str]:
@@ -63,7 +69,16 @@ def _of_cri(facts: Facts, found: Stored, own: Cri) -> Known:
     labels = (pod.config.labels or {}) | dict(found.labels) if pod else None
     hostname = _hostname(facts, kubernetes.sandbox_id)
     image, name = _cri_image(facts, found, own), own.config.metadata.name
-    return Known("containerd", name, image, labels, kubernetes, hostname, pod_is_unknown=pod is None)
+    return Known(
+        "containerd",
+        name,
+        image,
+        labels,
+        kubernetes,
+        hostname,
+        restarts=kubernetes.attempt,
+        pod_is_unknown=pod is None,
+    )
 
 
 def _pod(facts: Facts, own: Cri, pod: Cri | None) -> Kubernetes:
@@ -108,6 +123,7 @@ def _of_annotations(facts: Facts) -> Known:
         image=Image(text, text and reference.full(text)),
         kubernetes=pod,
         hostname=_hostname(facts, pod.sandbox_id),
+        restarts=None,
     )
 
 

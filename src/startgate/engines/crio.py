@@ -41,11 +41,11 @@ def describe(facts: Facts) -> Known | None:
     notes = facts.container.annotations
     kind = notes.get(f"{_CRIO}ContainerType")
     if kind is None:
-        return Known("cri-o", pod_is_unknown=True) if _by_conmon(facts) else None
+        return Known("cri-o", restarts=None, pod_is_unknown=True) if _by_conmon(facts) else None
     sandbox = _of_sandbox(facts, kind)
     pod = _pod(notes, kind, sandbox or {})
     name = pod.container or pod.pod or notes.get(f"{_CRIO}Name")
-    return Known("cri-o", name, _image(notes), _labels(notes, sandbox), pod)
+    return Known("cri-o", name, _image(notes), _labels(notes, sandbox), pod, restarts=pod.attempt)
 
 
 def _pod(notes: Mapping[str, str], kind: str, sandbox: Mapping[str, str]) -> Kubernetes:

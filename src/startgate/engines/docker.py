@@ -34,6 +34,11 @@ class _Manifest(msgspec.Struct, frozen=True):
     digest: str | None = None
 
 
+class _State(msgspec.Struct, frozen=True, rename="pascal"):
+    running: bool = False
+    """While Docker restarts it, too."""
+
+
 class _Container(msgspec.Struct, frozen=True, rename="pascal"):
     id: str = msgspec.field(name="ID")
     name: str = ""
@@ -43,6 +48,8 @@ class _Container(msgspec.Struct, frozen=True, rename="pascal"):
     """The image's id."""
     image_manifest: _Manifest | None = None
     """Of Docker 24 and newer, with containerd's image store."""
+    state: _State = _State()
+    restart_count: int = 0
 
 
 class _Repositories(msgspec.Struct, frozen=True, rename="pascal"):
@@ -64,10 +71,19 @@ def describe(facts: Facts) -> Known | None:
         found = facts.decode(path, _container)
         if found and found.id == facts.container.id:
             name = found.name.removeprefix("/")
-            return Known("docker", name, _image(facts, data, found), found.config.labels or {})
+            labels, restarts = found.config.labels or {}, _restarts(found)
+            return Known("docker", name, _image(facts, data, found), labels, restarts=restarts)
     if namespace == "moby" or _is_dockers(facts.state_root):
-        return Known("docker")
+        return Known("docker", restarts=None)
     return None
+
+
+def _restarts(found: _Container) -> int:
+    """Docker counts, and writes, before it restarts a container, which is `running` all the while.
+
+    Where somebody starts one that has ended the count begins anew, and that is written after the start.
+    """
+    return found.restart_count if found.state.running else 0
 
 
 def _is_dockers(state_root: str) -> bool:

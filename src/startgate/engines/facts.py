@@ -103,6 +103,10 @@ class Image(NamedTuple):
 NO_IMAGE, UNKNOWN_IMAGE = Image("", "", "", ""), Image()
 
 
+NOT_COUNTED = -1
+"""By this engine: restarts."""
+
+
 @dataclass(frozen=True, slots=True)
 class Known:
     """What an engine knows of a container. None: it could not be found out; empty: there is none."""
@@ -115,6 +119,8 @@ class Known:
     """None: it is of no pod, unless `pod_is_unknown`."""
     hostname: str | None = None
     """Where config.json has none: a pod's container has its sandbox's."""
+    restarts: int | None = NOT_COUNTED
+    """How often the engine had restarted it before this start."""
     pod_is_unknown: bool = False
     """It is of a pod, or may be, and what was found does not tell which."""
 

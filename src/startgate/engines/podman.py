@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterator
+from dataclasses import replace
 
 import msgspec
 
@@ -17,7 +18,7 @@ from startgate.engines import reference
 from startgate.engines.configuration import Configurations, strings, table
 from startgate.engines.engine import Engine
 from startgate.engines.facts import NO_IMAGE, Facts, Image, Known, option
-from startgate.engines.podman_database import Config, config_of
+from startgate.engines.podman_database import Config, record_of, restarts
 from startgate.events import Container, Kubernetes
 from startgate.foreign import UNDECODABLE
 
@@ -51,11 +52,14 @@ _images = msgspec.json.Decoder(tuple[_Image, ...])
 def describe(facts: Facts) -> Known | None:
     """See Engine."""
     storage = facts.storage
-    config = config_of(facts, storage) if storage else None
+    record = record_of(facts, storage) if storage else None
+    config = record.config if record else None
     is_whole = config and (config.image_name or config.rootfs)
     stored = _in_storage(facts, storage) if storage and not is_whole else None
     own = config or (storage and _by_conmon(facts)) or (stored and not _metadata_of(stored).pod_id)
-    return _known(facts, config, stored) if own or _says_so(facts.container) else None
+    if not own and not _says_so(facts.container):
+        return None
+    return replace(_known(facts, config, stored), restarts=restarts(record) if record else None)
 
 
 def _by_conmon(facts: Facts) -> bool:

@@ -96,7 +96,7 @@ class CommandGate:
             hold.allow()
 
     def _on_arguments(self, record: ExecRecord, hold: Hold) -> Job | None:
-        call = commandline.parse(record.arguments)
+        call = commandline.parse(record.arguments, hold.path)
         if call.command is Command.OTHER:
             return None
         path = runtime_path(self._context.proc, record, hold)

@@ -90,7 +90,7 @@ class Rootless:
         """Return what is to be done while the task is held; None: nothing. Never waits."""
         if not record.uid or not record.complete:
             return None  # uid 0 here is root of a container, or of a user namespace: nobody of the host
-        call = commandline.parse(record.arguments)
+        call = commandline.parse(record.arguments, hold.path)
         if call.command is Command.OTHER:
             return None
         path = runtime_path(self._context.proc, record, hold)

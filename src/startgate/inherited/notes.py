@@ -109,6 +109,10 @@ class Noted(msgspec.Struct, frozen=True):
     log: tuple[bytes, RuntimeLog] | None = None
     """Its path, and the rest."""
 
+    def _parsed(self) -> Invocation | None:
+        path = self.container.runtime_path or ""
+        return commandline.parse(self.arguments, path) if self.arguments else None
+
     def entry(self) -> Entry:
         """Return the entry, with nothing armed and nothing watched."""
         key = Key(os.fsdecode(self.root), os.fsdecode(self.id))
@@ -118,7 +122,7 @@ class Noted(msgspec.Struct, frozen=True):
             root=os.fsdecode(self.root_seen),
             pids=self.pids,
             namespaces=self.namespaces,
-            invocation=commandline.parse(self.arguments) if self.arguments else call,
+            invocation=self._parsed() or call,
             arguments=self.arguments,
             runtime=self.runtime,
             container=self.container,

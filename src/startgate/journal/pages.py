@@ -20,7 +20,7 @@ MANY = 10_000
 """Rows of a time that are not looked for before the first of them is given."""
 
 
-class Reading(NamedTuple):
+class Partial(NamedTuple):
     """One file's part of an answer."""
 
     lock: threading.RLock

@@ -22,7 +22,7 @@ from typing import Any
 from startgate.errors import UsageError
 from startgate.journal import database
 from startgate.journal.database import DIRECTORY, File, FileName, JournalError
-from startgate.journal.pages import AT_ONCE, Reading, told
+from startgate.journal.pages import AT_ONCE, Partial, told
 from startgate.journal.results import Cursor, Looked, Row
 from startgate.journal.selection import Selection
 from startgate.kernel.inotify import Inotify
@@ -76,7 +76,7 @@ class Journal:
                     continue
                 with told(file):
                     keys = selected.keys(file, None if records is None else records.get(name.ordinal, ()))
-            for row in Reading(self._lock, file, selected, keys, first, newest_first, limit).rows():
+            for row in Partial(self._lock, file, selected, keys, first, newest_first, limit).rows():
                 yield row
                 limit = None if limit is None else limit - 1
 
