@@ -145,7 +145,7 @@ def test_at_started_a_hook_may_execute_something_in_the_container(
         done = runtime("run", "-b", str(bundle), name, check=False)
         watched.wait_for("stopped", name)
     assert (done.returncode, done.stdout) == (7, "before\n")
-    assert (tmp_path / "container-starts").read_text() == "exec\n"
+    assert (tmp_path / "log").read_text() == "exec\n"
 
 
 def test_a_failure_denies_if_it_is_to(runc: Runtime, bundle: Path, name: str, hooked: Hooked) -> None:
@@ -239,7 +239,7 @@ def test_the_option(runtime: Runtime, bundle: Path, name: str, tmp_path: Path) -
         assert process.wait(PATIENCE) == 0
         assert process.stderr and process.stderr.read() == ""
     runtime("delete", "-f", name, check=False)
-    assert (tmp_path / "container-starts").read_text() == f"created {pid}\nstopped\n"
+    assert (tmp_path / "log").read_text() == f"created {pid}\nstopped\n"
     assert not _runs(int((tmp_path / "hook").read_text()))
 
 

@@ -59,7 +59,7 @@ def test_an_image_that_is_known(
 ) -> None:
     code, told = start(runc, storage, name, watching, tmp_path)
     assert (code, told.engine, told.image) == (0, "podman", "good.example/app:1")
-    assert told.unknown == ("name", "image_digest", "labels")
+    assert told.unknown == ("name", "image_digest", "labels", "restart_count")
 
 
 @pytest.mark.parametrize(
