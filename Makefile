@@ -253,7 +253,7 @@ fuzz: setup ## each fuzz target for SECONDS=60; TARGETS=config for one
 	  { tail -n 40 .fuzz/$$target.log; exit 1; }; grep -a number_of_executed .fuzz/$$target.log; done
 
 clean: ## remove all that make made in this checkout
-	rm -rf $(VENV) $(BPF) $(dir $(KEEPER)) build dist .coverage .hypothesis .fuzz .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(BPF) $(dir $(KEEPER)) build dist .coverage .hypothesis .fuzz .schemathesis .pytest_cache .mypy_cache .ruff_cache
 	find . -name .git -prune -o \( -name __pycache__ -o -name '*.egg-info' \) -prune -exec rm -rf {} +
 
 CACHES := /var/cache/startgate $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/startgate
