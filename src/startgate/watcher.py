@@ -14,7 +14,7 @@ from startgate.counter import Counter
 from startgate.errors import KernelUnsupported, StartgateError
 from startgate.events import Event, EventType
 from startgate.exits import exits_for
-from startgate.fdlimit import raise_fd_limit, starting_limit
+from startgate.fdlimit import raise_fd_limit, room_for_jobs, starting_limit
 from startgate.gates import missed
 from startgate.gates.command import CommandGate
 from startgate.gates.container import ContainerGate
@@ -295,6 +295,7 @@ class Watcher(Callbacks):
             programs=Programs(resources.keeper.containers),
             capabilities=capabilities.of_host(proc),
             notes=Notes(self._notes),
+            room=room_for_jobs(),
             exec_env=self._exec_env,
             failed=self._fail,
         )

@@ -67,3 +67,16 @@ def test_the_first_exec(context: Context, group: FakeGroup, tmp_path: Path) -> N
     assert decide(context, group, program, FAN_OPEN_EXEC_PERM, pid=0) == []  # it can't be told
     context.programs.remove(entry)
     assert decide(context, group, program, FAN_OPEN_EXEC_PERM) == []
+
+
+def test_a_task_for_whose_file_no_fd_was_free(context: Context, group: FakeGroup) -> None:
+    """It is let go, and that is told: no gate is relied on any more."""
+    events = context.listeners.subscribe(10)
+    gate = ContainerGate(context, cast(Created, Work()))
+    missed: list[bool] = []
+    gate.missed = lambda: missed.append(True)  # type: ignore[method-assign]
+    told = held(mask=FAN_ACCESS_PERM, pid=42)
+    with Hold(group, told) as hold:
+        assert gate.decide(told, hold) is None
+    assert missed
+    assert (event := events.get(timeout=0)) and (event.type, event.missed) == ("lost", 1)

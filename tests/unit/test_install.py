@@ -49,6 +49,7 @@ def test_all_is_put_in_place(installed: Path) -> None:
     assert paths(installed) >= {
         UNIT,
         CONFIG,
+        "usr/lib/systemd/system/startgate-agent.service",
         "etc/startgate/rules.toml",
         "usr/lib/sysusers.d/startgate.conf",
         "usr/share/bash-completion/completions/startgate",

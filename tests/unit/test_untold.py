@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,10 +12,11 @@ from pathlib import Path
 from typing import cast
 
 import pytest
+from msgspec.structs import replace as replace_fields
 
 from startgate import engines
 from startgate.errors import NotReadable
-from startgate.events import Event, Exit
+from startgate.events import Container, Event, Exit
 from startgate.gates import untold
 from startgate.gates.created import Created
 from startgate.gates.creating import Creating
@@ -44,7 +46,7 @@ class Scene:
         (self.bundle / "config.json").write_text(json.dumps(CONFIG))
         spaces = dict.fromkeys(("net", "pid", "ipc", "uts", "user", "cgroup"), 7)
         host.process(1, ppid=0, namespaces=spaces, start_time=1)
-        host.process(SHIM, comm="shim", start_time=90)
+        host.process(SHIM, comm="shim", start_time=90, root=root, namespaces=spaces)
         host.process(TID, root=root, cwd=self.bundle, ppid=SHIM, namespaces=spaces)
         self.init = host.process(INIT.pid, start_time=INIT.start_time)
         (self.init / "cgroup").write_text("0::/\n")
@@ -190,6 +192,38 @@ def test_a_command_that_is_killed_once_it_goes_on_is_told_all_the_same(
     monkeypatch.setattr(engines, "identify", killed)
     scene.create()
     assert scene.done() == [("answer", FAN_ALLOW), ("told", "creating")]
+
+
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["its parent sees the same", "nobody does"])
+def test_a_runtime_that_ends_while_it_is_looked_at(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, elsewhere: bool
+) -> None:
+    """What it saw is looked for through its parent then: never told as if there were nothing."""
+    runtime = scene.host.root / "proc" / str(TID)
+
+    def identify(container: Container, *given: object) -> Container:
+        if runtime.exists():
+            shutil.rmtree(runtime)
+            return container
+        return replace_fields(container, name="web")
+
+    if elsewhere:
+        for link in (f"{SHIM}/root", "1/root"):
+            (scene.host.root / "proc" / link).unlink()
+            (scene.host.root / "proc" / link).symlink_to("/")
+    monkeypatch.setattr(engines, "identify", identify)
+    scene.create()
+    container = scene.entry.container
+    assert (container.name, "name" in container.unknown) == ((None, True) if elsewhere else ("web", False))
+    assert container.args == ("/bin/sh",)
+    assert ("told as far as it is known" in caplog.text) == elsewhere
+
+
+def test_many_at_once_are_told_before_they_go_on(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python's lock is what they wait for then."""
+    monkeypatch.setattr(untold, "_AT_ONCE", 0)
+    scene.create()
+    assert scene.done() == [("told", "creating"), ("answer", FAN_ALLOW)]
 
 
 @only_root

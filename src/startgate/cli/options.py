@@ -91,14 +91,14 @@ fold_exec = click.option(
     type=Seconds(min=0, max=86_400),
     metavar="SECONDS",
     help="Tell of the same command that is executed again and again, and ends with 0, once in such a time. "
-    "0: each time; the default, but for a table: 60.",
+    "0: tell of each. Default: 60 for a table, else 0.",
 )
 local = click.option(
     "--no-daemon",
     "--local",
     "local",
     is_flag=True,
-    help="Look for ourselves, also where a daemon's agent could be asked (docs/api.md).",
+    help="Look at this host directly, even where a daemon's agent could tell (docs/api.md).",
 )
 exec_records = click.option(
     "--exec-records",

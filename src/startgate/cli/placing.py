@@ -22,6 +22,7 @@ from startgate.install import Placed, Placement, Step
 _GROUP = "startgate"
 _RECORD = "share/startgate/installed.json"
 _UNIT = "startgate.service"
+_AGENT = "startgate-agent.service"
 
 
 def put(root: str, prefix: str, program: str | None, *, dry_run: bool) -> None:
@@ -71,8 +72,9 @@ def _is_host(root: str) -> bool:
 
 
 def _files(prefix: str, program: str) -> Iterator[Placed]:
-    unit = _shared(_UNIT).replace(b"ExecStart=/usr/bin/startgate ", f"ExecStart={program} ".encode())
-    yield Placed(f"{prefix}/lib/systemd/system/{_UNIT}", unit)
+    for name in (_UNIT, _AGENT):
+        unit = _shared(name).replace(b"ExecStart=/usr/bin/startgate ", f"ExecStart={program} ".encode())
+        yield Placed(f"{prefix}/lib/systemd/system/{name}", unit)
     yield Placed(f"{prefix}/lib/sysusers.d/startgate.conf", _shared("startgate.sysusers"))
     rules = files("startgate.policy").joinpath("rules.toml").read_bytes()
     yield Placed("/etc/startgate/config.toml", _shared("config.toml"), 0o600, 0o700)

@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from startgate.api import model
+from startgate.cli import logfmt
 from startgate.cli.ending import ENDS, ended_by
 from startgate.cli.table import Table
 from startgate.cli.watch import lines_by, write
@@ -120,6 +121,8 @@ def _existing(client: Client, place: str, keep: str | None) -> Iterator[Event]:
 def _printer(output: str) -> Callable[[Event, int], object]:
     if output == "json":
         return lambda event, number: write(line(event, number))
+    if output == "logfmt":
+        return lambda event, number: write(logfmt.line(event, number))
     table = Table(lines_by(write))
     return lambda event, number: table.row(event)
 

@@ -7,6 +7,7 @@ from startgate.gates.created import Created
 from startgate.hold import Hold
 from startgate.keeper.protocol import Held
 from startgate.kernel.fanotify import FAN_OPEN_EXEC_PERM
+from startgate.listeners import lost
 
 
 class ContainerGate:
@@ -19,6 +20,11 @@ class ContainerGate:
     def decide(self, held: Held, hold: Hold) -> Job | None:
         """Return what is to be done while the task is held; None: nothing. Never waits."""
         pid = held.pid
+        if held.fd < 0:  # there was no room for it in our table of fds: recvmsg(2), MSG_CTRUNC
+            message = "a task was let go unseen: no file descriptor was free (RLIMIT_NOFILE)"
+            self._context.listeners.publish(lost(message, missed=1))
+            self.missed()
+            return None
         with hold.fd() as fd:
             if held.mask & FAN_OPEN_EXEC_PERM:
                 entries = self._context.programs.match(fd)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 from startgate.errors import NotReadable, Overloaded
@@ -44,6 +45,8 @@ class Context:
     notes: Notes = field(default_factory=Notes)
     exec_env: environment.Names = ()
     """The environment variables of an `exec` that its event tells."""
+    room: AbstractContextManager[object] = field(default_factory=nullcontext)
+    """What a job enters: `fdlimit.room_for_jobs`."""
     failed: Callable[[str], object] = log.critical
     """Told what a watcher can't go on without: it ends, loudly. Never waits."""
 
@@ -70,7 +73,8 @@ class Context:
     def do(self, hold: Hold, job: Job) -> None:
         """Do a job here; the task is answered, and told of, where it fails."""
         try:
-            job()
+            with self.room:
+                job()
         except Released:
             log.debug("a hold was answered before its work was done")
         except (NotReadable, Overloaded, OSError) as error:

@@ -32,6 +32,10 @@ from startgate.runtimes.commandline import Command, Invocation
 log = logging.getLogger(__name__)
 
 
+_OF_FILES = ("name", "image", "labels", "kubernetes", "mounts")
+"""What of a container is told by files that its runtime's view leads to."""
+
+
 class _Sight(NamedTuple):
     """What a runtime is about to read, as it sees it."""
 
@@ -73,7 +77,7 @@ class Creating:
             verdict = None
             if not is_new:
                 verdict = self._go_on(entry, start, record, behind, hold)
-            elif self._context.listeners.wants("creating"):
+            elif self._context.listeners.wants("creating") or not self._created.untold.has_room:
                 verdict = self._judge(entry, record, behind, hold)
             else:
                 self._let_go(entry, record, behind, hold)
@@ -175,14 +179,37 @@ class Creating:
             self._context.note(entry, untold=True)
             held_us = hold.held_us
             hold.allow()
-            try:
-                self._describe(entry, sight)
-            except (NotReadable, OSError) as error:  # the runtime was killed, most likely
-                log.warning("container %s is not described: %s", entry.container.id, error)
+            self._describe_running(entry, sight, record.ppid)
         self._tell(entry, hold, held_us=held_us)
         self._context.note(entry)
         if entry.state is State.STOPPED:
             self._created.ends.disarm(entry)
+
+    def _describe_running(self, entry: Entry, sight: _Sight, parent: int) -> None:
+        """The runtime may end meanwhile, and with it what it sees. Its parent sees the same, or we do."""
+        error = self._try_to_describe(entry, sight)
+        if self._context.proc.is_alive(entry.runtime):
+            if error:
+                log.warning("container %s is not described: %s", entry.container.id, error)
+            return
+        for pid in (parent, None):
+            with suppress(NotReadable, OSError), View(self._context.proc, pid, parent) as view:
+                seen = self._context.proc.namespace(pid or os.getpid(), "mnt")
+                if seen == entry.namespaces.get("mnt") and view.has_the_root_of(sight.view):
+                    self._describe(entry, sight._replace(view=view))
+                    return
+        log.warning("container %s is told as far as it is known: its runtime has ended", entry.container.id)
+        container = replace(entry.container, unknown=_OF_FILES)
+        if entry.config:
+            container = describe.container_of(container, entry.config, self._context.capabilities)
+        self._context.lifecycle.describe(entry, replace(container, bundle=printable(sight.bundle)))
+
+    def _try_to_describe(self, entry: Entry, sight: _Sight) -> Exception | None:
+        try:
+            self._describe(entry, sight)
+        except (NotReadable, OSError) as error:
+            return error
+        return None
 
     def _tell(self, entry: Entry, hold: Hold, *, held_us: int | None = None, late: bool = False) -> None:
         """Tell of a command that was let go; `late`: by its deadline."""

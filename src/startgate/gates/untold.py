@@ -11,6 +11,8 @@ from startgate.events import Event, Reason
 from startgate.gates.context import Context, event
 from startgate.lifecycle import End, Entry
 
+_AT_ONCE = 2
+"""Starts: when more come at a time all wait for Python's lock, and who goes on early gains nothing."""
 _PATIENCE = 10.0
 """Seconds that a later gate waits for it: a file of the bundle may be on a disk that hangs."""
 
@@ -34,6 +36,11 @@ class Untold:
         self._ended = ended
         self._lock = threading.Lock()
         self._open: dict[Entry, _Telling] = {}
+
+    @property
+    def has_room(self) -> bool:
+        """Are few enough untold yet for a further one?"""
+        return len(self._open) < _AT_ONCE
 
     def add(self, entry: Entry) -> None:
         """The start is about to be let go."""

@@ -272,6 +272,10 @@ class View:
             raise BundleError(f"{process.args[0]!r} is not found in the root file system")
         return found
 
+    def has_the_root_of(self, other: View) -> bool:
+        """Do both begin at the same directory?"""
+        return os.path.sameopenfile(self.root, other.root)
+
     def close(self) -> None:
         """Close the fds: an open one keeps the caller's root busy."""
         if self._trusted:
