@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import pytest
 from startgate.kernel.capabilities import capability_names
 from startgate.kernel.process import Proc
 from startgate.testing import make_bundle, write_config
-from tests.kernel.support import PATIENCE, STARTGATE, Runtime, read_as_an_engine, types_of
+from tests.kernel.support import PATIENCE, STARTGATE, Runtime, eventually, read_as_an_engine, types_of
 
 WATCH = ["watch", "--no-existing", "-o", "json"]
 # A container's view: its own pid, mount and cgroup namespaces, the host's root below a directory.
@@ -64,6 +64,15 @@ def in_container(runc: Runtime, directory: Path, *arguments: str) -> Iterator[su
             yield process
     finally:
         runc("delete", "-f", name, check=False)
+        assert eventually(lambda: not _cgroups_left(name))
+
+
+def _cgroups_left(name: str) -> list[Path]:
+    """runc does not wait for long until those of cgroup v1 are not busy any more: remove them."""
+    for directory in Path("/sys/fs/cgroup").rglob(name):
+        with suppress(OSError):
+            directory.rmdir()
+    return list(Path("/sys/fs/cgroup").rglob(name))
 
 
 @contextmanager
