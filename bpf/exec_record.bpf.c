@@ -24,8 +24,8 @@
 #define MARKS_MAX 32	/* of one file, of all groups */
 #define WORDS_MAX 32	/* of a command line, until its command */
 #define CGROUP_DEPTH 32
-#define ASKED_MAX 1024
-#define ASKED_FOR 100000000000ULL /* ns: an execve is held for a shorter time */
+#define ASKED_MAX 16384
+#define ASKED_FOR 3700000000000ULL /* ns: an execve is held for a shorter time (--hold-timeout) */
 #define OOM_VICTIMS 1024 /* that have not ended yet */
 #define EXECS_JOINING 4096 /* processes of runtimes on their way into a container */
 #define EXECS_MAX 16384	   /* processes that came there */
@@ -727,7 +727,8 @@ static __always_inline void member_end(struct task_struct *task, __u32 tid, __u3
 	}
 	if (BPF_CORE_READ(task, signal, live.counter))
 		return;
-	bpf_map_delete_elem(&members, &tgid);
+	if (bpf_map_delete_elem(&members, &tgid))
+		return; /* two threads end at once, and both see none that lives: the other one leaves */
 	if (join)
 		leave_join(join, runtime);
 }
@@ -735,12 +736,16 @@ static __always_inline void member_end(struct task_struct *task, __u32 tid, __u3
 static __always_inline void joined_end(struct task_struct *task, __u32 tid, __u32 tgid,
 				       struct exec_outcome *outcome)
 {
+	struct exec_outcome last;
+
 	read_status(task, tid == tgid, &outcome->status);
 	if (BPF_CORE_READ(task, signal, live.counter))
 		return;
-	if (is_process(&outcome->start, task))
-		tell_outcome(outcome);
-	bpf_map_delete_elem(&joined, &tgid);
+	last = *outcome; /* once it is deleted another may have its place */
+	if (bpf_map_delete_elem(&joined, &tgid))
+		return; /* two threads end at once, and both see none that lives: the other one tells */
+	if (is_process(&last.start, task))
+		tell_outcome(&last);
 }
 
 static __always_inline struct kernfs_node *parent_of(struct kernfs_node *node)

@@ -81,6 +81,8 @@ class Folding:
             if command.count:
                 yield from _summary(command)
                 command.until = now + self.window
+            elif any(running.command is command for running in self._running.values()):
+                command.until = now + self.window  # it may be the one that is counted next
             else:
                 del self._commands[key]
 

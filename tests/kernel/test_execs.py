@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from startgate import Deny, Event
 from startgate.testing import make_bundle
 from tests.kernel.conftest import Watching
-from tests.kernel.support import Runtime, Watched, eventually, watch_process
+from tests.kernel.support import SLOWNESS, Runtime, Watched, eventually, watch_process
 
 WAYS = {
     ("exec", "exit 3"): (3, None),
@@ -26,6 +27,39 @@ WAYS = {
 def container(runtime: Runtime, tmp_path: Path, name: str) -> Iterator[Path]:
     yield make_bundle(tmp_path / "sleeper", ["/bin/sleep", "1000"])
     runtime("delete", "-f", name, check=False)
+
+
+THREADS = """
+#include <pthread.h>
+#include <stdlib.h>
+#include <unistd.h>
+static void *spin(void *argument) { for (;;) ; return argument; }
+int main(void)
+{
+	pthread_t thread;
+	for (int i = 0; i < 4; i++)
+		pthread_create(&thread, NULL, spin, NULL);
+	usleep(2000);
+	exit(0);
+}
+"""
+
+
+def test_one_of_many_threads_ends_once(runc: Runtime, tmp_path: Path, name: str, watching: Watching) -> None:
+    """Threads that end at the same time may each see that no other lives."""
+    bundle = make_bundle(tmp_path / "sleeper", ["/bin/sleep", "1000"])
+    (tmp_path / "threads.c").write_text(THREADS)
+    program = bundle / "rootfs/bin/threads"
+    subprocess.run(["cc", "-static", "-pthread", "-o", program, tmp_path / "threads.c"], check=True)
+    with watching() as watched:
+        runc("run", "-d", "-b", str(bundle), name, detached=True)
+        try:
+            runc.script(f"for n in $(seq {60 if SLOWNESS == 1 else 5}); do $0 exec {name} /bin/threads; done")
+        finally:
+            runc("delete", "-f", name)
+        watched.wait_for("stopped", name)
+        ids = [event.exec_id for event in watched.of(name) if event.type == "exec_ended"]
+    assert len(ids) == len(set(ids)) == (60 if SLOWNESS == 1 else 5)
 
 
 def ended(watched: Watched, count: int) -> dict[str | None, Event]:

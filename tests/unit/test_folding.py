@@ -72,6 +72,16 @@ def test_the_first_is_told_and_the_rest_is_counted(folded: Folding, clock: Clock
     assert short(folded.due()) == [("exec", "e7", None), ("exec_ended", "e7", None)], "one is itself"
 
 
+def test_one_that_runs_as_the_window_ends_is_counted(folded: Folding, clock: Clock) -> None:
+    give(folded, begun(1), ended(1))
+    clock.now = 9
+    assert not give(folded, begun(2))
+    clock.now = 10
+    assert not list(folded.due())
+    assert not give(folded, ended(2))
+    assert short(folded.end()) == [("exec", "e2", None), ("exec_ended", "e2", None)]
+
+
 def test_one_that_comes_no_more_is_forgotten(folded: Folding, clock: Clock) -> None:
     give(folded, begun(1), ended(1))
     clock.now = 10

@@ -194,6 +194,30 @@ def test_a_command_that_is_killed_once_it_goes_on_is_told_all_the_same(
     assert scene.done() == [("answer", FAN_ALLOW), ("told", "creating")]
 
 
+def test_one_whose_deadline_was_faster_is_told_as_late(scene: Scene) -> None:
+    """It waited in a queue, say."""
+    hold = scene.group.hold()
+    expire(hold)
+    scene.creating.at_command(scene.call, "/usr/sbin/runc", scene.record, hold)
+    assert scene.done() == [("answer", FAN_ALLOW), ("told", "creating")]
+    assert scene.events[0].reason
+    assert scene.events[0].container is scene.entry.container
+
+
+@only_root
+def test_an_error_of_ours_leaves_nobody_waiting(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(*given: object, **more: object) -> Container:
+        raise ValueError("wrong")
+
+    scene.create()
+    entry = scene.entry
+    monkeypatch.setattr(scene.created, "_complete", wrong)
+    with pytest.raises(ValueError, match="wrong"):
+        scene.read_pid_file(entry)
+    assert entry.passed
+    assert [event.type for event in scene.events] == ["creating", "created"]
+
+
 @pytest.mark.parametrize("elsewhere", [False, True], ids=["its parent sees the same", "nobody does"])
 def test_a_runtime_that_ends_while_it_is_looked_at(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, elsewhere: bool

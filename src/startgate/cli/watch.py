@@ -120,8 +120,9 @@ class Watch:
         self._seconds = seconds
         self._ready = ready
         self._needs_output = lines is None
-        folds = fold_exec if fold_exec is not None else _FOLDED_IN_TABLES * (output == "table" and not spool)
-        self._folding = Folding(folds) if folds else None
+        folds = fold_exec if fold_exec is not None else _FOLDED_IN_TABLES * (output == "table")
+        # Not what is spooled: what is kept back dies with us, and no number would be missing.
+        self._folding = Folding(folds) if folds and not spool else None
         self._asked_to_fold = bool(fold_exec)
         self._ended_by = ENDS if lines is None else _ENDS_WORKER
         self._types = frozenset(types)
@@ -228,7 +229,7 @@ class Watch:
             due = min((each for each in dues if each), default=None)
             left = None if due is None else max(0.0, due - time.monotonic())
             event = self._watcher.events.get(timeout=left)
-            counted = event is None and counting is not None and counting.is_due()
+            counted = counting is not None and counting.is_due()
             if event is None and not counted and (due == until or self._watcher.events.closed):
                 break
             if event and not folding:

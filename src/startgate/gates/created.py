@@ -16,7 +16,7 @@ from startgate.gates import actual, failure, inits, spare
 from startgate.gates.context import Context, event
 from startgate.gates.ends import Ends
 from startgate.gates.gaps import Gaps
-from startgate.gates.untold import Untold
+from startgate.gates.untold import Untold, lateness
 from startgate.hold import Hold
 from startgate.kernel.process import Proc, ProcessId, boot_seconds
 from startgate.lifecycle import End, Entry, Start, State
@@ -64,22 +64,26 @@ class Created:
 
     def _let_go(self, entry: Entry, init: ProcessId, hold: Hold) -> None:
         """Nobody is asked: let the reader go on, and look at the init then, which `start` waits for."""
+        hold.before_expiry = None  # told below, late or not
         self.untold.wait(entry)
-        if not self._context.lifecycle.claim(entry, replace(entry.container, pid=init.pid)):
+        container = replace(entry.container, pid=init.pid, pid_start_time=init.start_time)
+        if not self._context.lifecycle.claim(entry, container):
             return
         self._unmark(entry)
         held_us = hold.held_us
-        hold.allow()
-        gone = self._learn(entry, init)
-        created = replace(_created(entry, "pidfile", entry.container), held_us=held_us)
-        self._context.listeners.publish(created)
-        self._passed(entry)
+        reason = None if hold.allow() else lateness(hold)
+        try:
+            self._learn(entry, init)
+        finally:
+            created = replace(_created(entry, "pidfile", entry.container), held_us=held_us, reason=reason)
+            self._context.listeners.publish(created)
+            self._passed(entry)
         self._context.note(entry)
-        if gone:
+        if entry.init_watch is None:
             self.ends.ended(entry, End(self._context.exits.gone(init)))
 
-    def _learn(self, entry: Entry, init: ProcessId) -> bool:
-        """Complete the record of a container that is let go. True: it has ended already."""
+    def _learn(self, entry: Entry, init: ProcessId) -> None:
+        """Complete the record of a container that is let go, which may have ended already."""
         before = entry.init_watch
         try:
             entry.init_watch = self._watch_init(entry, init)
@@ -90,7 +94,6 @@ class Created:
             log.warning("container %s: its init %d is gone: %s", entry.container.id, init.pid, error)
         if before and before is not entry.init_watch:
             self._context.exits.unwatch(before)
-        return entry.init_watch is None
 
     def at_start(self, entry: Entry, hold: Hold, tid: int | None = None) -> None:
         """`start` of a container whose gate nobody has passed, or somebody just passes."""

@@ -21,6 +21,7 @@ from startgate.gates.context import Context, event
 from startgate.gates.created import Created
 from startgate.gates.patching import Patching
 from startgate.gates.refusal import explain
+from startgate.gates.untold import lateness
 from startgate.gates.view import View, digest_of
 from startgate.hold import Hold
 from startgate.lifecycle import Entry, Start, State
@@ -178,9 +179,11 @@ class Creating:
                     self._decode(entry, sight)
             self._context.note(entry, untold=True)
             held_us = hold.held_us
-            hold.allow()
-            self._describe_running(entry, sight, record.ppid)
-        self._tell(entry, hold, held_us=held_us)
+            late = not hold.allow()
+            try:
+                self._describe_running(entry, sight, record.ppid)
+            finally:
+                self._tell(entry, hold, held_us=held_us, late=late)
         self._context.note(entry)
         if entry.state is State.STOPPED:
             self._created.ends.disarm(entry)
@@ -214,8 +217,7 @@ class Creating:
     def _tell(self, entry: Entry, hold: Hold, *, held_us: int | None = None, late: bool = False) -> None:
         """Tell of a command that was let go; `late`: by its deadline."""
         held_us = hold.held_us if held_us is None else held_us
-        reason = Reason(f"the deadline of {held_us / 1e6:.1f} s passed before this was done: allowed")
-        event = replace(_creating(entry), held_us=held_us, reason=reason if late else None)
+        event = replace(_creating(entry), held_us=held_us, reason=lateness(hold) if late else None)
         self._created.untold.tell(entry, event)
 
     def _config_path(self, call: Invocation, view: View) -> str:

@@ -9,12 +9,19 @@ from msgspec.structs import replace
 
 from startgate.events import Event, Reason
 from startgate.gates.context import Context, event
+from startgate.hold import Hold
 from startgate.lifecycle import End, Entry
 
 _AT_ONCE = 2
 """Starts: when more come at a time all wait for Python's lock, and who goes on early gains nothing."""
 _PATIENCE = 10.0
 """Seconds that a later gate waits for it: a file of the bundle may be on a disk that hangs."""
+
+
+def lateness(hold: Hold) -> Reason:
+    """Return why an event tells of a task whose answer was not ours: its deadline was faster."""
+    answer = "denied" if hold.denied else "allowed"
+    return Reason(f"the deadline of {hold.held_us / 1e6:.1f} s passed before this was done: {answer}")
 
 
 class _Telling:

@@ -24,7 +24,11 @@ class BpfJoins:
         """See Joins."""
         with self._lock:
             self._joining.set(pid, layout.join(start_ns, mnt, init))
-            self._members.set(pid, layout.member(start_ns, pid))
+            try:
+                self._members.set(pid, layout.member(start_ns, pid))
+            except OSError:  # it is full
+                self._joining.delete(pid)
+                raise
 
     def forget(self, pid: int) -> None:
         """See Joins."""
