@@ -82,6 +82,18 @@ def test_watch_through_the_daemon(node: Node, output: str) -> None:
         assert set(told[3]["container"]) == {"id", "name", "engine", "pid", "kubernetes", "start_id"}
 
 
+def test_watch_shows_what_is_asked_for_without_holding_anything(node: Node) -> None:
+    holding.tell(str(node.notes), "table", [])
+    asked = ("--type", "stopped", "--wide", "--output", "logfmt", "--count", "1")
+    with start(node, "watch", "--no-existing", *asked) as process:
+        assert process.stderr and process.stderr.readline().startswith("watching through the daemon")
+        node.tell(*a_life("c1"))
+        out, error = process.communicate(timeout=60)
+    assert (process.returncode, error) == (0, "")
+    (line,) = out.splitlines()
+    assert " type=stopped " in line and " id=c1 " in line
+
+
 def test_watch_for_a_time(node: Node) -> None:
     holding.tell(str(node.notes), "table", [])
     assert run(node, "watch", "--no-existing", "--for", "0.1")[0] == 0

@@ -94,7 +94,7 @@ def watch(
 
         if place := remote.place_of(client):
             existing = bool(watcher["existing"])
-            how = remote.Shown(output, keep, count, seconds, existing)
+            how = remote.Shown(output, keep, count, seconds, existing, types, wide)
             remote.watch(client, place, how)
             return
     from startgate.cli.watch import Watch, deciding  # noqa: PLC0415
@@ -146,7 +146,7 @@ def daemon(*, hang_limit: float, absent: str, config_path: str | None, **watch: 
     become_keeper(hang_limit=hang_limit, absent=absent, config_path=path, **watch)
 
 
-_OF_SHOWING = ("output", "keep", "count", "seconds", "existing", "local")
+_OF_SHOWING = ("output", "types", "keep", "wide", "count", "seconds", "existing", "local")
 
 
 def _says_how_to_hold() -> bool:

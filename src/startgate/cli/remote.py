@@ -80,11 +80,14 @@ class Shown:
     count: int | None
     seconds: float | None
     existing: bool
+    types: tuple[str, ...] = ()
+    """None: all."""
+    wide: bool = False
 
 
 def watch(client: Client, place: str, shown: Shown) -> None:
     """Show what the daemon tells, as `watch` does. Raises StartgateError where the filter is wrong."""
-    show = _printer(shown.output)
+    show = _printer(shown.output, wide=shown.wide)
     with ended_by((*ENDS, signal.SIGALRM)):
         with suppress(OSError):  # a full disk
             sys.stderr.write(f"watching through the daemon ({one_line(client.path)})\n")
@@ -101,9 +104,9 @@ def watch(client: Client, place: str, shown: Shown) -> None:
 
 
 def _events(client: Client, place: str, shown: Shown) -> Iterator[Event]:
-    if shown.existing:
+    if shown.existing and (not shown.types or "existing" in shown.types):
         yield from _existing(client, place, shown.keep)
-    for received in client.events(after=place, filter=shown.keep, follow=True):
+    for received in client.events(after=place, types=shown.types, filter=shown.keep, follow=True):
         if shown.existing or received.event.type != "existing":
             yield received.event
 
@@ -118,12 +121,12 @@ def _existing(client: Client, place: str, keep: str | None) -> Iterator[Event]:
             yield Event(type="existing", time=timestamp(), gate="none", container=one.container)
 
 
-def _printer(output: str) -> Callable[[Event, int], object]:
+def _printer(output: str, *, wide: bool) -> Callable[[Event, int], object]:
     if output == "json":
         return lambda event, number: write(line(event, number))
     if output == "logfmt":
         return lambda event, number: write(logfmt.line(event, number))
-    table = Table(lines_by(write))
+    table = Table(lines_by(write), wide=wide)
     return lambda event, number: table.row(event)
 
 
