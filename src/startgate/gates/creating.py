@@ -115,7 +115,7 @@ class Creating:
         """Tell of a start that a worker before us let go, and had not told of yet."""
         caller = entry.container.started_by
         parent = caller.pid if caller else 0
-        reason = Reason("the worker that let it go ended before it had told of it")
+        reason = Reason("the worker that let it go ended right then: it may have told of it, too")
         try:
             with View(self._context.proc, entry.runtime.pid, parent) as view:
                 if not self._context.proc.is_alive(entry.runtime):
