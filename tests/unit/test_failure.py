@@ -46,9 +46,9 @@ class Runtime:
     def __init__(self, host: FakeHost) -> None:
         self.host = host
         self.root = host.root
-        for name in ("b", "work"):
+        for name in ("b", "logs"):
             (self.root / name).mkdir()
-        host.process(RUNTIME, start_time=1000, cwd=self.root / "work")
+        host.process(RUNTIME, start_time=1000, cwd=self.root / "logs")
         host.process(SHIM, start_time=500)
 
     def find(self, log: str | None, *, crun: bool = False, parent: int = SHIM) -> RuntimeLog | None:
@@ -73,7 +73,7 @@ def test_a_log_that_does_not_exist_yet(runtime: Runtime) -> None:
     assert runtime.find("/b/log.json") == expected
 
 
-@pytest.mark.parametrize(("crun", "directory"), [(False, "work"), (True, "b")])
+@pytest.mark.parametrize(("crun", "directory"), [(False, "logs"), (True, "b")])
 def test_a_relative_log(runtime: Runtime, crun: bool, directory: str) -> None:
     """crun has changed to the bundle by the time it opens it."""
     found = runtime.find("log.json", crun=crun)
@@ -87,10 +87,10 @@ def test_what_the_log_holds_already_is_not_of_this_start(runtime: Runtime) -> No
 
 
 def test_a_log_that_is_a_link(runtime: Runtime) -> None:
-    (runtime.root / "work/real.json").touch()
-    (runtime.root / "b/log.json").symlink_to("../work/real.json")
+    (runtime.root / "logs/real.json").touch()
+    (runtime.root / "b/log.json").symlink_to("../logs/real.json")
     found = runtime.find("/b/log.json")
-    assert found and (os.path.basename(found.path), found.directory) == ("real.json", runtime.inode("work"))
+    assert found and (os.path.basename(found.path), found.directory) == ("real.json", runtime.inode("logs"))
 
 
 def test_a_log_below_a_link(runtime: Runtime) -> None:

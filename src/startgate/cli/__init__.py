@@ -325,7 +325,7 @@ def _open_closed() -> None:
     while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(fd, True)
     os.close(fd)
-    # Not number 2: python-build-standalone's libffi may have it, for reading, from the import of ctypes on.
+    # Not number 2: python-build-standalone's libffi may have it, for reading, from its first import on.
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115  (for as long as we live)
 
 
